@@ -1,0 +1,56 @@
+"""`python -m batchgen job=NAME [key=value ...]`: Hydra composes the configuration, `run` does the rest."""
+
+import os
+import sys
+import warnings
+from typing import Any
+
+from batchgen.commandline import complain
+from batchgen.composition import explain, require_job, run_dir_of
+from batchgen.config import load, register
+from batchgen.errors import EXIT_WHOLE, BatchgenError
+from batchgen.paths import conf_dir
+
+
+def main() -> None:
+    """The command line. Ends the process with one of the exit codes of `batchgen.errors`."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, to be said in one line
+    # The name of the contract; the group of that name leaves every field of the policy to be chosen.
+    sys.argv = ["memory=auto" if argument == "memory.policy=auto" else argument for argument in sys.argv]
+    codes: list[int] = []
+
+    def task(composed: Any) -> None:
+        codes.append(_run(composed))
+
+    register()
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(complain(explain(error)))
+    # A sweep goes on after a run that failed; the worst is what it ends with.
+    sys.exit(max(codes, default=EXIT_WHOLE))
+
+
+def _run(composed: Any) -> int:
+    from omegaconf.errors import OmegaConfBaseException
+
+    from batchgen.run import run
+
+    warnings.simplefilter("ignore")
+    try:
+        require_job(composed)
+        config = load(composed)
+        config.run_dir = run_dir_of(config)
+        return run(config)
+    except OmegaConfBaseException as error:
+        return complain(explain(error))
+    except BatchgenError as error:
+        return complain(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""The configuration: types and defaults here, values in conf/. Hydra acts once, at the front door.
+
+`load` turns what Hydra composed into a plain `Config`; nothing past the front door sees OmegaConf.
+"""
+
+import difflib
+import tempfile
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from batchgen.bounds import BOUNDS
+from batchgen.errors import ConfigError
+from batchgen.paths import jobs_dir
+from batchgen.types import Columns
+
+_LISTED_NAMES = 12
+SCHEDULERS = ("model", "ddim", "unipc", "euler", "euler_a", "dpm++")
+CHOICES = {
+    "job.scheduler": SCHEDULERS,
+    "job.on_bad_row": ("skip", "fail"),
+    "model.dtype": ("auto", "fp32", "fp16", "bf16"),
+    "output.format": ("png", "jpg", "webp"),
+}
+
+
+@dataclass
+class ColumnsConfig:
+    """The names of the prompt files' columns; see `batchgen.types.Columns`. null: don't read this one."""
+
+    prompt: str | None = None
+    key: str | None = "key"
+    negative_prompt: str | None = "negative_prompt"
+    seed: str | None = "seed"
+    width: str | None = "width"
+    height: str | None = "height"
+    steps: str | None = "steps"
+    guidance: str | None = "guidance"
+    images_per_prompt: str | None = "images_per_prompt"
+
+
+@dataclass
+class JobConfig:
+    """What to make. Rows of the prompt files may override size, steps, guidance, seed and the like."""
+
+    name: str = "???"
+    prompts: Any = "???"  # a path, a glob, or a list of them; relative to the working directory
+    encoding: str = "utf-8-sig"
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    limit: int | None = None  # only the first so many rows
+    on_bad_row: str = "skip"
+    batch_size: int = 32
+    images_per_prompt: int = 1
+    width: int = "${model.size_px}"  # type: ignore[assignment]
+    height: int = "${model.size_px}"  # type: ignore[assignment]
+    steps: int = 30
+    guidance: float = 7.5
+    negative_prompt: str = ""
+    scheduler: str = "model"
+    seed: int = 0
+
+
+@dataclass
+class ModelConfig:
+    """Which model: the name of one that the package carries, a folder in the diffusers layout, or a hub id."""
+
+    path: str = "???"
+    revision: str | None = None
+    variant: str | None = None  # which of a hub model's weight files to download: fp16, say
+    dtype: str = "auto"  # auto: fp32 on the CPU, fp16 on a GPU
+    size_px: int = 512  # the size the model was trained for; the default of job.width and job.height
+
+
+@dataclass
+class PolicyConfig:
+    """The memory policy; a field that is null is chosen."""
+
+    micro_batch: int | None = None  # rows denoised at once
+    decode_chunk: int | None = None  # images the VAE decodes at once; 1 is VAE slicing
+    tile_px: int | None = None  # edge of a VAE tile; 0: no tiling
+    threads: int | None = None  # of torch on the CPU
+
+
+@dataclass
+class MemoryConfig:
+    """How the model sits in memory."""
+
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+
+
+@dataclass
+class OutputConfig:
+    """What is written."""
+
+    format: str = "png"
+    quality: int | None = None  # of jpg and webp
+    batches_per_shard: int = 32
+
+
+@dataclass
+class LaunchConfig:
+    """The worker processes; free to change when a run is resumed."""
+
+    workers: int | None = None  # null: one for each GPU, or one on the CPU
+    restarts: int = 3  # how often in a row a worker that died is started again without having got on
+    lease_timeout_s: float = 60.0  # a worker of another machine not heard of for so long is taken to be dead
+
+
+@dataclass
+class Config:
+    """The whole configuration."""
+
+    run_dir: str = "outputs/${job.name}"
+    dry_run: bool = False
+    extend: bool = False  # plan the rows of prompt files that were added to a run
+    retry_failed: bool = False  # try failed images again
+    job: JobConfig = field(default_factory=JobConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+
+
+def register() -> None:
+    """Tell Hydra the schema and the resolvers that conf/ uses."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    ConfigStore.instance().store("schema", Config)
+    OmegaConf.register_new_resolver("batchgen.jobs", lambda name: str(jobs_dir() / name), replace=True)
+    # Hydra insists on a folder for each sweep's multirun.yaml; nobody reads it.
+    OmegaConf.register_new_resolver("batchgen.scratch", tempfile.mkdtemp, replace=True, use_cache=True)
+
+
+def load(composed: Any) -> Config:
+    """A checked `Config` from what Hydra composed. Raises ConfigError, or OmegaConf's own errors."""
+    from omegaconf import OmegaConf
+
+    # Composed once more: a key added with + has slipped past the schema.
+    plain = OmegaConf.to_container(composed, resolve=False)
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def from_plain(values: dict[str, Any]) -> Config:
+    """The `Config` that `asdict` made plain, as a plan's config.yaml holds it."""
+    config = _build(Config, values)
+    assert isinstance(config, Config)
+    return config
+
+
+def _build(kind: Any, values: dict[str, Any]) -> Any:
+    nested = {one.name: one.default_factory for one in fields(kind) if is_dataclass(one.default_factory)}
+    return kind(**{key: _build(nested[key], value) if key in nested else value for key, value in values.items()})
+
+
+def check(config: Config) -> None:
+    """Refuse values that no run could use. Raises ConfigError with one line that says what is possible."""
+    for name, value in flatten(asdict(config)).items():
+        if name in CHOICES and value not in CHOICES[name]:
+            raise ConfigError(f"{name}={value} is not possible{did_you_mean(str(value), CHOICES[name])}")
+        bound = None if name.startswith("job.columns.") else BOUNDS.get(name.rpartition(".")[2])
+        no_tiling = name == "memory.policy.tile_px" and value == 0
+        if bound and value is not None and not no_tiling and (problem := bound.problem(name, value)):
+            raise ConfigError(problem)
+    if (problem := BOUNDS["width"].problem("model.size_px", config.model.size_px)) is not None:
+        raise ConfigError(problem)
+    if not config.job.name or "/" in config.job.name:
+        raise ConfigError(f"job.name={config.job.name!r} must be a plain name: it becomes the run's directory")
+    prompts = config.job.prompts
+    if not (isinstance(prompts, str) or _is_list_of_text(prompts)) or not prompts:
+        raise ConfigError("job.prompts must be a path, a glob, or a list of them, such as '[a.txt,b/*.csv]'")
+
+
+def _is_list_of_text(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) and one for one in value)
+
+
+def prompt_patterns(config: Config) -> list[str]:
+    """`job.prompts` as a list."""
+    prompts = config.job.prompts
+    return [prompts] if isinstance(prompts, str) else list(prompts)
+
+
+def columns(config: Config) -> Columns:
+    """`job.columns` as the readers take it."""
+    return Columns(**asdict(config.job.columns))
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'job': {'steps': 20}} as {'job.steps': 20}; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def known_keys() -> list[str]:
+    """Every key of the configuration, dotted, groups too: job, job.name, ..."""
+    leaves = flatten(asdict(Config()))
+    groups = {key[:at] for key in leaves for at, char in enumerate(key) if char == "."}
+    return sorted(groups | set(leaves))
+
+
+def did_you_mean(wrong: str, known: Any) -> str:
+    """What to append to 'X is not possible': the nearest right names, or the possible ones when none is near."""
+    names = list(known)
+    near = difflib.get_close_matches(wrong, names, n=3, cutoff=0.6)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; possible: {', '.join(names)}" if len(names) <= _LISTED_NAMES else "; --help lists the possible ones"

@@ -1,0 +1,60 @@
+"""What the front door shows while workers work: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+from batchgen.plan import Plan
+from batchgen.status import GIB, Progress, progress_line, read_progress
+
+_BAR_EVERY_S = 0.5
+_LINE_EVERY_S = 30.0
+
+
+class Display:
+    """Shows the progress of a run on stderr, by reading its directory."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._is_terminal = sys.stderr.isatty()
+        self._last_s = 0.0
+        self._peak_bytes = 0
+        first = read_progress(plan)
+        self._bar = tqdm(
+            total=first.planned_images,
+            initial=first.images,
+            unit="image",
+            desc=plan.config.job.name,
+            disable=not self._is_terminal,
+            dynamic_ncols=True,
+            smoothing=0.05,
+        )
+
+    def tick(self) -> None:
+        """Show the progress if it is time to."""
+        now_s = time.monotonic()
+        if now_s - self._last_s >= (_BAR_EVERY_S if self._is_terminal else _LINE_EVERY_S):
+            first = self._last_s == 0.0
+            self._last_s = now_s
+            self._show(read_progress(self._plan), quiet=first)
+
+    def _show(self, progress: Progress, quiet: bool = False) -> None:
+        if not self._is_terminal:
+            if not quiet:
+                self.say(progress_line(progress))
+            return
+        self._peak_bytes = max(self._peak_bytes, progress.peak_bytes or 0)
+        if self._peak_bytes:
+            self._bar.set_postfix_str(f"peak {self._peak_bytes / GIB:.2f} GiB", refresh=False)
+        self._bar.n = max(self._bar.n, progress.images)
+        self._bar.refresh()
+
+    def say(self, line: str) -> None:
+        """A line for the user, clear of the bar."""
+        tqdm.write(f"batchgen: {line}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Show the last progress and end the bar."""
+        self._show(read_progress(self._plan), quiet=True)
+        self._bar.close()

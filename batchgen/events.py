@@ -1,0 +1,33 @@
+"""A worker's own log: one JSON line an event. For people and for `verify`'s counts; resume never reads it."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from batchgen.files import to_json
+
+
+class EventLog:
+    """Appends events to a file of one worker. A full disk must not end the work: what cannot be written is lost."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def add(self, event: str, **facts: Any) -> None:
+        """One line: the time, the event and its facts."""
+        line = to_json({"at": now(), "event": event} | facts)
+        try:
+            os.write(self._fd, line.encode() + b"\n")
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+def now() -> str:
+    """The time in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

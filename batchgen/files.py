@@ -1,0 +1,154 @@
+"""File operations that must survive a crash. All durable writes of a run go through this module.
+
+Names are put in place by `put` (a hard link: it appears whole or not at all, and never replaces a file) or by
+`replace` (for files that only ever restate what others prove). A failed fsync is never tried again on the same
+file: after it, the pages are marked clean and a second fsync proves nothing (Rebello et al., USENIX ATC 2020).
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+NO_LINK_ERRNOS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+def create(path: Path) -> int:
+    """Create `path` and open it for writing and reading; return the descriptor. Raises FileExistsError."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    return os.open(path, flags, 0o644)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of `data`, however many calls it takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def sync(fd: int) -> None:
+    """Bring the file behind `fd` to the disk."""
+    os.fsync(fd)
+
+
+def sync_directory(path: Path) -> None:
+    """Bring the names in directory `path` to the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a new file and fsync it; its name is durable only after `sync_directory`."""
+    fd = create(path)
+    try:
+        write_all(fd, data)
+        sync(fd)
+    finally:
+        os.close(fd)
+
+
+def put(source: Path, target: Path) -> bool:
+    """Give the file `source` the name `target` too. False if `target` is there already; nothing is replaced.
+
+    Where the file system has no hard links the name is given by a rename of a copy, which is safe for one
+    writer alone: `supports_link` says so when a run starts.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINK_ERRNOS or target.exists():
+            raise
+        _put_copy(source, target)
+    return True
+
+
+def _put_copy(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    shutil.copyfile(source, temporary)
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.rename(temporary, target)
+
+
+def put_new(path: Path, data: bytes) -> bool:
+    """Write `data` under a name of its own, then `put` it at `path`. False if `path` was there first."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    write_new(temporary, data)
+    try:
+        created = put(temporary, path)
+        sync_directory(path.parent)
+    finally:
+        temporary.unlink()
+    return created
+
+
+def replace(path: Path, data: bytes, durable: bool = True) -> None:
+    """Write `data` to `path` so that a reader sees the old content or the new, never a part.
+
+    With `durable` false nothing is forced to the disk: for files that only help, such as leases.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    if durable:
+        write_new(temporary, data)
+    else:
+        temporary.write_bytes(data)
+    os.replace(temporary, path)
+    if durable:
+        sync_directory(path.parent)
+
+
+def supports_link(directory: Path) -> bool:
+    """Try whether the file system of `directory` has hard links (some network and FAT ones have not)."""
+    source = directory / f".link.{uuid.uuid4().hex}"
+    target = source.with_name(source.name + ".2")
+    write_new(source, b"")
+    try:
+        os.link(source, target)
+        target.unlink()
+    except OSError as error:
+        if error.errno not in NO_LINK_ERRNOS:
+            raise
+        return False
+    finally:
+        source.unlink()
+    return True
+
+
+def sha256_bytes(data: bytes | memoryview) -> str:
+    """Hex SHA-256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def to_json(value: Any) -> str:
+    """One line of JSON: ASCII, no NaN, keys in the given order, the same for the same value everywhere."""
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+def seal(record: dict[str, Any]) -> bytes:
+    """The record as one JSON line that ends with the SHA-256 of all before it; see `unseal`."""
+    body = to_json(record)
+    return f'{body[:-1]},"checksum":"{sha256_bytes(body.encode())}"}}\n'.encode()
+
+
+def unseal(line: bytes) -> dict[str, Any] | None:
+    """The record that `seal` wrote, without its checksum; None if the line is torn, changed or not one."""
+    head, found, tail = line.rpartition(b',"checksum":"')
+    if not found or tail != f'{sha256_bytes(head + b"}")}"}}\n'.encode():
+        return None
+    record = json.loads(head + b"}")
+    return record if isinstance(record, dict) else None

@@ -1,0 +1,215 @@
+"""Making the images of a shard: encode, denoise in micro-batches, decode in chunks, hand over to be written.
+
+The device never waits for PNG or disk: while a unit is encoded and written, the next one is denoised. A unit is
+a batch, or for slow models the micro-batches that hold a minute's work. A unit is decoded only when the one
+before it is on the disk, so that a crash costs the finished images of one unit at most.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from batchgen.events import EventLog, now
+from batchgen.leases import Lease
+from batchgen.memory.meters import read_meters, reset_peaks
+from batchgen.memory.policy import spans
+from batchgen.samples import Maker
+from batchgen.shards import Attempt
+from batchgen.types import Batch, Decoded, Policy, Prompt, Sample, Shard
+
+UNIT_S = 60.0
+_ENCODERS = 4
+
+
+class Engine(Protocol):
+    """What makes images; the tests have one without torch. Texts and latents are its own affair."""
+
+    device_kind: str
+    dtype: str
+    scheduler_name: str
+
+    def encode(self, prompts: Sequence[Prompt]) -> Any:
+        """The distinct texts of the prompts, encoded: text -> something with `cut`."""
+
+    def denoise(self, texts: Any, prompts: Sequence[Prompt], policy: Policy) -> list[Any]:
+        """One latent for each prompt."""
+
+    def decode(self, latents: Sequence[Any], policy: Policy) -> list[Decoded]:
+        """One image for each latent."""
+
+
+class UnitWriter:
+    """Encodes images and appends units to the attempt, in threads of its own. One unit at a time."""
+
+    def __init__(self) -> None:
+        self._encoders = ThreadPoolExecutor(min(_ENCODERS, os.cpu_count() or 1), "encode")
+        self._appender = ThreadPoolExecutor(1, "append")
+        self._pending: Future[None] | None = None
+
+    def encode(self, make: Callable[..., Sample], *arguments: Any) -> Future[Sample]:
+        """Begin to make a sample."""
+        return self._encoders.submit(make, *arguments)
+
+    def append(self, attempt: Attempt, samples: list[Future[Sample]], record: dict[str, Any]) -> None:
+        """Begin to append a unit. The one before must be in: call `wait` first."""
+        self._pending = self._appender.submit(_append, attempt, samples, record)
+
+    def wait(self) -> None:
+        """Until the unit is on the disk. Raises what went wrong there."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def close(self) -> None:
+        """Wait for what is under way, and end the threads."""
+        self._appender.shutdown()
+        self._encoders.shutdown()
+
+
+def _append(attempt: Attempt, futures: list[Future[Sample]], record: dict[str, Any]) -> None:
+    started = time.perf_counter()
+    samples = [future.result() for future in futures]
+
+    def finished() -> dict[str, Any]:
+        write_s = round(time.perf_counter() - started, 3)
+        failed = sum(sample.status != "ok" for sample in samples)
+        stages = record["stage_seconds"] | {"write": write_s}
+        return record | {"stage_seconds": stages, "status": "failed" if failed else "ok", "failed": failed}
+
+    attempt.append(samples, finished)
+
+
+class ShardMaker:
+    """Makes one shard: goes on after what the attempt holds already."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        maker: Maker,
+        policy_for: Callable[[int, int], Policy],
+        worker: dict[str, str],
+        log: EventLog,
+        stop: threading.Event,
+    ) -> None:
+        self._engine = engine
+        self._maker = maker
+        self._policy_for = policy_for
+        self._worker = worker
+        self._log = log
+        self._stop = stop
+
+    def make(self, shard: Shard, attempt: Attempt, lease: Lease) -> bool:
+        """Make what is missing. False if it was stopped before the end; what is finished is on the disk then."""
+        writer = UnitWriter()
+        try:
+            done = attempt.rows
+            for batch in shard.batches:
+                first_row, done = min(done, len(batch.prompts)), max(0, done - len(batch.prompts))
+                if first_row < len(batch.prompts) and not self._batch(shard, batch, first_row, attempt, lease, writer):
+                    return False
+            writer.wait()
+            return True
+        finally:
+            writer.close()
+
+    def _batch(
+        self, shard: Shard, batch: Batch, first_row: int, attempt: Attempt, lease: Lease, writer: UnitWriter
+    ) -> bool:
+        policy = self._policy_for(*batch.size)
+        unit = _Unit(shard.index, batch.index, first_row)
+        with unit.stage("encode"):
+            texts = self._engine.encode(batch.prompts)
+        before = sum(len(one.prompts) for one in shard.batches[: batch.index])
+        for span in spans(len(batch.prompts), policy.micro_batch):
+            if span.stop <= first_row:
+                continue
+            if self._stop.is_set():
+                break
+            with unit.stage("denoise"):
+                latents = self._engine.denoise(texts, [batch.prompts[row] for row in span], policy)
+            unit.latents += latents[max(0, first_row - span.start) :]
+            lease.note_progress(before + span.stop)
+            # A unit ends where a decode chunk does, so that its end never changes which images decode together.
+            ready = unit.age_s() >= UNIT_S or self._stop.is_set()
+            if span.stop == len(batch.prompts) or (ready and span.stop % policy.decode_chunk == 0):
+                self._finish(unit, batch, texts, policy, attempt, writer)
+                unit = _Unit(shard.index, batch.index, span.stop)
+        if unit.first_row == len(batch.prompts):
+            return True
+        writer.wait()
+        return False
+
+    def _finish(
+        self, unit: "_Unit", batch: Batch, texts: Any, policy: Policy, attempt: Attempt, writer: UnitWriter
+    ) -> None:
+        writer.wait()
+        prompts = batch.prompts[unit.first_row : unit.first_row + len(unit.latents)]
+        futures = []
+        retries = 0
+        with unit.stage("decode"):
+            for span in spans(len(prompts), policy.decode_chunk):
+                images = self._engine.decode(unit.latents[span.start : span.stop], policy)
+                retries += sum(image.retried_in_fp32 for image in images)
+                for prompt, image in zip(prompts[span.start : span.stop], images, strict=True):
+                    cut = texts[prompt.prompt].cut
+                    futures.append(writer.encode(self._maker.make, prompt, cut, image, policy))
+        self._log.add("made", shard=unit.shard, batch=unit.batch, first_row=unit.first_row, images=len(prompts))
+        writer.append(attempt, futures, self._record(unit, policy, attempt, len(prompts), retries))
+
+    def _record(self, unit: "_Unit", policy: Policy, attempt: Attempt, images: int, retries: int) -> dict[str, Any]:
+        return {
+            "shard": unit.shard,
+            "batch": unit.batch,
+            "first_row": unit.first_row,
+            "started_at": unit.started_at,
+            **self._worker,
+            "attempt": attempt.files.attempt,
+            "images": images,
+            "seconds": round(unit.age_s(), 3),
+            "stage_seconds": {name: round(seconds, 3) for name, seconds in unit.stage_s.items()},
+            "micro_batch": policy.micro_batch,
+            "decode_chunk": policy.decode_chunk,
+            "policy": asdict(policy),
+            "predicted_peak_bytes": None,
+            **asdict(read_meters()),
+            "ooms": 0,
+            "retries": retries,
+        }
+
+
+class _Unit:
+    """What is under way: rows of one batch from `first_row` on, denoised and not yet decoded."""
+
+    def __init__(self, shard: int, batch: int, first_row: int) -> None:
+        self.shard = shard
+        self.batch = batch
+        self.first_row = first_row
+        self.latents: list[Any] = []
+        self.started_at = now()
+        self.stage_s = {"encode": 0.0, "denoise": 0.0, "decode": 0.0}
+        self._started = time.perf_counter()
+        reset_peaks()
+
+    def age_s(self) -> float:
+        return time.perf_counter() - self._started
+
+    def stage(self, name: str) -> "_Stage":
+        return _Stage(self.stage_s, name)
+
+
+class _Stage:
+    """Adds the seconds of a with-block to a stage."""
+
+    def __init__(self, stage_s: dict[str, float], name: str) -> None:
+        self._stage_s = stage_s
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._stage_s[self._name] += time.perf_counter() - self._started

@@ -1,0 +1,61 @@
+"""index.json: every shard of a finished run, with its bytes, samples and digest."""
+
+import json
+from typing import Any
+
+from batchgen.files import replace
+from batchgen.paths import RunDir
+from batchgen.plan import Plan
+from batchgen.shards import read_manifest
+
+FORMAT = 1
+
+
+def shard_entry(run: RunDir, shard: int) -> dict[str, Any]:
+    """What the index says of a committed shard. Raises BrokenRunError."""
+    manifest = read_manifest(run, shard)
+    good = sum(sample["status"] == "ok" for sample in manifest["samples"])
+    return {
+        "file": run.tar(shard).relative_to(run.root).as_posix(),
+        "bytes": manifest["bytes"],
+        "samples": good,
+        "failed": len(manifest["samples"]) - good,
+        "sha256": manifest["sha256"],
+    }
+
+
+def write_index(plan: Plan) -> dict[str, Any]:
+    """Write the index of a run whose shards are all in, and return it. Raises BrokenRunError."""
+    shards = [shard_entry(plan.run, shard) for shard in range(len(plan.sizes))]
+    index = {
+        "format": FORMAT,
+        "run_id": plan.run_id,
+        "samples": sum(entry["samples"] for entry in shards),
+        "shards": shards,
+    }
+    replace(plan.run.index, (json.dumps(index, indent=1) + "\n").encode())
+    return index
+
+
+def read_index(run: RunDir) -> dict[str, Any] | None:
+    """The index, or None where there is none that can be read."""
+    try:
+        index = json.loads(run.index.read_bytes())
+    except (OSError, ValueError):
+        return None
+    sound = isinstance(index, dict) and index.get("format") == FORMAT and isinstance(index.get("shards"), list)
+    return index if sound else None
+
+
+def is_current(plan: Plan) -> bool:
+    """Whether the index covers the whole plan and every tar is there with the size that it states."""
+    index = read_index(plan.run)
+    if index is None or index["run_id"] != plan.run_id or len(index["shards"]) != len(plan.sizes):
+        return False
+    for shard, entry in enumerate(index["shards"]):
+        try:
+            if plan.run.tar(shard).stat().st_size != entry["bytes"]:
+                return False
+        except FileNotFoundError:
+            return False
+    return True

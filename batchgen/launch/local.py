@@ -1,0 +1,127 @@
+"""Worker processes on this machine: one for each GPU, or one on the CPU."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_USER, EXIT_WHOLE
+from batchgen.plan import Plan
+
+# What starts a worker; RUN_DIR, RANK and WORLD follow.
+WORKER_COMMAND = [sys.executable, "-m", "batchgen.worker"]
+_POLL_S = 0.25
+
+
+@dataclass
+class _Child:
+    rank: int
+    process: subprocess.Popen[bytes]
+    restarts: int = 0
+    shards_at_start: int = 0
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; empty without any."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip() and name.strip() != "-1"]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False)
+    return answer.stdout.split() if answer.returncode == 0 else []
+
+
+def launch(plan: Plan, stop: threading.Event, tick: Callable[[], None], say: Callable[[str], None]) -> int:
+    """Start the workers and wait for them; return the exit code.
+
+    `tick` is called a few times a second, `say` with each line that a worker has for the user. When `stop` is
+    set the workers are asked to end after what they are at; what is finished by then stays.
+    """
+    devices = gpus()
+    world = min(plan.config.launch.workers or len(devices) or 1, len(plan.sizes))
+    children = [_start(plan, rank, world, devices, say) for rank in range(world)]
+    told = False
+    codes: dict[int, int] = {}
+    try:
+        while len(codes) < world:
+            tick()
+            if stop.is_set() and not told:
+                told = True
+                for child in children:
+                    if child.process.poll() is None:
+                        child.process.send_signal(signal.SIGTERM)
+            for place, child in enumerate(children):
+                code = child.process.poll()
+                if code is None or child.rank in codes:
+                    continue
+                if code in (EXIT_WHOLE, EXIT_INTERRUPTED, EXIT_USER) or stop.is_set():
+                    codes[child.rank] = code
+                    if code == EXIT_USER:  # every worker would say the same
+                        stop.set()
+                else:
+                    again = _restart(plan, child, world, devices, say)
+                    if again is None:
+                        codes[child.rank] = EXIT_BROKEN
+                    else:
+                        children[place] = again
+            time.sleep(_POLL_S)
+    finally:
+        for child in children:
+            if child.process.poll() is None:
+                child.process.kill()
+            child.process.wait()
+    return _exit_code(plan, list(codes.values()), told)
+
+
+def _exit_code(plan: Plan, codes: list[int], told: bool) -> int:
+    if EXIT_USER in codes:
+        return EXIT_USER
+    if all(code == EXIT_WHOLE for code in codes):
+        return EXIT_WHOLE
+    if plan.run.committed() >= set(range(len(plan.sizes))):
+        return EXIT_WHOLE  # the others did the work of the one that died
+    return EXIT_INTERRUPTED if told or EXIT_INTERRUPTED in codes else EXIT_BROKEN
+
+
+def _start(plan: Plan, rank: int, world: int, devices: list[str], say: Callable[[str], None]) -> _Child:
+    environment = dict(os.environ)
+    if devices:
+        environment["CUDA_VISIBLE_DEVICES"] = devices[rank % len(devices)].strip()
+    process = subprocess.Popen(
+        [*WORKER_COMMAND, str(plan.run.root), str(rank), str(world), "--tied"],
+        env=environment,
+        stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        process_group=0,  # Ctrl-C reaches this process alone, which then tells the workers
+    )
+    threading.Thread(target=_relay, args=(process, say), daemon=True, name=f"worker-{rank}").start()
+    return _Child(rank, process, shards_at_start=len(plan.run.committed()))
+
+
+def _relay(process: subprocess.Popen[bytes], say: Callable[[str], None]) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        say(line.decode(errors="replace").rstrip("\n"))
+
+
+def _restart(plan: Plan, child: _Child, world: int, devices: list[str], say: Callable[[str], None]) -> _Child | None:
+    """A new worker in place of one that died, or None when that has been of no use `restarts` times."""
+    code = child.process.returncode
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    got_on = len(plan.run.committed()) > child.shards_at_start
+    restarts = 1 if got_on else child.restarts + 1
+    if restarts > plan.config.launch.restarts:
+        say(f"worker {child.rank} {how}; given up after {child.restarts} restarts")
+        return None
+    say(f"worker {child.rank} {how}; started again ({restarts} of {plan.config.launch.restarts})")
+    again = _start(plan, child.rank, world, devices, say)
+    again.restarts = restarts
+    return again

@@ -1,0 +1,1 @@
+"""What fits: the policy, and the meters that show what it took."""

@@ -1,0 +1,79 @@
+"""The policy: how many rows run at once, chosen once for a kind of device and a size, then frozen.
+
+Pure functions, no torch. The choice is a simple one for now: rows by the size of the image, so that a batch of
+small images runs whole while a 4k image runs alone.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from batchgen.config import PolicyConfig
+from batchgen.errors import BrokenRunError
+from batchgen.files import put_new, to_json
+from batchgen.types import Policy
+
+# Rows are padded to one of these, so that few shapes ever run and a short batch wastes little.
+PADDED_SIZES = (1, 2, 4, 8, 16, 32)
+# Pixels denoised at once by default: 8 rows of 512x512.
+_MICRO_BATCH_PIXELS = 8 * 512 * 512
+_MAX_MICRO_BATCH = 16
+_MAX_DECODE_CHUNK = 4
+# A VAE decodes 512x512 whole in little memory; above 1024x1024 the guide's tiling is worth its seams.
+_TILE_ABOVE_PIXELS = 1024 * 1024
+_TILE_PX = 512
+_MAX_THREADS = 4
+
+
+def padded_rows(rows: int, micro_batch: int) -> int:
+    """How many rows run when `rows` are left: the next of 1, 2, 4, 8, 16, 32, and `micro_batch` at most."""
+    return min([size for size in PADDED_SIZES if size >= rows] + [micro_batch])
+
+
+def choose_policy(fixed: PolicyConfig, width: int, height: int, dtype: str, cpu_count: int) -> Policy:
+    """The policy for images of `width` x `height` px; fields that the user fixed stay as they are.
+
+    `threads` is capped, since it is part of what makes images equal: it must be had on the next machine too.
+    """
+    pixels = width * height
+    micro_batch = fixed.micro_batch or max(1, min(_MAX_MICRO_BATCH, _MICRO_BATCH_PIXELS // pixels))
+    tile_px = _TILE_PX if pixels > _TILE_ABOVE_PIXELS else 0
+    return Policy(
+        micro_batch=micro_batch,
+        decode_chunk=fixed.decode_chunk or min(_MAX_DECODE_CHUNK, micro_batch),
+        tile_px=tile_px if fixed.tile_px is None else fixed.tile_px,
+        placement="resident",
+        dtype=dtype,
+        threads=fixed.threads or min(_MAX_THREADS, cpu_count),
+    )
+
+
+def resolve_dtype(dtype: str, device_type: str) -> str:
+    """What 'auto' means on a device: fp16 on a GPU, fp32 on the CPU, where half precision is slow."""
+    if dtype != "auto":
+        return dtype
+    return "fp16" if device_type == "cuda" else "fp32"
+
+
+def freeze(path: Path, policy: Policy) -> Policy:
+    """Put `policy` at `path` for all workers and later resumes; return the one that was there first.
+
+    Raises BrokenRunError where the file holds something else.
+    """
+    if not path.exists():
+        put_new(path, to_json(asdict(policy)).encode() + b"\n")
+    try:
+        return Policy(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise BrokenRunError(f"{path} does not hold a policy ({error}); remove it to choose anew") from error
+
+
+def spans(rows: int, size: int) -> list[range]:
+    """`rows` places in pieces of `size`, the last one with what is left."""
+    return [range(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def pad(rows: Sequence[int], target: int) -> list[int]:
+    """Places of rows, filled up to `target` by the last one again."""
+    return [*rows, *[rows[-1]] * (target - len(rows))]

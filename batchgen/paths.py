@@ -1,0 +1,152 @@
+"""RunDir: the only place that knows the file names of a run."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_SHARD_FILE = re.compile(r"(\d{6,})\.(?:json|tar|jsonl)")
+_ATTEMPT_FILE = re.compile(r"(\d{6,})\.([0-9a-f]{32})\.(tar|jsonl|json)")
+_EXTENSION_DIR = re.compile(r"plan-(\d{3,})")
+
+
+def conf_dir() -> Path:
+    """Where conf/ is: inside the package when installed, beside it in a checkout."""
+    return _shipped("conf")
+
+
+def jobs_dir() -> Path:
+    """Where the shipped prompt files are: inside the package when installed, beside it in a checkout."""
+    return _shipped("jobs")
+
+
+def models_dir() -> Path:
+    """Where the models that the package carries are."""
+    return Path(__file__).resolve().parent / "models"
+
+
+def _shipped(name: str) -> Path:
+    package = Path(__file__).resolve().parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFiles:
+    """The files of one worker's try at one shard; nobody else writes them."""
+
+    shard: int
+    attempt: str
+    tar: Path
+    journal: Path
+    manifest: Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """The directory of one run and the names in it."""
+
+    root: Path
+
+    @property
+    def plan(self) -> Path:
+        """The first plan; it exists only whole."""
+        return self.root / "plan"
+
+    def plans(self) -> list[Path]:
+        """The plan and its extensions (plan-001, ...), in the order in which they were added."""
+        extensions = sorted(
+            (path for path in self.root.glob("plan-*") if _EXTENSION_DIR.fullmatch(path.name)),
+            key=lambda path: int(path.name.partition("-")[2]),
+        )
+        return ([self.plan] if self.plan.is_dir() else []) + extensions
+
+    def extension(self, number: int) -> Path:
+        """The directory of the `number`-th extension of the plan, from 1."""
+        return self.root / f"plan-{number:03d}"
+
+    @property
+    def policies(self) -> Path:
+        """The frozen policies, one file for each device kind and size."""
+        return self.root / "policies"
+
+    @property
+    def shards(self) -> Path:
+        """Committed tars and their manifests."""
+        return self.root / "shards"
+
+    @property
+    def memory_logs(self) -> Path:
+        """The memory log of each committed shard."""
+        return self.root / "logs" / "memory"
+
+    @property
+    def worker_logs(self) -> Path:
+        """Events of the workers, and what third parties print."""
+        return self.root / "logs" / "workers"
+
+    @property
+    def leases(self) -> Path:
+        """Who works on what; for efficiency only."""
+        return self.root / "leases"
+
+    @property
+    def work(self) -> Path:
+        """Unfinished attempts."""
+        return self.root / "work"
+
+    @property
+    def index(self) -> Path:
+        """File, bytes, samples and digest of every shard; written when all are in."""
+        return self.root / "index.json"
+
+    def make(self) -> None:
+        """Make the directories that workers write to."""
+        for directory in (self.policies, self.shards, self.memory_logs, self.worker_logs, self.leases, self.work):
+            directory.mkdir(parents=True, exist_ok=True)
+
+    def tar(self, shard: int) -> Path:
+        """The committed tar."""
+        return self.shards / f"{shard:06d}.tar"
+
+    def manifest(self, shard: int) -> Path:
+        """The manifest whose presence is the commit."""
+        return self.shards / f"{shard:06d}.json"
+
+    def memory_log(self, shard: int) -> Path:
+        """The committed attempt's journal."""
+        return self.memory_logs / f"{shard:06d}.jsonl"
+
+    def lease(self, shard: int) -> Path:
+        """The lease on a shard."""
+        return self.leases / f"{shard:06d}"
+
+    def policy(self, device_kind: str, width: int, height: int) -> Path:
+        """The policy frozen for a kind of device and a size in pixels."""
+        slug = re.sub(r"[^A-Za-z0-9]+", "-", device_kind).strip("-").lower()
+        return self.policies / f"{slug}-{width}x{height}.json"
+
+    def attempt(self, shard: int, attempt: str) -> AttemptFiles:
+        """The files of one attempt."""
+        stem = f"{shard:06d}.{attempt}"
+        return AttemptFiles(
+            shard, attempt, self.work / f"{stem}.tar", self.work / f"{stem}.jsonl", self.work / f"{stem}.json"
+        )
+
+    def attempts(self, shard: int | None = None) -> list[AttemptFiles]:
+        """The attempts that have any file in work/, of one shard or of all."""
+        found = set()
+        for path in self.work.iterdir() if self.work.is_dir() else ():
+            match = _ATTEMPT_FILE.fullmatch(path.name)
+            if match and shard in (None, int(match[1])):
+                found.add((int(match[1]), match[2]))
+        return [self.attempt(*names) for names in sorted(found)]
+
+    def committed(self) -> set[int]:
+        """The shards that have a manifest."""
+        names = (path.name for path in self.shards.glob("*.json")) if self.shards.is_dir() else ()
+        return {int(match[1]) for name in names if (match := _SHARD_FILE.fullmatch(name))}
+
+
+def shard_plan(plan: Path, shard: int) -> Path:
+    """The file in a plan directory that lists the prompts of a shard."""
+    return plan / f"{shard:06d}.jsonl"

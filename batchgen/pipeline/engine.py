@@ -1,0 +1,191 @@
+"""The engine: encode, denoise and decode with a diffusers pipeline."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from batchgen.memory.policy import pad, padded_rows, resolve_dtype, spans
+from batchgen.pipeline.load import DTYPES, load_pipeline
+from batchgen.pipeline.model import FAMILIES
+from batchgen.pipeline.noise import generators, starting_noise
+from batchgen.types import Decoded, Policy, Prompt
+
+# Texts are encoded in padded groups of this many: with the shape fixed, neighbours don't change a text's bits.
+TEXT_ROWS = 8
+_KEPT_TEXTS = 64
+
+
+class RowGuidance:
+    """A guidance scale for each row, where diffusers' pipelines expect one number.
+
+    They ask `scale > 1` and compute `scale * (text - unconditional)`; nothing else is offered here, so that a
+    pipeline which does more with it fails loudly. Rows of a batch all have guidance or all have none.
+    """
+
+    def __init__(self, scales: Sequence[float]) -> None:
+        self._scales = torch.tensor(scales)
+
+    def __gt__(self, other: float) -> bool:
+        return bool((self._scales > other).all())
+
+    def __mul__(self, rows: torch.Tensor) -> torch.Tensor:
+        # rows: (rows, channels, height, width)
+        return self._scales.to(rows).view(-1, *[1] * (rows.dim() - 1)) * rows
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """What the text encoders made of one text: tensors of (1, ...), and the text beyond the tokenizer's limit."""
+
+    tensors: tuple[torch.Tensor, ...]
+    cut: str | None
+
+
+class DiffusersEngine:
+    """Runs one model on one device. Stateless between calls but for a cache of encoded texts."""
+
+    def __init__(self, folder: Path, scheduler: str, dtype: str, variant: str | None = None) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device_kind = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
+        self.dtype = resolve_dtype(dtype, self.device.type)
+        self._pipe = load_pipeline(folder, scheduler, self.dtype, variant).to(self.device)
+        if self.dtype == "fp16" and self._pipe.vae.config.get("force_upcast", False):
+            self._pipe.vae.to(torch.float32)  # its model says that it overflows in fp16, as SDXL's does
+        self._keywords = FAMILIES[type(self._pipe).__name__]
+        self._denoiser = getattr(self._pipe, "unet", None) or self._pipe.transformer
+        self._texts: OrderedDict[str, EncodedText] = OrderedDict()
+        self.scheduler_name = type(self._pipe.scheduler).__name__
+
+    @torch.inference_mode()
+    def encode(self, prompts: Sequence[Prompt]) -> dict[str, EncodedText]:
+        """Each distinct text of the prompts and their negatives, encoded once."""
+        negatives = [prompt.negative_prompt for prompt in prompts if prompt.guidance > 1.0]
+        wanted = list(dict.fromkeys([prompt.prompt for prompt in prompts] + negatives))
+        new = [text for text in wanted if text not in self._texts]
+        for span in spans(len(new), TEXT_ROWS):
+            self._encode_texts([new[place] for place in span])
+        encoded = {text: self._texts[text] for text in wanted}
+        for text in wanted:
+            self._texts.move_to_end(text)
+        while len(self._texts) > _KEPT_TEXTS:
+            self._texts.popitem(last=False)
+        return encoded
+
+    def _encode_texts(self, texts: list[str]) -> None:
+        rows = [texts[place] for place in pad(range(len(texts)), TEXT_ROWS)]
+        more = {"prompt_2": None, "prompt_3": None} if len(self._pipe_tokenizers()) == 3 else {}
+        results = self._pipe.encode_prompt(
+            prompt=rows, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False, **more
+        )
+        # results: (text, negative[, pooled, negative pooled]), each (TEXT_ROWS, ...) or None
+        tensors = [result for result in results if result is not None]
+        for row, text in enumerate(texts):
+            own = tuple(tensor[row : row + 1].clone() for tensor in tensors)
+            self._texts[text] = EncodedText(own, self._cut(text))
+
+    def _pipe_tokenizers(self) -> list[Any]:
+        names = ("tokenizer", "tokenizer_2", "tokenizer_3")
+        return [tokenizer for name in names if (tokenizer := getattr(self._pipe, name, None)) is not None]
+
+    def _cut(self, text: str) -> str | None:
+        tokenizer = self._pipe.tokenizer
+        kept = tokenizer.model_max_length
+        ids = tokenizer(text, truncation=False, verbose=False).input_ids
+        # The last token kept is the end mark, and so is the last of all.
+        return tokenizer.decode(ids[kept - 1 : -1]) if len(ids) > kept else None
+
+    @torch.inference_mode()
+    def denoise(self, texts: dict[str, EncodedText], prompts: Sequence[Prompt], policy: Policy) -> list[torch.Tensor]:
+        """Latents of each prompt, (channels, height / 8, width / 8), made at once and padded by the policy."""
+        torch.set_num_threads(policy.threads)
+        places = pad(range(len(prompts)), padded_rows(len(prompts), policy.micro_batch))
+        rows = [prompts[place] for place in places]
+        first = rows[0]
+        row_generators = generators([row.seed for row in rows])
+        factor = self._pipe.vae_scale_factor
+        channels = self._denoiser.config.in_channels
+        noise = starting_noise(row_generators, (channels, first.height // factor, first.width // factor))
+        latents = self._pipe(
+            **self._conditions(texts, rows),
+            latents=noise.to(self.device, DTYPES[self.dtype]),
+            generator=row_generators,
+            guidance_scale=RowGuidance([row.guidance for row in rows]),
+            num_inference_steps=first.steps,
+            width=first.width,
+            height=first.height,
+            output_type="latent",
+            return_dict=False,
+        )[0]
+        return list(latents[: len(prompts)])
+
+    def _conditions(self, texts: dict[str, EncodedText], rows: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+        given = {
+            keyword: torch.cat([texts[row.prompt].tensors[place] for row in rows])
+            for place, keyword in enumerate(self._keywords)
+        }
+        if rows[0].guidance > 1.0:
+            for place, keyword in enumerate(self._keywords):
+                given[f"negative_{keyword}"] = torch.cat([self._negative(texts, row, place) for row in rows])
+        return given
+
+    def _negative(self, texts: dict[str, EncodedText], row: Prompt, place: int) -> torch.Tensor:
+        tensor = texts[row.negative_prompt].tensors[place]
+        # SDXL was trained with zeros where there is no negative prompt.
+        zeros = not row.negative_prompt and self._pipe.config.get("force_zeros_for_empty_prompt", False)
+        return torch.zeros_like(tensor) if zeros else tensor
+
+    @torch.inference_mode()
+    def decode(self, latents: Sequence[torch.Tensor], policy: Policy) -> list[Decoded]:
+        """Images of the latents, decoded at once. Rows that are not finite are decoded again in fp32."""
+        torch.set_num_threads(policy.threads)
+        _set_tiling(self._pipe.vae, policy.tile_px, self._pipe.vae_scale_factor)
+        places = pad(range(len(latents)), padded_rows(len(latents), policy.decode_chunk))
+        rows = torch.stack([latents[place] for place in places])
+        images = self._decode_in(self._pipe.vae.dtype, rows)[: len(latents)]
+        retried = [image is None for image in images]
+        for place, not_finite in enumerate(retried):
+            if not_finite:
+                images[place] = self._decode_in(torch.float32, latents[place][None])[0]
+        height, width = (edge * self._pipe.vae_scale_factor for edge in latents[0].shape[-2:])
+        return [Decoded(image, width, height, again) for image, again in zip(images, retried, strict=True)]
+
+    def _decode_in(self, dtype: torch.dtype, latents: torch.Tensor) -> list[bytes | None]:
+        # latents: (rows, channels, height / 8, width / 8); returns height x width x 3 bytes a row, None: not finite
+        vae = self._pipe.vae
+        own_dtype = vae.dtype
+        if dtype != own_dtype:
+            vae.to(dtype)
+        try:
+            images = vae.decode(_unscale(latents.to(dtype), vae.config), return_dict=False)[0]
+        finally:
+            if dtype != own_dtype:
+                vae.to(own_dtype)
+        finite = images.isfinite().flatten(1).all(dim=1).tolist()
+        # (rows, 3, height, width) in -1..1 -> (rows, height, width, 3) in 0..255
+        pixels = (images.float() / 2 + 0.5).clamp(0, 1).mul(255).round().nan_to_num().to(torch.uint8)
+        array = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return [array[row].tobytes() if sound else None for row, sound in enumerate(finite)]
+
+
+def _unscale(latents: torch.Tensor, config: Any) -> torch.Tensor:
+    """The VAE's own scale of latents, as the pipelines of diffusers 0.42.1 undo it."""
+    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+        mean, std = (
+            torch.tensor(config[name]).view(1, -1, 1, 1).to(latents) for name in ("latents_mean", "latents_std")
+        )
+        return latents * std / float(config["scaling_factor"]) + mean
+    return latents / float(config["scaling_factor"]) + float(config.get("shift_factor") or 0.0)
+
+
+def _set_tiling(vae: Any, tile_px: int, factor: int) -> None:
+    # AutoencoderKL takes its threshold from its config, often wrongly: it is set, never relied on.
+    if tile_px:
+        vae.enable_tiling()
+        vae.tile_sample_min_size = tile_px
+        vae.tile_latent_min_size = tile_px // factor
+    else:
+        vae.disable_tiling()

@@ -1,0 +1,97 @@
+"""Finding a model and checking it before anything is loaded. No torch here: dry runs use it."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+from batchgen.config import ModelConfig, did_you_mean
+from batchgen.errors import ModelError
+from batchgen.paths import models_dir
+
+# By pipeline class: the keyword under which each tensor that `encode_prompt` gives for a text goes back in.
+# The negative's tensors go in under "negative_" + keyword.
+FAMILIES = {
+    "StableDiffusionPipeline": ("prompt_embeds",),
+    "StableDiffusionXLPipeline": ("prompt_embeds", "pooled_prompt_embeds"),
+    "StableDiffusion3Pipeline": ("prompt_embeds", "pooled_prompt_embeds"),
+}
+# They draw noise of their own (a Brownian tree) and ignore per-image generators, so that an image would depend
+# on its neighbours (diffusers 0.42.1, schedulers/scheduling_{dpmsolver_sde,cosine_dpmsolver_multistep}.py).
+REFUSED_SCHEDULERS = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def find_model(model: ModelConfig) -> Path | None:
+    """The model's folder, or None for a hub id (`download` fetches that). Raises ModelError for neither."""
+    folder = Path(model.path).expanduser()
+    carried = models_dir() / model.path
+    if folder.name == model.path and carried.is_dir():
+        return carried
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ModelError(f"model.path={model.path} is a file; name a folder in the diffusers layout, or a hub id")
+    if _HUB_ID.fullmatch(model.path) and not folder.parent.is_dir():
+        return None
+    beside = models_dir() if folder.name == model.path or not folder.parent.is_dir() else folder.parent
+    there = sorted(path.name for path in beside.iterdir() if (path / "model_index.json").is_file())
+    hint = did_you_mean(folder.name, there) if there else ""
+    raise ModelError(f"model.path={model.path}: no such folder, and not a hub id such as org/name{hint}")
+
+
+def locate(model: ModelConfig) -> Path:
+    """The model's folder; a hub model is fetched if need be. Raises ModelError."""
+    return find_model(model) or download(model)
+
+
+def download(model: ModelConfig) -> Path:
+    """The folder of a hub model, fetched unless it is in the cache. Only safetensors and plain files are taken.
+
+    Raises ModelError in one line where it cannot be had.
+    """
+    os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
+    from diffusers import DiffusionPipeline
+
+    try:
+        folder = DiffusionPipeline.download(
+            model.path, revision=model.revision, variant=model.variant, use_safetensors=True
+        )
+    except Exception as error:  # the hub's client raises many kinds, each with a long text
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"model {model.path} cannot be downloaded: {reason} Check the id, the network and HF_TOKEN, "
+            "or set model.path to a local folder"
+        ) from error
+    return Path(folder)
+
+
+def check_model(folder: Path, scheduler: str) -> None:
+    """Refuse a folder that could not run, before it is loaded. Raises ModelError in one line."""
+    index_file = folder / "model_index.json"
+    try:
+        index = json.loads(index_file.read_bytes())
+        family = index["_class_name"]
+        own_scheduler = index["scheduler"][1]
+        parts = [name for name, kind in index.items() if isinstance(kind, list) and kind[1]]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise ModelError(f"{folder} is not a model in the diffusers layout: model_index.json: {error}") from error
+    if family not in FAMILIES:
+        raise ModelError(f"{folder} is a {family}, which batchgen does not run; it runs {', '.join(FAMILIES)}")
+    if scheduler == "model" and own_scheduler in REFUSED_SCHEDULERS:
+        raise ModelError(
+            f"the model's own scheduler {own_scheduler} ignores per-image seeds: set job.scheduler=dpm++ or another"
+        )
+    skipped = ("safety_checker", "feature_extractor", "image_encoder")
+    missing = [name for name in parts if name not in skipped and not (folder / name).is_dir()]
+    if missing:
+        raise ModelError(f"{folder} lacks {', '.join(missing)}: copy the whole model")
+    for name in parts:
+        weights = {path.suffix for path in (folder / name).glob("*") if path.suffix in (".bin", ".safetensors")}
+        if weights == {".bin"}:
+            raise ModelError(f"{folder / name} has pickled weights only; batchgen loads safetensors alone")
+
+
+def hub_revision(folder: Path) -> str | None:
+    """The commit of a hub model, from its place in the cache (.../snapshots/<commit>); None for other folders."""
+    return folder.name if folder.parent.name == "snapshots" else None

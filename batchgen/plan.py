@@ -1,0 +1,227 @@
+"""The plan on disk: all shards of a run, fixed before the first image, and what they were made from.
+
+A plan directory is made whole under another name, then renamed: whoever comes second uses what is there. A run
+has one plan, and an extension (plan-001, ...) for each time that prompts were added or failed images retried.
+"""
+
+import errno
+import json
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from batchgen import __version__
+from batchgen.config import Config, from_plain
+from batchgen.errors import BrokenRunError, PromptError, UserError
+from batchgen.files import sha256_bytes, sync_directory, to_json, write_new
+from batchgen.paths import RunDir, shard_plan
+from batchgen.types import Batch, Prompt, Reject, Shard
+
+FORMAT = 1
+RECORDED_VERSIONS = ("torch", "diffusers", "transformers", "accelerate", "pillow")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One plan directory: the first plan of a run, or an extension of it."""
+
+    directory: Path
+    kind: str  # "run", "extend" or "retry"
+    first_shard: int
+    shards: list[list[int]]  # [batches, images] of each shard
+    rejects: int
+    inputs: list[dict[str, Any]]
+    recipe: dict[str, Any]
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that is to be made, with the configuration to make it by."""
+
+    run: RunDir
+    config: Config
+    segments: list[Segment]
+
+    @property
+    def run_id(self) -> str:
+        """The run's identity, given once."""
+        return self.segments[0].run_id
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What the first plan was made by."""
+        return self.segments[0].recipe
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """Name, bytes and sha256 of every prompt file, in order of their numbers in the keys."""
+        return [one for segment in self.segments if segment.kind != "retry" for one in segment.inputs]
+
+    @property
+    def sizes(self) -> list[list[int]]:
+        """[batches, images] of each shard, by its index."""
+        return [size for segment in self.segments for size in segment.shards]
+
+    @property
+    def images(self) -> int:
+        """How many different images are planned; a retry plans none anew."""
+        return sum(images for segment in self.segments if segment.kind != "retry" for _, images in segment.shards)
+
+    def shard(self, index: int) -> tuple[Shard, str]:
+        """A shard and its fingerprint, the sha256 of its file. Raises BrokenRunError."""
+        segment = next(one for one in reversed(self.segments) if one.first_shard <= index)
+        path = shard_plan(segment.directory, index)
+        try:
+            data = path.read_bytes()
+            return _parse_shard(index, data), sha256_bytes(data)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BrokenRunError(f"{path} of the plan cannot be read: {error}") from error
+
+    def prompts(self, kinds: tuple[str, ...] = ("run", "extend")) -> Iterator[Prompt]:
+        """Every planned prompt of these kinds of segment."""
+        for segment in self.segments:
+            if segment.kind in kinds:
+                for offset in range(len(segment.shards)):
+                    for batch in self.shard(segment.first_shard + offset)[0].batches:
+                        yield from batch.prompts
+
+
+def load_plan(run: RunDir) -> Plan:
+    """The plan of a run. Raises UserError where there is none, BrokenRunError where it cannot be read."""
+    directories = run.plans()
+    if not directories or directories[0] != run.plan:
+        raise UserError(f"{run.root} is not a run: it has no plan/. Name the directory that holds one")
+    try:
+        config = from_plain(yaml.safe_load((run.plan / "config.yaml").read_text()))
+        return Plan(run, config, [_load_segment(directory) for directory in directories])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise BrokenRunError(f"the plan in {run.root} cannot be read: {error}") from error
+
+
+def _load_segment(directory: Path) -> Segment:
+    facts = json.loads((directory / "run.json").read_bytes())
+    if facts["format"] != FORMAT:
+        raise ValueError(f"format {facts['format']} is of another version of batchgen")
+    names = ("kind", "first_shard", "shards", "rejects", "inputs", "recipe", "run_id")
+    return Segment(directory, **{name: facts[name] for name in names})
+
+
+def _parse_shard(index: int, data: bytes) -> Shard:
+    batches: list[list[Prompt]] = []
+    for line in data.splitlines():
+        fields = json.loads(line)
+        place = fields.pop("batch")
+        if place == len(batches):
+            batches.append([])
+        batches[place].append(Prompt(**fields))
+    return Shard(index, tuple(Batch(place, tuple(prompts)) for place, prompts in enumerate(batches)))
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a plan is made from: the configuration, the prompt files and what must not change on a resume."""
+
+    config: Config
+    inputs: list[dict[str, Any]]
+    facts: dict[str, Any]
+
+
+def save_plan(
+    run: RunDir,
+    target: Path,
+    kind: str,
+    first_shard: int,
+    run_id: str,
+    recipe: Recipe,
+    shards: Iterable[Shard | Reject],
+) -> bool:
+    """Write a plan directory and name it `target`. False if another process put one there first.
+
+    Raises PromptError where no prompt can be used; then nothing is left behind.
+    """
+    draft = run.root / f"plan.{uuid.uuid4().hex}"
+    draft.mkdir(parents=True)
+    try:
+        sizes, rejects = _write_shards(draft, shards)
+        if not sizes:
+            raise PromptError(_nothing_usable(draft, rejects))
+        facts = {
+            "format": FORMAT,
+            "run_id": run_id,
+            "kind": kind,
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "first_shard": first_shard,
+            "shards": sizes,
+            "rejects": rejects,
+            "inputs": recipe.inputs,
+            "recipe": recipe.facts,
+            "versions": versions(),
+        }
+        write_new(draft / "config.yaml", yaml.safe_dump(asdict(recipe.config), sort_keys=False).encode())
+        write_new(draft / "run.json", (json.dumps(facts, indent=1) + "\n").encode())
+        sync_directory(draft)
+        os.rename(draft, target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        return False
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    sync_directory(run.root)
+    return True
+
+
+def _write_shards(draft: Path, shards: Iterable[Shard | Reject]) -> tuple[list[list[int]], int]:
+    sizes = []
+    rejects = 0
+    with (draft / "rejects.jsonl").open("wb") as reject_file:
+        for shard in shards:
+            if isinstance(shard, Reject):
+                line = to_json({"file": shard.source, "line": shard.line, "reason": shard.reason})
+                reject_file.write(line.encode() + b"\n")
+                rejects += 1
+                continue
+            write_new(shard_plan(draft, shard.index), _shard_lines(shard))
+            sizes.append([len(shard.batches), sum(len(batch.prompts) for batch in shard.batches)])
+        reject_file.flush()
+        os.fsync(reject_file.fileno())
+    return sizes, rejects
+
+
+def _shard_lines(shard: Shard) -> bytes:
+    names = Prompt.__slots__
+    lines = [
+        to_json({"batch": batch.index} | {name: getattr(prompt, name) for name in names})
+        for batch in shard.batches
+        for prompt in batch.prompts
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _nothing_usable(draft: Path, rejects: int) -> str:
+    if not rejects:
+        return "the prompt files hold no rows"
+    with (draft / "rejects.jsonl").open("rb") as file:
+        first = json.loads(file.readline())
+    return f"none of the {rejects} rows can be used; the first: {first['file']}:{first['line']}: {first['reason']}"
+
+
+def versions() -> dict[str, str]:
+    """The versions that images may depend on, for the record."""
+    found = {"batchgen": __version__, "python": platform.python_version()}
+    for name in RECORDED_VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,141 @@
+"""Rows -> prompts -> batches -> shards: what is made of which row. Streaming, and the same for the same rows."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from batchgen.bounds import KEY_PATTERN, PLANNED_KEY_PATTERN, SEED_LIMIT
+from batchgen.config import JobConfig
+from batchgen.types import Batch, Prompt, Reject, Row, Shard
+
+
+def image_seed(run_seed: int, prompt: str, negative_prompt: str, occurrence: int, copy: int) -> int:
+    """The 32-bit seed of an image whose row names none: 0 <= seed < 2**32.
+
+    It depends on the run's seed and the text alone: `occurrence` counts the earlier rows with this same text,
+    `copy` the images of one row. Never on place, batch, worker or time.
+    """
+    parts = (str(run_seed), prompt, negative_prompt, str(occurrence), str(copy))
+    digest = hashlib.blake2b(b"batchgen seed 1", digest_size=4)
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "big") + data)  # lengths keep the parts apart
+    return int.from_bytes(digest.digest(), "big")
+
+
+class Planner:
+    """Settles every choice for each row. Holds one digest for each distinct text and each key of a row's own."""
+
+    def __init__(self, job: JobConfig) -> None:
+        self._job = job
+        self._occurrences: dict[int, int] = {}
+        self._keys: set[int] = set()
+
+    def recall(self, prompts: Iterable[Prompt]) -> int:
+        """Count what an earlier plan holds, so that an extension goes on after it; return its rows."""
+        rows = 0
+        seen: set[tuple[str, int]] = set()
+        for prompt in prompts:
+            if not PLANNED_KEY_PATTERN.fullmatch(prompt.key):
+                self._keys.add(_digest(prompt.key))
+            place = (prompt.source, prompt.line)
+            if place not in seen:  # the copies of a row are one occurrence
+                seen.add(place)
+                rows += 1
+                self._occurrence(prompt.prompt, prompt.negative_prompt)
+        return rows
+
+    def prompts(self, rows: Iterable[Row | Reject], limit: int | None) -> Iterator[Prompt | Reject]:
+        """One prompt for each image that a row asks for, in order; at most `limit` rows are used."""
+        good = 0
+        for row in rows:
+            if isinstance(row, Reject):
+                yield row
+                continue
+            if limit is not None and good == limit:
+                return
+            prompts = self._prompts_of(row)
+            good += isinstance(prompts, list)
+            yield from prompts if isinstance(prompts, list) else [prompts]
+
+    def _prompts_of(self, row: Row) -> list[Prompt] | Reject:
+        job = self._job
+        copies = row.images_per_prompt or job.images_per_prompt
+        if row.seed is not None and row.seed + copies > SEED_LIMIT:
+            return Reject(row.source, row.line, f"seed {row.seed} + {copies} images goes beyond 2**32 - 1")
+        keys = _keys_of(row, copies)
+        if row.key is not None and (problem := self._claim(keys)):
+            return Reject(row.source, row.line, problem)
+        negative = job.negative_prompt if row.negative_prompt is None else row.negative_prompt
+        occurrence = self._occurrence(row.prompt, negative)
+        return [
+            Prompt(
+                key=key,
+                prompt=row.prompt,
+                negative_prompt=negative,
+                seed=image_seed(job.seed, row.prompt, negative, occurrence, copy)
+                if row.seed is None
+                else row.seed + copy,
+                width=row.width or job.width,
+                height=row.height or job.height,
+                steps=row.steps or job.steps,
+                guidance=float(job.guidance if row.guidance is None else row.guidance),
+                source=row.source,
+                line=row.line,
+                extra=row.extra,
+            )
+            for copy, key in enumerate(keys)
+        ]
+
+    def _occurrence(self, prompt: str, negative_prompt: str) -> int:
+        text = _digest(f"{len(prompt)} {prompt}{negative_prompt}")
+        occurrence = self._occurrences.get(text, 0)
+        self._occurrences[text] = occurrence + 1
+        return occurrence
+
+    def _claim(self, keys: list[str]) -> str | None:
+        """Take keys of a row's own; say what is wrong with them, or None. The planner's own never repeat."""
+        for key in keys:
+            if not KEY_PATTERN.fullmatch(key):
+                return f"key {key} is too long with its copy number"
+        digests = [_digest(key) for key in keys]
+        for key, digest in zip(keys, digests, strict=True):
+            if digest in self._keys:
+                return f"duplicate key {key}"
+        self._keys.update(digests)
+        return None
+
+
+def _keys_of(row: Row, copies: int) -> list[str]:
+    if row.key is None:
+        return [f"{row.file:03d}{row.row:09d}-{copy:02d}" for copy in range(copies)]
+    return [row.key] if copies == 1 else [f"{row.key}-{copy:02d}" for copy in range(copies)]
+
+
+def _digest(text: str) -> int:
+    # 128 bits: no two of ten million texts share one, and an int of that size takes 48 bytes.
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
+
+
+def pack_batches(prompts: Iterable[Prompt], batch_size: int) -> Iterator[tuple[Prompt, ...]]:
+    """Prompts of one group together, `batch_size` at a time, in the order in which the batches fill.
+
+    What is left over at the end comes last, one short batch a group at most.
+    """
+    filling: dict[tuple[int, int, int, bool], list[Prompt]] = {}
+    for prompt in prompts:
+        group = filling.setdefault(prompt.group, [])
+        group.append(prompt)
+        if len(group) == batch_size:
+            yield tuple(group)
+            group.clear()
+    yield from (tuple(group) for group in filling.values() if group)
+
+
+def pack_shards(batches: Iterable[tuple[Prompt, ...]], batches_per_shard: int, first_shard: int = 0) -> Iterator[Shard]:
+    """`batches_per_shard` batches a shard, the last one with what is left."""
+    stream = iter(batches)
+    index = first_shard
+    while chunk := list(islice(stream, batches_per_shard)):
+        yield Shard(index, tuple(Batch(place, prompts) for place, prompts in enumerate(chunk)))
+        index += 1

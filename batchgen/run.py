@@ -1,0 +1,101 @@
+"""The front door past Hydra: prepare the plan, launch the workers, say how it went."""
+
+import os
+import shutil
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from batchgen import index
+from batchgen.config import Config
+from batchgen.display import Display
+from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES
+from batchgen.files import supports_link
+from batchgen.launch import local
+from batchgen.memory.policy import choose_policy, resolve_dtype
+from batchgen.paths import RunDir
+from batchgen.plan import Plan
+from batchgen.prepare import prepare, summary
+from batchgen.shards import sweep
+from batchgen.worker import catch_signals
+
+MIB = 1 << 20
+
+
+def run(config: Config) -> int:
+    """Do what the configuration asks for; return the exit code. Raises BatchgenError."""
+    run_dir = RunDir(Path(config.run_dir))
+    if config.dry_run:
+        return _dry_run(run_dir, config)
+    plan = prepare(run_dir, config)
+    if index.is_current(plan):
+        return _report(plan, "is done already")
+    run_dir.make()
+    # The launch is free to change on a resume: it is taken from this call, not from the plan.
+    plan = replace(plan, config=replace(plan.config, launch=config.launch))
+    if not supports_link(run_dir.work):
+        _say("this file system has no hard links: one worker, and start no second batchgen on this run meanwhile")
+        plan.config.launch.workers = 1
+    sweep(run_dir)
+    stop = threading.Event()
+    catch_signals(stop)
+    display = Display(plan)
+    try:
+        code = local.launch(plan, stop, display.tick, display.say)
+    finally:
+        display.close()
+    if code == EXIT_WHOLE:
+        return _finish(plan)
+    if code != EXIT_BROKEN and stop.is_set():
+        _say("interrupted; what is finished is kept, and the same command goes on")
+    return code
+
+
+def _finish(plan: Plan) -> int:
+    sweep(plan.run)
+    for draft in plan.run.root.glob("plan.*"):  # of a planning that was cut off
+        shutil.rmtree(draft, ignore_errors=True)
+    index.write_index(plan)
+    return _report(plan, "is done")
+
+
+def _report(plan: Plan, state: str) -> int:
+    shards = (index.read_index(plan.run) or {"shards": []})["shards"]
+    samples = sum(entry["samples"] for entry in shards)
+    tar_bytes = sum(entry["bytes"] for entry in shards)
+    missing = plan.images - samples
+    _say(f"{plan.run.root} {state}: {samples} images in {len(shards)} shards, {tar_bytes / MIB:,.1f} MiB")
+    if missing:
+        _say(f"{missing} images failed; retry_failed=true tries them again, the manifests in shards/ say why")
+        return EXIT_WHOLE_WITH_FAILURES
+    return EXIT_WHOLE
+
+
+def _dry_run(run_dir: RunDir, config: Config) -> int:
+    counts = summary(run_dir, config)
+    device = "cuda" if local.gpus() else "cpu"
+    dtype = resolve_dtype(config.model.dtype, device)
+    print(f"run        {run_dir.root}" + (f" ({counts['done_shards']} shards done)" if "done_shards" in counts else ""))
+    print(f"prompts    {counts['prompts']}")
+    first = counts["first_reject"]
+    print(
+        f"rejects    {counts['rejects']}" + (f" (first: {first.source}:{first.line}: {first.reason})" if first else "")
+    )
+    print(f"batches    {counts['batches']} of up to {config.job.batch_size}")
+    print(f"packing    {counts['packing_percent']:.1f}% of the batches' places are filled")
+    print(f"shards     {counts['shards']} of up to {config.output.batches_per_shard} batches")
+    print(f"model      {config.model.path}, {dtype} on {device}, scheduler {config.job.scheduler}")
+    for width, height in counts["sizes"]:
+        policy = choose_policy(config.memory.policy, width, height, dtype, os.cpu_count() or 1)
+        tiling = f"tiles of {policy.tile_px} px" if policy.tile_px else "no tiling"
+        print(
+            f"policy     {width}x{height}: micro-batch {policy.micro_batch}, decode chunk {policy.decode_chunk}, "
+            f"{tiling}, {policy.placement}"
+        )
+    print("dry run: nothing was written")
+    return EXIT_WHOLE
+
+
+def _say(line: str) -> None:
+    print(f"batchgen: {line}", file=sys.stderr)

@@ -1,0 +1,57 @@
+"""A decoded image and its prompt become a sample: the files that go into the tar under one key."""
+
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+
+from batchgen import __version__
+from batchgen.files import to_json
+from batchgen.images import encode_image
+from batchgen.quality import verdict
+from batchgen.types import Decoded, Policy, Prompt, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """What all samples of a worker share: the model that made them, and the image format."""
+
+    model: str
+    revision: str | None
+    scheduler: str
+    device: str
+    image_format: str
+    quality: int | None
+
+    def make(self, prompt: Prompt, cut: str | None, image: Decoded, policy: Policy) -> Sample:
+        """The sample: <key>.<png|jpg|webp>, .txt and .json, or a failed one with the reason.
+
+        Its bytes depend on the recipe alone: no time, host or attempt is in them.
+        """
+        if (reason := verdict(image)) is not None:
+            return Sample(prompt.key, "failed", reason=reason)
+        about = {
+            "key": prompt.key,
+            "prompt": prompt.prompt,
+            "negative_prompt": prompt.negative_prompt,
+            "cut": cut,  # what the tokenizer had no room for
+            "seed": prompt.seed,
+            "width": prompt.width,
+            "height": prompt.height,
+            "steps": prompt.steps,
+            "guidance": prompt.guidance,
+            "scheduler": self.scheduler,
+            "model": self.model,
+            "revision": self.revision,
+            "batchgen": __version__,
+            "device": self.device,
+            "policy": asdict(policy),
+            "decoded_again_in_fp32": image.retried_in_fp32,
+            "status": "ok",
+            "source": {"file": PurePath(prompt.source).name, "line": prompt.line},
+            "row": prompt.extra,
+        }
+        files = {
+            self.image_format: encode_image(image, self.image_format, self.quality),
+            "txt": prompt.prompt.encode(),
+            "json": to_json(about).encode(),
+        }
+        return Sample(prompt.key, "ok", files)

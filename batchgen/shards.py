@@ -1,0 +1,277 @@
+"""The commit protocol: an attempt at a shard, its journal, and how it becomes the shard, once.
+
+1. `Attempt.append`: the samples' bytes to the attempt's tar, fsync, then their record to its journal, fsync.
+2. `Attempt.resume`: takes over the longest sound prefix that earlier attempts at this shard left.
+3. `Attempt.commit`: close the tar, write the manifest, `link()` it to shards/: that is the commit.
+4. `publish`: link the tar and the journal that the manifest names to their final names.
+
+A tar never proves its own completeness; only the manifest does. Committed shards never change.
+"""
+
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchgen import process
+from batchgen.errors import BrokenRunError
+from batchgen.files import (
+    create,
+    put,
+    seal,
+    sha256_bytes,
+    sha256_file,
+    sync,
+    sync_directory,
+    unseal,
+    write_all,
+    write_new,
+)
+from batchgen.paths import AttemptFiles, RunDir
+from batchgen.tars import END_OF_TAR, tar_members
+from batchgen.types import Sample, Shard
+
+FORMAT = 1
+_RECORD_KEYS = {"tar_start", "tar_end", "sha256", "samples"}
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What an attempt's journal proves: its header, its records as far as the tar's bytes bear them out."""
+
+    header: dict[str, Any]
+    records: list[dict[str, Any]]
+
+    @property
+    def tar_end(self) -> int:
+        """How many bytes of the tar the records cover."""
+        return int(self.records[-1]["tar_end"]) if self.records else 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the shard, from its first, the records cover."""
+        return sum(len(record["samples"]) for record in self.records)
+
+
+def read_journal(path: Path) -> Journal | None:
+    """The journal's header and its leading sound records; None where not even the header is sound."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return None
+    header = unseal(lines[0]) if lines else None
+    if header is None:
+        return None
+    records: list[dict[str, Any]] = []
+    for line in lines[1:]:
+        record = unseal(line)
+        start = records[-1]["tar_end"] if records else 0
+        if record is None or not record.keys() >= _RECORD_KEYS or record["tar_start"] != start:
+            break
+        records.append(record)
+    return Journal(header, records)
+
+
+def sound_prefix(files: AttemptFiles, run_id: str, plan_digest: str) -> Journal | None:
+    """The part of an attempt that can be used again: same run and plan, records and bytes that check out."""
+    journal = read_journal(files.journal)
+    if journal is None or _of(journal.header) != (run_id, plan_digest):
+        return None
+    good = []
+    try:
+        with files.tar.open("rb") as tar:
+            for record in journal.records:
+                if sha256_bytes(tar.read(record["tar_end"] - record["tar_start"])) != record["sha256"]:
+                    break
+                good.append(record)
+    except FileNotFoundError:
+        return None
+    return Journal(journal.header, good)
+
+
+def _of(header: dict[str, Any]) -> tuple[Any, Any]:
+    return (header.get("run_id"), header.get("plan_sha256"))
+
+
+class Attempt:
+    """One worker's try at one shard. Nobody else writes its files. After any error it is of no more use."""
+
+    def __init__(self, run: RunDir, shard: Shard, run_id: str, plan_digest: str, worker: str) -> None:
+        self.files = run.attempt(shard.index, uuid.uuid4().hex)
+        self._run = run
+        self._shard = shard
+        self._header = {
+            "format": FORMAT,
+            "run_id": run_id,
+            "shard": shard.index,
+            "plan_sha256": plan_digest,
+            "attempt": self.files.attempt,
+            "worker": worker,
+            "process": process.identity(),
+        }
+        self._samples: list[dict[str, Any]] = []
+        self._tar_bytes = 0
+        self._tar = create(self.files.tar)
+        try:
+            self._journal = create(self.files.journal)
+        except BaseException:
+            os.close(self._tar)
+            raise
+        write_all(self._journal, seal(self._header))
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the shard are in."""
+        return len(self._samples)
+
+    def resume(self) -> None:
+        """Copy the longest sound prefix of the earlier attempts at this shard.
+
+        Attempts whose process is known to be gone are then removed. Others may be alive, and could commit at any
+        moment: their files stay until the shard is committed, when they cannot win any more.
+        """
+        others = [other for other in self._run.attempts(self._shard.index) if other.attempt != self.files.attempt]
+        prefixes = [(sound_prefix(other, *_of(self._header)), other) for other in others]
+        usable = [(prefix, other) for prefix, other in prefixes if prefix is not None and prefix.records]
+        if usable:
+            self._take_over(*max(usable, key=lambda pair: pair[0].rows))
+        for other in others:
+            journal = read_journal(other.journal)
+            if journal is None or process.is_gone(journal.header.get("process")):
+                remove(other)
+
+    def _take_over(self, prefix: Journal, other: AttemptFiles) -> None:
+        with other.tar.open("rb") as tar:
+            data = tar.read(prefix.tar_end)
+        write_all(self._tar, data)
+        sync(self._tar)
+        for record in prefix.records:
+            write_all(self._journal, seal(record))
+        sync(self._journal)
+        sync_directory(self._run.work)
+        self._tar_bytes = len(data)
+        self._samples = [sample for record in prefix.records for sample in record["samples"]]
+
+    def append(self, samples: Sequence[Sample], record: Callable[[], dict[str, Any]]) -> None:
+        """Make a unit's samples durable, and then its record.
+
+        `record` gives what else the memory log says; it is asked when the samples are on the disk.
+        """
+        data = b"".join(tar_members(sample) for sample in samples if sample.status == "ok")
+        write_all(self._tar, data)
+        sync(self._tar)
+        facts = [_sample_facts(sample) for sample in samples]
+        proof = {
+            "tar_start": self._tar_bytes,
+            "tar_end": self._tar_bytes + len(data),
+            "sha256": sha256_bytes(data),
+            "samples": facts,
+        }
+        write_all(self._journal, seal(record() | proof))
+        sync(self._journal)
+        self._tar_bytes += len(data)
+        self._samples += facts
+
+    def commit(self) -> bool:
+        """Make this attempt the shard. False where another attempt was first; then this one's files are gone.
+
+        Raises BrokenRunError where what was appended is not what was planned.
+        """
+        if [sample["key"] for sample in self._samples] != self._shard.keys:
+            raise BrokenRunError(f"shard {self._shard.index}: the attempt holds other keys than were planned")
+        write_all(self._tar, END_OF_TAR)
+        sync(self._tar)
+        self.close()
+        manifest = self._header | {
+            "bytes": self._tar_bytes + len(END_OF_TAR),
+            "sha256": sha256_file(self.files.tar),
+            "samples": self._samples,
+        }
+        write_new(self.files.manifest, seal(manifest))
+        sync_directory(self._run.work)
+        put(self.files.manifest, self._run.manifest(self._shard.index))
+        winner = read_manifest(self._run, self._shard.index)
+        sync_directory(self._run.shards)
+        publish(self._run, winner)
+        if winner["attempt"] != self.files.attempt:
+            self.discard()
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the files; what was appended stays for the next attempt."""
+        for name in ("_tar", "_journal"):
+            fd = getattr(self, name)
+            setattr(self, name, -1)
+            if fd >= 0:
+                os.close(fd)
+
+    def discard(self) -> None:
+        """Close and remove this attempt's files."""
+        self.close()
+        remove(self.files)
+
+
+def _sample_facts(sample: Sample) -> dict[str, Any]:
+    facts: dict[str, Any] = {"key": sample.key, "status": sample.status}
+    if sample.status == "ok":
+        return facts | {"sha256": {name: sha256_bytes(data) for name, data in sorted(sample.files.items())}}
+    return facts | {"reason": sample.reason}
+
+
+def read_manifest(run: RunDir, shard: int) -> dict[str, Any]:
+    """The manifest of a committed shard. Raises BrokenRunError where it is damaged or of another shard."""
+    path = run.manifest(shard)
+    manifest = unseal(path.read_bytes())
+    if manifest is None or (manifest.get("shard"), manifest.get("format")) != (shard, FORMAT):
+        raise BrokenRunError(f"{path} is damaged: move it and {run.tar(shard).name} away to have them made again")
+    return manifest
+
+
+def publish(run: RunDir, manifest: dict[str, Any]) -> None:
+    """Give the tar and the journal that a manifest names their final names; whoever sees the need may call it.
+
+    Raises BrokenRunError where a final name holds something else, or the files are gone.
+    """
+    shard = int(manifest["shard"])
+    files = run.attempt(shard, str(manifest["attempt"]))
+    for source, target in ((files.tar, run.tar(shard)), (files.journal, run.memory_log(shard))):
+        if target.exists():
+            continue
+        try:
+            put(source, target)
+        except FileNotFoundError:
+            if not target.exists():  # else another worker published it, and removed our source
+                raise BrokenRunError(
+                    f"{target} is gone, and so is {source.name}: move {run.manifest(shard)} away to make it again"
+                ) from None
+    if run.tar(shard).stat().st_size != manifest["bytes"]:
+        raise BrokenRunError(f"{run.tar(shard)} is not of the size that its manifest states")
+    sync_directory(run.shards)
+    sync_directory(run.memory_logs)
+    remove(files)
+
+
+def remove(files: AttemptFiles) -> None:
+    """Remove an attempt's names in work/."""
+    for path in (files.manifest, files.journal, files.tar):
+        path.unlink(missing_ok=True)
+
+
+def is_done(run: RunDir, shard: int) -> bool:
+    """Whether a shard is committed and published. Publishes what somebody committed and could not publish."""
+    if not run.manifest(shard).exists():
+        return False
+    tar_names = (run.tar(shard), run.memory_log(shard))
+    if not all(path.exists() for path in tar_names):
+        publish(run, read_manifest(run, shard))
+    return True
+
+
+def sweep(run: RunDir) -> None:
+    """Remove what attempts at committed shards left in work/. An attempt at such a shard cannot win."""
+    for files in run.attempts():
+        if is_done(run, files.shard):
+            remove(files)

@@ -1,0 +1,147 @@
+"""How far a run is, at any time, from any terminal: read from the run directory, which is the truth.
+
+python -m batchgen.status RUN_DIR
+"""
+
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from batchgen.commandline import run_dir_command
+from batchgen.errors import EXIT_WHOLE
+from batchgen.leases import read_lease
+from batchgen.paths import RunDir
+from batchgen.plan import Plan, load_plan
+from batchgen.process import is_gone
+from batchgen.shards import Journal, read_journal, read_manifest
+
+GIB = 1 << 30
+# The memory logs looked at for the rate and the peak: those of open shards, and of so many committed ones.
+_RECENT_SHARDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is. Images count when they are on the disk, or denoised by a worker that is at it.
+
+    `peak_bytes` is the device's (allocated) where there is one, else the host's (resident); of recent units.
+    """
+
+    images: int
+    planned_images: int
+    shards: int
+    planned_shards: int
+    workers: int
+    images_per_s: float | None
+    peak_bytes: int | None
+
+
+def read_progress(plan: Plan) -> Progress:
+    """The progress now. Works beside workers; reads only what is open or recent, however large the run."""
+    run = plan.run
+    sizes = plan.sizes
+    committed = {shard for shard in run.committed() if shard < len(sizes)}
+    leases = _live_leases(run)
+    open_rows = {shard: int(lease.get("rows", 0)) for shard, lease in leases.items()}
+    journals = [read_journal(run.memory_log(shard)) for shard in sorted(committed)[-_RECENT_SHARDS:]]
+    for files in run.attempts():
+        journal = read_journal(files.journal)
+        journals.append(journal)
+        if journal is not None:
+            open_rows[files.shard] = max(journal.rows, open_rows.get(files.shard, 0))
+    open_images = sum(rows for shard, rows in open_rows.items() if shard not in committed)
+    records = _records(journals)
+    return Progress(
+        images=sum(sizes[shard][1] for shard in committed) + open_images,
+        planned_images=sum(images for _, images in sizes),
+        shards=len(committed),
+        planned_shards=len(sizes),
+        workers=len({lease.get("worker") for lease in leases.values()}),
+        images_per_s=_rate(records) * max(1, len(leases)) if records else None,
+        peak_bytes=max((_peak_bytes(record) for record in records), default=None),
+    )
+
+
+def _live_leases(run: RunDir) -> dict[int, dict[str, Any]]:
+    found = {}
+    for path in run.leases.glob("[0-9]*") if run.leases.is_dir() else ():
+        try:
+            lease = read_lease(path.read_bytes())
+        except OSError:
+            continue  # released meanwhile
+        if lease and not is_gone(lease.get("process")):
+            found[int(path.name)] = lease
+    return found
+
+
+def _records(journals: list[Journal | None]) -> list[dict[str, Any]]:
+    records = [record for journal in journals if journal is not None for record in journal.records]
+    return sorted(records, key=lambda record: str(record["started_at"]))
+
+
+def _rate(records: list[dict[str, Any]]) -> float:
+    """Images a second of one worker, by the seconds of its recent units."""
+    recent = records[-8:]
+    seconds = sum(float(record["seconds"]) for record in recent)
+    return sum(int(record["images"]) for record in recent) / max(1e-9, seconds)
+
+
+def _peak_bytes(record: dict[str, Any]) -> int:
+    on_device = record["peak_allocated_bytes"]
+    return int(record["host_rss_bytes"] if on_device is None else on_device)
+
+
+def failed_samples(plan: Plan) -> dict[str, str]:
+    """Key and reason of each image that failed in the newest committed shard that planned it."""
+    failed: dict[str, str] = {}
+    for shard in sorted(plan.run.committed()):
+        for sample in read_manifest(plan.run, shard)["samples"]:
+            if sample["status"] == "ok":
+                failed.pop(sample["key"], None)
+            else:
+                failed[sample["key"]] = sample["reason"]
+    return failed
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 45s, 3m05s, 2h10m."""
+    minutes, rest_s = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest_s:02d}s" if minutes else f"{rest_s}s"
+    return f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def progress_line(progress: Progress) -> str:
+    """One line: images, shards, rate, time left, peak memory."""
+    parts = [
+        f"{progress.images}/{progress.planned_images} images",
+        f"{progress.shards}/{progress.planned_shards} shards",
+    ]
+    left = progress.planned_images - progress.images
+    if progress.images_per_s and left and progress.workers:
+        parts += [f"{progress.images_per_s:.2f} images/s", f"ETA {duration(left / progress.images_per_s)}"]
+    if progress.peak_bytes is not None:
+        parts.append(f"peak memory {progress.peak_bytes / GIB:.2f} GiB")
+    return ", ".join(parts)
+
+
+def show(run: RunDir) -> int:
+    """Print the status of a run. Raises BatchgenError."""
+    plan = load_plan(run)
+    progress = read_progress(plan)
+    done = progress.shards == progress.planned_shards
+    state = "done" if done else f"{progress.workers} workers at it" if progress.workers else "not running"
+    print(f"{run.root}: {state}")
+    print(progress_line(progress))
+    rejects = sum(segment.rejects for segment in plan.segments)
+    failed = failed_samples(plan)
+    print(f"{len(failed)} failed images, {rejects} rejected rows")
+    for key, reason in list(failed.items())[:10]:
+        print(f"  {key}: {reason}")
+    print(f"as of {datetime.now().isoformat(sep=' ', timespec='seconds')}")
+    return EXIT_WHOLE
+
+
+if __name__ == "__main__":
+    sys.exit(run_dir_command("status", "Show how far a run is.", show))

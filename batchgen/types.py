@@ -1,0 +1,146 @@
+"""What flows between the stages: frozen, plain, no torch. The words are those of README's glossary."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column of a prompt file holds which field; None for `prompt` means: find it, else: ignore."""
+
+    prompt: str | None = None
+    key: str | None = "key"
+    negative_prompt: str | None = "negative_prompt"
+    seed: str | None = "seed"
+    width: str | None = "width"
+    height: str | None = "height"
+    steps: str | None = "steps"
+    guidance: str | None = "guidance"
+    images_per_prompt: str | None = "images_per_prompt"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One readable row of a prompt file; None where the row leaves a field to the job.
+
+    `file` is the file's place among the job's files, `row` the row's place in it (from 0, bad rows counted),
+    `line` what a person would look for: the physical line, or the item's number, from 1.
+    """
+
+    file: int
+    row: int
+    source: str
+    line: int
+    prompt: str
+    key: str | None = None
+    negative_prompt: str | None = None
+    seed: int | None = None
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    images_per_prompt: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row that could not be used: its file, line (from 1) and the reason."""
+
+    source: str
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One image to make: every choice settled, so that any worker on any machine makes the same one."""
+
+    key: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    source: str
+    line: int
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def group(self) -> tuple[int, int, int, bool]:
+        """What prompts must share to run together. Without guidance (<= 1) the model runs half the rows."""
+        return (self.width, self.height, self.steps, self.guidance > 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Prompts of one group that run together; `index` counts within the shard. The unit of logging."""
+
+    index: int
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return (self.prompts[0].width, self.prompts[0].height)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A whole number of batches that become one tar; the unit of work."""
+
+    index: int
+    batches: tuple[Batch, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        """The planned keys, in plan order."""
+        return [prompt.key for batch in self.batches for prompt in batch.prompts]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How the model sits in memory and how many rows run at once.
+
+    `tile_px` is the edge of a VAE tile, 0 for no tiling. A `decode_chunk` of 1 is what others call VAE slicing.
+    `threads` is of use on the CPU alone, where it is part of what makes images bit-identical.
+    """
+
+    micro_batch: int
+    decode_chunk: int
+    tile_px: int
+    placement: str
+    dtype: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What the decoder made of one row: (height, width, 3) uint8 as bytes, or None where it was not finite."""
+
+    pixels: bytes | None
+    width: int
+    height: int
+    retried_in_fp32: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row's outcome: the files that go into the tar under its key, or the reason why it has none."""
+
+    key: str
+    status: str  # "ok" or "failed"
+    files: dict[str, bytes] = field(default_factory=dict)  # by extension, without the dot
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Meters:
+    """Memory figures at the end of a unit, in bytes; None where the device has no such figure."""
+
+    peak_allocated_bytes: int | None
+    peak_reserved_bytes: int | None
+    device_free_bytes: int | None
+    host_rss_bytes: int

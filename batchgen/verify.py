@@ -1,0 +1,181 @@
+"""Prove a run whole, or say what is wrong: every shard hashed, every image decoded, every planned key accounted for.
+
+python -m batchgen.verify RUN_DIR
+"""
+
+import io
+import json
+import os
+import sys
+import tarfile
+import warnings
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from batchgen.commandline import run_dir_command
+from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BatchgenError
+from batchgen.files import sha256_bytes, sha256_file
+from batchgen.index import read_index, shard_entry
+from batchgen.paths import RunDir
+from batchgen.plan import Plan, load_plan
+from batchgen.shards import read_journal, read_manifest
+from batchgen.status import failed_samples
+from batchgen.tars import read_samples
+from batchgen.types import Prompt
+
+IMAGE_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
+_SHOWN_PROBLEMS = 20
+
+
+@dataclass
+class Findings:
+    """What `verify` saw."""
+
+    images: int = 0
+    missing_shards: list[int] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    keys: Counter[str] = field(default_factory=Counter)
+
+
+def verify(plan: Plan) -> Findings:
+    """Check all that a run states about itself. Reads every byte; changes nothing."""
+    findings = Findings()
+    sizes = plan.sizes
+    committed = plan.run.committed()
+    findings.missing_shards = [shard for shard in range(len(sizes)) if shard not in committed]
+    findings.problems += [
+        f"{plan.run.manifest(shard)} is of no planned shard" for shard in sorted(committed) if shard >= len(sizes)
+    ]
+    present = [shard for shard in range(len(sizes)) if shard in committed]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and decoding leave Python free
+        for problems, keys in pool.map(lambda shard: _check_shard(plan, shard), present):
+            findings.problems += problems
+            findings.keys.update(keys)
+    findings.images = sum(findings.keys.values())
+    findings.problems += [f"key {key} is there {count} times" for key, count in findings.keys.items() if count > 1]
+    if not findings.missing_shards and not findings.problems:
+        findings.problems += _check_index(plan)
+    return findings
+
+
+def _check_shard(plan: Plan, shard: int) -> tuple[list[str], list[str]]:
+    """What is wrong with a committed shard, and the keys that are in its tar."""
+    path = plan.run.tar(shard)
+    try:
+        manifest = read_manifest(plan.run, shard)
+        planned, digest = plan.shard(shard)
+    except (BatchgenError, OSError) as error:
+        return [str(error)], []
+    if (manifest["run_id"], manifest["plan_sha256"]) != (plan.run_id, digest):
+        return [f"{plan.run.manifest(shard)} is of another run or plan"], []
+    if not path.is_file():
+        return [f"{path} is missing, and its manifest is there"], []
+    if path.stat().st_size != manifest["bytes"] or sha256_file(path) != manifest["sha256"]:
+        return [f"{path} is not the file that was committed: its size or sha256 differs from its manifest's"], []
+    problems = [f"shard {shard}: {problem}" for problem in _check_log(plan.run.memory_log(shard), manifest)]
+    if [sample["key"] for sample in manifest["samples"]] != planned.keys:
+        problems.append(f"shard {shard}: the manifest lists other keys than were planned")
+    prompts = {prompt.key: prompt for batch in planned.batches for prompt in batch.prompts}
+    expected = [sample for sample in manifest["samples"] if sample["status"] == "ok"]
+    keys = []
+    try:
+        for place, (key, files) in enumerate(read_samples(path)):
+            keys.append(key)
+            if place >= len(expected) or expected[place]["key"] != key:
+                problems.append(f"shard {shard}: {key} is in the tar and not next in the manifest")
+                break
+            problem = _check_sample(prompts[key], files, expected[place]["sha256"], plan.config.output.format)
+            problems += [f"shard {shard}: {key}: {problem}"] if problem else []
+    except (tarfile.TarError, OSError) as error:
+        problems.append(f"{path} cannot be read: {error}")
+    if len(keys) < len(expected):
+        problems.append(f"shard {shard}: {len(expected) - len(keys)} samples of the manifest are not in the tar")
+    return problems, keys
+
+
+def _check_sample(prompt: Prompt, files: dict[str, bytes], digests: dict[str, str], image_format: str) -> str | None:
+    if {name: sha256_bytes(data) for name, data in files.items()} != digests:
+        return "its files are not those that the manifest states"
+    try:
+        about = json.loads(files["json"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(files[image_format]), formats=(IMAGE_FORMATS[image_format],)) as image:
+                image.load()
+                size = image.size
+    except (KeyError, ValueError, OSError, UnidentifiedImageError, Warning, SyntaxError) as error:
+        return f"its image or JSON cannot be read: {error}"
+    if size != (prompt.width, prompt.height):
+        return f"its image is {size[0]}x{size[1]} and was planned as {prompt.width}x{prompt.height}"
+    if (about["key"], about["seed"], files["txt"]) != (prompt.key, prompt.seed, prompt.prompt.encode()):
+        return "its text or JSON is not that of the plan"
+    return None
+
+
+def _check_log(path: Path, manifest: dict[str, Any]) -> list[str]:
+    journal = read_journal(path)
+    if journal is None or journal.header["attempt"] != manifest["attempt"]:
+        return [f"its memory log {path.name} is missing or of another attempt"]
+    if [sample for record in journal.records for sample in record["samples"]] != manifest["samples"]:
+        return [f"its memory log {path.name} does not cover the manifest"]
+    return []
+
+
+def _check_index(plan: Plan) -> list[str]:
+    index = read_index(plan.run)
+    if index is None:
+        return ["index.json is missing or damaged: run the same command again to have it written"]
+    if index["shards"] != [shard_entry(plan.run, shard) for shard in range(len(plan.sizes))]:
+        return ["index.json does not list the shards as they are: run the same command again"]
+    return []
+
+
+def made_twice(run: RunDir) -> int:
+    """How many units were made more than once, by the workers' logs: work lost to interruptions."""
+    made: Counter[tuple[int, int, int]] = Counter()
+    for path in sorted(run.worker_logs.glob("*.jsonl")) if run.worker_logs.is_dir() else ():
+        for line in path.read_bytes().splitlines():
+            try:
+                event = json.loads(line)
+                if event["event"] == "made":
+                    made[event["shard"], event["batch"], event["first_row"]] += 1
+            except (ValueError, KeyError, TypeError):
+                continue  # torn by a crash
+    return sum(count - 1 for count in made.values())
+
+
+def show(run: RunDir) -> int:
+    """Print the proof or what is wrong; return the exit code. Raises BatchgenError."""
+    plan = load_plan(run)
+    findings = verify(plan)
+    for problem in findings.problems[:_SHOWN_PROBLEMS]:
+        print(f"batchgen: {problem}", file=sys.stderr)
+    if len(findings.problems) > _SHOWN_PROBLEMS:
+        print(f"batchgen: and {len(findings.problems) - _SHOWN_PROBLEMS} more", file=sys.stderr)
+    if findings.problems:
+        print(f"{run.root}: BROKEN: {len(findings.problems)} problems; nothing was changed")
+        return EXIT_BROKEN
+    failed = failed_samples(plan)
+    checked = len(plan.sizes) - len(findings.missing_shards)
+    print(
+        f"{run.root}: {checked} of {len(plan.sizes)} shards, {findings.images} of {plan.images} images checked, "
+        f"{len(failed)} failed, {sum(segment.rejects for segment in plan.segments)} rows rejected"
+    )
+    print(f"{made_twice(run)} batches were made twice")
+    if findings.missing_shards:
+        print("not finished; what is there is sound. Go on with the command that started it")
+        return EXIT_INTERRUPTED
+    if findings.images + len(failed) != plan.images:
+        print(f"batchgen: {plan.images - findings.images - len(failed)} planned images are nowhere", file=sys.stderr)
+        return EXIT_BROKEN
+    print("whole, with failed images: retry_failed=true tries them again" if failed else "whole")
+    return EXIT_WHOLE_WITH_FAILURES if failed else EXIT_WHOLE
+
+
+if __name__ == "__main__":
+    sys.exit(run_dir_command("verify", "Prove a run whole, or say what is wrong.", show))

@@ -1,0 +1,218 @@
+"""The worker: one process on one device. It needs the run directory, its rank and the number of workers.
+
+    python -m batchgen.worker RUN_DIR RANK WORLD
+
+It takes the shards rank, rank + world, ... first, then any that nobody has or works on.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from batchgen.errors import (
+    EXIT_BROKEN,
+    EXIT_INTERRUPTED,
+    EXIT_WHOLE,
+    BatchgenError,
+    ModelError,
+)
+from batchgen.events import EventLog
+from batchgen.generate import Engine, ShardMaker
+from batchgen.leases import Lease, Watch
+from batchgen.memory.policy import choose_policy, freeze
+from batchgen.paths import RunDir
+from batchgen.pipeline.model import locate
+from batchgen.plan import Plan, load_plan
+from batchgen.recipe import fingerprint_model
+from batchgen.samples import Maker
+from batchgen.shards import Attempt, is_done
+from batchgen.types import Policy
+
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+_IDLE_S = 0.5
+
+
+class Worker:
+    """Takes shards until all are done, or until it is told to stop."""
+
+    def __init__(
+        self, plan: Plan, rank: int, world: int, load_engine: Callable[[Plan], Engine], stop: threading.Event
+    ) -> None:
+        self.name = f"{socket.gethostname()}-{rank}-{uuid.uuid4().hex[:8]}"
+        self._plan = plan
+        self._run = plan.run
+        self._rank = rank
+        self._world = world
+        self._load_engine = load_engine
+        self._stop = stop
+        self._watch = Watch(plan.config.launch.lease_timeout_s)
+        self._policies: dict[tuple[int, int], Policy] = {}
+        self._maker: ShardMaker | None = None
+        self.log = EventLog(self._run.worker_logs / f"{self.name}.jsonl")
+
+    def work(self) -> int:
+        """Make shards; return the exit code. Raises BatchgenError where it cannot go on."""
+        self.log.add("start", rank=self._rank, world=self._world, pid=os.getpid())
+        done: set[int] = set()
+        while len(done) < len(self._plan.sizes):
+            busy = False
+            for shard in self._order():
+                if self._stop.is_set():
+                    self.log.add("drain")
+                    return EXIT_INTERRUPTED
+                if shard in done or is_done(self._run, shard):
+                    done.add(shard)
+                elif (lease := Lease.take(self._run, shard, self.name, self._watch)) is not None:
+                    busy = True
+                    try:
+                        if is_done(self._run, shard) or self._make(shard, lease):
+                            done.add(shard)
+                    finally:
+                        lease.release()
+            if not busy:
+                self._stop.wait(_IDLE_S)  # others work on the rest: take over should one of them die
+        self.log.add("end")
+        return EXIT_WHOLE
+
+    def _order(self) -> Iterator[int]:
+        count = len(self._plan.sizes)
+        yield from range(self._rank, count, self._world)
+        yield from (shard for shard in range(count) if shard % self._world != self._rank)
+
+    def _make(self, index: int, lease: Lease) -> bool:
+        maker = self._shard_maker()
+        shard, digest = self._plan.shard(index)
+        attempt = Attempt(self._run, shard, self._plan.run_id, digest, self.name)
+        try:
+            attempt.resume()
+            self.log.add("shard", shard=index, attempt=attempt.files.attempt, rows_resumed=attempt.rows)
+            if not maker.make(shard, attempt, lease):
+                return False
+            won = attempt.commit()
+            self.log.add("commit" if won else "commit_lost", shard=index, attempt=attempt.files.attempt)
+        finally:
+            attempt.close()
+        return True
+
+    def _shard_maker(self) -> ShardMaker:
+        if self._maker is None:
+            started = time.monotonic()
+            engine = self._load_engine(self._plan)
+            self.log.add("loaded", device=engine.device_kind, seconds=round(time.monotonic() - started, 2))
+            model = self._plan.config.model
+            output = self._plan.config.output
+            self._maker = ShardMaker(
+                engine,
+                Maker(
+                    Path(model.path).name if Path(model.path).is_dir() else model.path,
+                    model.revision or str(self._plan.recipe["model"]),
+                    engine.scheduler_name,
+                    engine.device_kind,
+                    output.format,
+                    output.quality,
+                ),
+                lambda width, height: self._policy(engine, width, height),
+                {"worker": self.name, "host": socket.gethostname(), "device": engine.device_kind},
+                self.log,
+                self._stop,
+            )
+        return self._maker
+
+    def _policy(self, engine: Engine, width: int, height: int) -> Policy:
+        if (width, height) not in self._policies:
+            fixed = self._plan.config.memory.policy
+            chosen = choose_policy(fixed, width, height, engine.dtype, os.cpu_count() or 1)
+            frozen = freeze(self._run.policy(engine.device_kind, width, height), chosen)
+            self._policies[width, height] = frozen
+            self.log.add("policy", width=width, height=height, policy=asdict(frozen))
+        return self._policies[width, height]
+
+
+def load_engine(plan: Plan) -> Engine:
+    """The engine for the plan's model. Raises ModelError, also where the model is not the one planned with."""
+    model = plan.config.model
+    folder = locate(model)
+    if fingerprint_model(folder) != plan.recipe["model"]:
+        raise ModelError(f"the model in {folder} is not the one that this run was planned with: put that one back")
+    from batchgen.pipeline.engine import DiffusersEngine
+
+    return DiffusersEngine(folder, plan.config.job.scheduler, model.dtype, model.variant)
+
+
+def catch_signals(stop: threading.Event) -> None:
+    """Make the signals that ask a process to end set `stop`. One that is ignored (nohup) stays ignored."""
+    for name in STOP_SIGNALS:
+        number = getattr(signal, name)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: stop.set())
+
+
+def _stop_with_parent(stop: threading.Event) -> None:
+    """Stop when standard input ends: a worker must not outlive the command that started it."""
+
+    def wait() -> None:
+        while os.read(0, 1024):  # not sys.stdin: its lock would abort the interpreter's end
+            continue
+        stop.set()
+
+    threading.Thread(target=wait, daemon=True, name="parent").start()
+
+
+def _quiet(path: Path) -> int:
+    """Send what this process and its libraries print to a log; return a descriptor of the real stderr."""
+    real = os.dup(2)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    return real
+
+
+def main(load: Callable[[Plan], Engine] = load_engine) -> int:
+    """The worker's command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m batchgen.worker", description="Work on a planned run.")
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("rank", type=int)
+    parser.add_argument("world", type=int)
+    parser.add_argument("--tied", action="store_true", help="stop when standard input ends")
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the front door downloads; workers never do
+    stop = threading.Event()
+    catch_signals(stop)
+    if options.tied:
+        _stop_with_parent(stop)
+    try:
+        worker = Worker(load_plan(RunDir(options.run_dir)), options.rank, options.world, load, stop)
+    except BatchgenError as error:
+        print(f"worker {options.rank}: {error}", file=sys.stderr)
+        return error.exit_code
+    real_stderr = _quiet(worker.log.path.with_suffix(".log"))
+    try:
+        return worker.work()
+    except Exception as error:
+        worker.log.add("error", error=str(error), traceback=traceback.format_exc())
+        known = isinstance(error, BatchgenError)
+        what = str(error) if known else f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        where = "" if known else f" (more in {worker.log.path})"
+        _say(real_stderr, f"worker {options.rank}: {what}{where}\n")
+        return error.exit_code if isinstance(error, BatchgenError) else EXIT_BROKEN
+
+
+def _say(fd: int, line: str) -> None:
+    try:
+        os.write(fd, line.encode())
+    except OSError:
+        return  # whoever listened is gone
+
+
+if __name__ == "__main__":
+    sys.exit(main())
