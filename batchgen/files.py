@@ -9,11 +9,13 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
 from typing import Any
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}(\.2)?")
 NO_LINK_ERRNOS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -87,7 +89,7 @@ def put_new(path: Path, data: bytes) -> bool:
         created = put(temporary, path)
         sync_directory(path.parent)
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     return created
 
 
@@ -113,14 +115,21 @@ def supports_link(directory: Path) -> bool:
     write_new(source, b"")
     try:
         os.link(source, target)
-        target.unlink()
+        target.unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in NO_LINK_ERRNOS:
             raise
         return False
     finally:
-        source.unlink()
+        source.unlink(missing_ok=True)
     return True
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what calls of this module that were cut off left in `directory`; nothing else has such names."""
+    for path in directory.glob(".*"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def sha256_bytes(data: bytes | memoryview) -> str:

@@ -11,6 +11,7 @@ import platform
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -150,6 +151,7 @@ def save_plan(
     Raises PromptError where no prompt can be used; then nothing is left behind.
     """
     draft = run.root / f"plan.{uuid.uuid4().hex}"
+    made = [path for path in (run.root, *run.root.parents) if not path.exists()]
     draft.mkdir(parents=True)
     try:
         sizes, rejects = _write_shards(draft, shards)
@@ -177,6 +179,9 @@ def save_plan(
         return False
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        for path in made:
+            with suppress(OSError):  # it holds the plan, or what another process put there
+                path.rmdir()
     sync_directory(run.root)
     return True
 

@@ -11,7 +11,7 @@ from batchgen import index
 from batchgen.config import Config
 from batchgen.display import Display
 from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES
-from batchgen.files import supports_link
+from batchgen.files import remove_temporaries, supports_link
 from batchgen.launch import local
 from batchgen.memory.policy import choose_policy, resolve_dtype
 from batchgen.paths import RunDir
@@ -54,6 +54,8 @@ def run(config: Config) -> int:
 
 def _finish(plan: Plan) -> int:
     sweep(plan.run)
+    for directory in (plan.run.root, plan.run.work, plan.run.leases, plan.run.policies):
+        remove_temporaries(directory)
     for draft in plan.run.root.glob("plan.*"):  # of a planning that was cut off
         shutil.rmtree(draft, ignore_errors=True)
     index.write_index(plan)

@@ -56,7 +56,6 @@ class DiffusersEngine:
         if self.dtype == "fp16" and self._pipe.vae.config.get("force_upcast", False):
             self._pipe.vae.to(torch.float32)  # its model says that it overflows in fp16, as SDXL's does
         self._keywords = FAMILIES[type(self._pipe).__name__]
-        self._denoiser = getattr(self._pipe, "unet", None) or self._pipe.transformer
         self._texts: OrderedDict[str, EncodedText] = OrderedDict()
         self.scheduler_name = type(self._pipe.scheduler).__name__
 
@@ -77,19 +76,14 @@ class DiffusersEngine:
 
     def _encode_texts(self, texts: list[str]) -> None:
         rows = [texts[place] for place in pad(range(len(texts)), TEXT_ROWS)]
-        more = {"prompt_2": None, "prompt_3": None} if len(self._pipe_tokenizers()) == 3 else {}
         results = self._pipe.encode_prompt(
-            prompt=rows, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False, **more
+            prompt=rows, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         # results: (text, negative[, pooled, negative pooled]), each (TEXT_ROWS, ...) or None
         tensors = [result for result in results if result is not None]
         for row, text in enumerate(texts):
             own = tuple(tensor[row : row + 1].clone() for tensor in tensors)
             self._texts[text] = EncodedText(own, self._cut(text))
-
-    def _pipe_tokenizers(self) -> list[Any]:
-        names = ("tokenizer", "tokenizer_2", "tokenizer_3")
-        return [tokenizer for name in names if (tokenizer := getattr(self._pipe, name, None)) is not None]
 
     def _cut(self, text: str) -> str | None:
         tokenizer = self._pipe.tokenizer
@@ -107,7 +101,7 @@ class DiffusersEngine:
         first = rows[0]
         row_generators = generators([row.seed for row in rows])
         factor = self._pipe.vae_scale_factor
-        channels = self._denoiser.config.in_channels
+        channels = self._pipe.unet.config.in_channels
         noise = starting_noise(row_generators, (channels, first.height // factor, first.width // factor))
         latents = self._pipe(
             **self._conditions(texts, rows),
@@ -143,7 +137,8 @@ class DiffusersEngine:
         """Images of the latents, decoded at once. Rows that are not finite are decoded again in fp32."""
         torch.set_num_threads(policy.threads)
         _set_tiling(self._pipe.vae, policy.tile_px, self._pipe.vae_scale_factor)
-        places = pad(range(len(latents)), padded_rows(len(latents), policy.decode_chunk))
+        # Always a full chunk: chunks are small, and so an image's bits never depend on how many are left.
+        places = pad(range(len(latents)), policy.decode_chunk)
         rows = torch.stack([latents[place] for place in places])
         images = self._decode_in(self._pipe.vae.dtype, rows)[: len(latents)]
         retried = [image is None for image in images]
@@ -178,7 +173,7 @@ def _unscale(latents: torch.Tensor, config: Any) -> torch.Tensor:
             torch.tensor(config[name]).view(1, -1, 1, 1).to(latents) for name in ("latents_mean", "latents_std")
         )
         return latents * std / float(config["scaling_factor"]) + mean
-    return latents / float(config["scaling_factor"]) + float(config.get("shift_factor") or 0.0)
+    return latents / float(config["scaling_factor"])
 
 
 def _set_tiling(vae: Any, tile_px: int, factor: int) -> None:

@@ -43,7 +43,7 @@ def load_pipeline(folder: Path, scheduler: str, dtype: str, variant: str | None 
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(f"the model in {folder} cannot be loaded: {reason}") from error
-    if getattr(getattr(pipe, "unet", None), "config", {}).get("time_cond_proj_dim"):
+    if pipe.unet.config.get("time_cond_proj_dim"):
         raise ModelError(f"{folder} embeds its guidance (time_cond_proj_dim), which batchgen does not run yet")
     pipe.scheduler = make_scheduler(scheduler, pipe.scheduler)
     pipe.set_progress_bar_config(disable=True)

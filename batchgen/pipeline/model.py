@@ -14,7 +14,6 @@ from batchgen.paths import models_dir
 FAMILIES = {
     "StableDiffusionPipeline": ("prompt_embeds",),
     "StableDiffusionXLPipeline": ("prompt_embeds", "pooled_prompt_embeds"),
-    "StableDiffusion3Pipeline": ("prompt_embeds", "pooled_prompt_embeds"),
 }
 # They draw noise of their own (a Brownian tree) and ignore per-image generators, so that an image would depend
 # on its neighbours (diffusers 0.42.1, schedulers/scheduling_{dpmsolver_sde,cosine_dpmsolver_multistep}.py).

@@ -1,0 +1,135 @@
+"""JSON: the value of a line or an item, and the items of an array that is read as a stream."""
+
+import io
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from batchgen.prompts.records import (
+    MAX_DEPTH,
+    MAX_LINE_CHARS,
+    BadRow,
+    DamagedFileError,
+    check_value,
+    doubled,
+    shown,
+)
+
+_CHUNK_CHARS = 2**16
+_SPACE = " \t\n\r"
+
+
+def jsonl_value(line: str) -> dict[str, Any] | str:
+    try:
+        return _value(line)
+    except json.JSONDecodeError as error:
+        raise BadRow("empty line" if line.isspace() else f"not valid JSON: {error.msg}") from None
+
+
+def item_value(item: str) -> dict[str, Any] | str:
+    try:
+        return _value(item)
+    except json.JSONDecodeError as error:  # where it ends, and so where the next one begins, is a guess then
+        raise DamagedFileError(f"the next item is not valid JSON: {error.msg}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise BadRow(f"has the member {shown(doubled([name for name, _ in pairs]))} more than once")
+    return members
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise BadRow(f"has a number out of range: {shown(text)}")
+    return number
+
+
+def _no_constant(text: str) -> float:
+    raise BadRow(f"has {text}, which is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_no_constant)
+
+
+def _value(text: str) -> dict[str, Any] | str:
+    """Return the object or string that the text holds; raise BadRow, or JSONDecodeError if it is not JSON."""
+    text = text.strip(_SPACE)
+    try:
+        value, end = _DECODER.raw_decode(text)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise BadRow(f"nested more than {MAX_DEPTH} deep") from None
+    except ValueError:  # int() refuses thousands of digits
+        raise BadRow("has a number with too many digits") from None
+    if end != len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+    if "\\u" in text or text.count("[") + text.count("{") > MAX_DEPTH:
+        check_value(value)
+    if not isinstance(value, dict | str):
+        raise BadRow(f"must be an object or a string, got {shown(value)}")
+    return value
+
+
+# A whole string, if it ends in this chunk, is one token.
+_OUTSIDE_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
+_INSIDE_STRING = re.compile(r'"|\\.', re.DOTALL)
+
+
+def _pieces(text: io.TextIOWrapper) -> Iterator[tuple[str, str]]:
+    """Cut the text at the outermost brackets and the commas between items: yield each piece and what ends it.
+
+    That is "" at the end of a chunk, where the piece goes on.
+    """
+    depth, in_string, skip = 0, False, 0
+    while chunk := text.read(_CHUNK_CHARS):
+        start, at = 0, skip
+        while found := (_INSIDE_STRING if in_string else _OUTSIDE_STRING).search(chunk, at):
+            at = found.end()
+            token = found[0]
+            if in_string or token == '"':
+                in_string = token != '"' or not in_string
+                continue
+            opens, closes = token in "[{", token in "]}"
+            if depth == 0 or (depth == 1 and (closes or token == ",")):
+                yield chunk[start : found.start()], token
+                start = at
+            depth += opens - closes
+        yield chunk[start:], ""
+        # A backslash that ends the chunk has found no partner: that is the first character of the next one.
+        skip = int(in_string and chunk.endswith("\\", at))
+
+
+def item_texts(text: io.TextIOWrapper) -> Iterator[str | None]:
+    """Yield the text of each item of the array, None in place of an over-long one.
+
+    Not by ijson: its parser makes a lone surrogate's escape a "?", keeps the last of two members of one name,
+    and gives up the whole file for one bad byte or large number.
+    """
+    place, parts, size, first = "before", list[str](), 0, True
+    for piece, end in _pieces(text):
+        if place != "inside":
+            if piece.strip(_SPACE) or end not in ("", "[" if place == "before" else ""):
+                problem = "not a JSON array" if place == "before" else "text after the array's end"
+                raise DamagedFileError(problem)
+            place = "inside" if end else place
+            continue
+        size += len(piece)
+        if size <= MAX_LINE_CHARS:
+            parts.append(piece)
+        if not end:
+            continue
+        if end == "}":
+            raise DamagedFileError("a } where the array should go on")
+        item = "".join(parts) if size <= MAX_LINE_CHARS else None
+        if not first or end == "," or item is None or item.strip(_SPACE):  # else it is []
+            yield item
+        parts, size, first = [], 0, False
+        place = "after" if end == "]" else place
+    if place == "inside":
+        raise DamagedFileError("breaks off within the array")

@@ -1,0 +1,69 @@
+"""The text of a prompt file, and its lines, none of which is held beyond the longest that is allowed."""
+
+import codecs
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from batchgen.prompts.records import MAX_LINE_CHARS, TOO_LONG, BadRow, Record
+
+_BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
+
+
+def decoded(raw: io.BufferedReader, encoding: str) -> io.TextIOWrapper:
+    """Return the file's text, where all line ends are \\n and bad bytes lone surrogates; a BOM is obeyed."""
+    name = codecs.lookup(encoding).name
+    head = raw.peek(4)
+    for bom, found in _BOMS:
+        if head.startswith(bom) and name.startswith(("utf-8", found)):
+            name = found
+            break
+    return io.TextIOWrapper(raw, encoding=name, errors="surrogateescape", newline=None)
+
+
+def lines_of(text: io.TextIOWrapper) -> Iterator[str | None]:
+    """Yield the lines with their ends, None in place of an over-long one, of which only a part is held."""
+    read = text.readline
+    while line := read(MAX_LINE_CHARS + 1):
+        if len(line) <= MAX_LINE_CHARS or line[-1] == "\n":
+            yield line
+            continue
+        while line and line[-1] != "\n":
+            line = read(MAX_LINE_CHARS)
+        yield None
+
+
+def check_text(text: str, encoding: str) -> None:
+    """Raise BadRow where text from the file has a NUL or a byte that could not be decoded."""
+    if "\0" in text:
+        raise BadRow("has a NUL character")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            code = ord(text[error.start])  # surrogateescape has put byte 0xff in as U+DCFF
+            what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"U+{code:04X}"
+            raise BadRow(f"not valid {encoding.removesuffix('-sig')}: {what}") from None
+
+
+def parse_each(
+    pieces: Iterator[str | None], parse: Callable[[str], dict[str, Any] | str], encoding: str
+) -> Iterator[Record]:
+    for number, piece in enumerate(pieces, 1):
+        try:
+            if piece is None:
+                raise BadRow(TOO_LONG)
+            check_text(piece, encoding)
+            yield number, parse(piece)
+        except BadRow as bad:
+            yield number, bad
+
+
+def txt_value(line: str) -> str:
+    return line.strip(" \t\n")

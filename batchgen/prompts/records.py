@@ -1,0 +1,61 @@
+"""What all readers of prompt files share: a record, what makes one bad, and how it is named in a message."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+MAX_LINE_CHARS = 2**20  # of a line, of a quoted record of many lines, of an item of a .json file
+MAX_DEPTH = 100  # of nested JSON: what comes after may recurse (json, pickle) and must not run out of stack
+TOO_LONG = f"longer than {MAX_LINE_CHARS:,} characters"
+
+
+class DamagedFileError(Exception):
+    """The file as a whole is broken: it breaks off, or is not what its suffix says."""
+
+
+class BadRow(Exception):
+    """A record that cannot be used, and the reason; raised where that is found, yielded by the readers."""
+
+
+# The line or item from 1; what it holds: cells by column (the reader's to keep), a bare prompt, or neither.
+Record = tuple[int, dict[str, Any] | str | BadRow]
+# Takes the names in a header, returns those that hold fields; the others travel as they are.
+OnHeader = Callable[[Sequence[str]], Collection[str]]
+
+
+def shown(value: object) -> str:
+    """Return the value for a message: ASCII, on one line, at most 60 characters."""
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def path_name(path: Path | str) -> str:
+    """Return the path for a message: as it is, unless it could do something to a terminal."""
+    return str(path) if str(path).isprintable() else ascii(str(path))
+
+
+def doubled(names: Sequence[str]) -> str | None:
+    """Return one of the names that are there more than once, None if there is none."""
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    return name if count > 1 else None
+
+
+def check_value(value: object) -> None:
+    """Raise BadRow where a string anywhere in the value has a NUL or lone surrogate, or nests too deeply."""
+    todo: list[tuple[object, int, object]] = [(value, 0, "it")]
+    while todo:
+        item, depth, name = todo.pop()
+        if isinstance(item, str):
+            if "\0" in item:
+                raise BadRow(f"{shown(name)} has a NUL character")
+            try:
+                item.encode()
+            except UnicodeEncodeError as error:
+                raise BadRow(f"{shown(name)} has a lone surrogate, U+{ord(item[error.start]):04X}") from None
+        elif isinstance(item, dict | list):
+            if depth == MAX_DEPTH:
+                raise BadRow(f"nested more than {MAX_DEPTH} deep")
+            todo.extend((member, depth + 1, member if depth == 0 else name) for member in item)
+            if isinstance(item, dict):
+                todo.extend((member, depth + 1, key if depth == 0 else name) for key, member in item.items())

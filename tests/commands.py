@@ -1,0 +1,112 @@
+"""Running batchgen as a user does: as commands, in processes of their own."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FAKE = [sys.executable, str(ROOT / "tests" / "fake_engine.py"), "front"]
+REAL = [sys.executable, "-m", "batchgen"]
+
+
+def run(command, *arguments, cwd=ROOT, timeout_s=300, **environment):
+    """The finished process, with text output."""
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def front(run_dir, prompts, *overrides, command=FAKE, **more):
+    """`python -m batchgen` on a prompt file, with small images."""
+    return run(
+        command, "job=mars_batch", f"run_dir={run_dir}", f"job.prompts={prompts}", "job.width=64", "job.height=64",
+        "job.batch_size=4", "output.batches_per_shard=2", *overrides, **more,
+    )  # fmt: skip
+
+
+def verify(run_dir):
+    """`python -m batchgen.verify RUN_DIR`."""
+    return run([sys.executable, "-m", "batchgen.verify"], run_dir)
+
+
+def kill_after(seconds, command, *arguments, number=signal.SIGKILL, cwd=ROOT, **environment):
+    """Start a command, send a signal to its whole tree after `seconds`; its exit code, None if it ended before."""
+    process = subprocess.Popen(
+        [*command, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        tree = _tree(process.pid) if number == signal.SIGKILL else [process.pid]
+        for pid in tree:
+            _send(pid, number)
+        _, errors = process.communicate(timeout=60)
+        return process.returncode, errors
+    return process.returncode, errors
+
+
+def _tree(pid):
+    import psutil
+
+    try:
+        parent = psutil.Process(pid)
+        return [pid, *(child.pid for child in parent.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return [pid]
+
+
+def _send(pid, number):
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def write_prompts(path: Path, count: int) -> Path:
+    """A prompt file with different, repeated and long prompts."""
+    chosen = random.Random(7)
+    nouns = ["rover", "horse", "astronaut", "dome", "crater", "cat"]
+    path.write_text("".join(f"a {chosen.choice(nouns)} on mars, take {place % 11}\n" for place in range(count)))
+    return path
+
+
+def shard_files(run_dir):
+    """{name: bytes} of the committed tars."""
+    return {path.name: path.read_bytes() for path in sorted((Path(run_dir) / "shards").glob("*.tar"))}
+
+
+def samples(run_dir):
+    """{member name: bytes} over all tars of a run."""
+    import tarfile
+
+    found = {}
+    for path in sorted((Path(run_dir) / "shards").glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                assert member.name not in found
+                found[member.name] = tar.extractfile(member).read()
+    return found
+
+
+def wait_for(condition, timeout_s=30.0):
+    """Wait until `condition()` holds."""
+    end_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end_s, "timed out"
+        time.sleep(0.02)

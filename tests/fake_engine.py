@@ -1,0 +1,64 @@
+"""A torch-free engine, and the commands that use it in place of the real one. A crash test starts in 0.2 s.
+
+    python tests/fake_engine.py front job=... [overrides]     as python -m batchgen
+    python tests/fake_engine.py worker RUN_DIR RANK WORLD     as python -m batchgen.worker
+
+FAKE_STEP_S is how long a micro-batch takes; FAKE_NAN a key's part: such images are not finite.
+"""
+
+import hashlib
+import os
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from batchgen.types import Decoded  # noqa: E402
+
+
+class FakeEngine:
+    """Images are bytes that follow from seed and prompt, as a model's would."""
+
+    device_kind = "fake"
+    dtype = "fp32"
+    scheduler_name = "FakeScheduler"
+
+    def encode(self, prompts):
+        return {prompt.prompt: SimpleNamespace(cut=None) for prompt in prompts}
+
+    def denoise(self, texts, prompts, policy):
+        assert len(prompts) <= policy.micro_batch
+        time.sleep(float(os.environ.get("FAKE_STEP_S", "0.002")))
+        return list(prompts)
+
+    def decode(self, latents, policy):
+        assert len(latents) <= policy.decode_chunk
+        return [_image(prompt) for prompt in latents]
+
+
+def _image(prompt):
+    bad = os.environ.get("FAKE_NAN")
+    if bad and bad in prompt.key:
+        return Decoded(None, prompt.width, prompt.height, retried_in_fp32=True)
+    seed = hashlib.sha256(f"{prompt.seed} {prompt.prompt} {prompt.guidance}".encode()).digest()
+    count = prompt.width * prompt.height * 3
+    return Decoded((seed * (count // len(seed) + 1))[:count], prompt.width, prompt.height)
+
+
+def main():
+    role = sys.argv.pop(1)
+    if role == "worker":
+        from batchgen.worker import main as worker
+
+        sys.exit(worker(lambda plan: FakeEngine()))
+    from batchgen.__main__ import main as front
+    from batchgen.launch import local
+
+    local.WORKER_COMMAND = [sys.executable, __file__, "worker"]
+    front()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The policy: rows by size, what the user fixed stays, and what was frozen first holds for all."""
+
+from pathlib import Path
+
+import pytest
+
+from batchgen.config import PolicyConfig
+from batchgen.errors import BrokenRunError
+from batchgen.memory.policy import choose_policy, freeze, pad, padded_rows, resolve_dtype, spans
+from tests.builders import POLICY
+
+
+@pytest.mark.parametrize(
+    ("rows", "micro_batch", "padded"),
+    [(1, 8, 1), (2, 8, 2), (3, 8, 4), (5, 8, 8), (8, 8, 8), (5, 6, 6), (17, 32, 32), (33, 64, 64), (1, 1, 1)],
+)
+def test_rows_are_padded_to_few_sizes_and_never_beyond_the_micro_batch(
+    rows: int, micro_batch: int, padded: int
+) -> None:
+    assert padded_rows(rows, micro_batch) == padded
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 6, 8, 24, 32, 40])
+def test_padding_always_has_room_for_the_rows(micro_batch: int) -> None:
+    for rows in range(1, micro_batch + 1):
+        assert rows <= padded_rows(rows, micro_batch) <= micro_batch
+
+
+def test_larger_images_run_in_smaller_batches() -> None:
+    sizes = [choose_policy(PolicyConfig(), edge, edge, "fp16", 8).micro_batch for edge in (64, 256, 512, 1024, 4096)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert (sizes[0] > sizes[2] > sizes[3], sizes[-1]) == (True, 1)
+
+
+@pytest.mark.parametrize(("edge_px", "tiled"), [(512, False), (1024, False), (1032, True), (4096, True)])
+def test_large_images_alone_are_tiled(edge_px: int, tiled: bool) -> None:
+    assert (choose_policy(PolicyConfig(), edge_px, edge_px, "fp16", 8).tile_px > 0) == tiled
+
+
+@pytest.mark.parametrize("edge_px", [64, 4096])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("micro_batch", 5), ("decode_chunk", 3), ("tile_px", 0), ("tile_px", 256), ("threads", 7)],
+)
+def test_what_the_user_fixed_stays(edge_px: int, field: str, value: int) -> None:
+    policy = choose_policy(PolicyConfig(**{field: value}), edge_px, edge_px, "bf16", 2)
+    assert getattr(policy, field) == value
+    assert policy.dtype == "bf16"
+
+
+@pytest.mark.parametrize(("cpu_count", "threads"), [(1, 1), (2, 2), (64, 4)])
+def test_threads_are_few_enough_to_be_had_on_the_next_machine(cpu_count: int, threads: int) -> None:
+    assert choose_policy(PolicyConfig(), 64, 64, "fp32", cpu_count).threads == threads
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "resolved"),
+    [("auto", "cpu", "fp32"), ("auto", "cuda", "fp16"), ("bf16", "cpu", "bf16"), ("fp32", "cuda", "fp32")],
+)
+def test_the_dtype_is_that_of_the_device_unless_named(dtype: str, device: str, resolved: str) -> None:
+    assert resolve_dtype(dtype, device) == resolved
+
+
+def test_the_policy_that_was_frozen_first_holds(tmp_path: Path) -> None:
+    path = tmp_path / "cpu-64x64.json"
+    later = choose_policy(PolicyConfig(micro_batch=9), 64, 64, "fp32", 1)
+    assert freeze(path, POLICY) == POLICY
+    assert freeze(path, later) == POLICY
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "{}", '{"micro_batch": 1, "unknown": 2}'])
+def test_a_damaged_frozen_policy_is_named_and_not_overwritten(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "cpu-64x64.json"
+    path.write_text(content)
+    with pytest.raises(BrokenRunError, match=r"cpu-64x64\.json does not hold a policy"):
+        freeze(path, POLICY)
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "pieces"), [(0, 4, []), (3, 4, [[0, 1, 2]]), (5, 2, [[0, 1], [2, 3], [4]]), (2, 2, [[0, 1]])]
+)
+def test_spans_cover_every_row_once(rows: int, size: int, pieces: list[list[int]]) -> None:
+    assert [list(span) for span in spans(rows, size)] == pieces
+
+
+@pytest.mark.parametrize(("target", "padded"), [(2, [3, 5]), (4, [3, 5, 5, 5])])
+def test_pad_repeats_the_last_row(target: int, padded: list[int]) -> None:
+    assert pad([3, 5], target) == padded

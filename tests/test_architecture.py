@@ -1,0 +1,112 @@
+"""The shape of the package: small modules, imports one way, a front door without torch, everything said."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import batchgen
+
+PACKAGE = Path(batchgen.__file__).parent
+MAX_LINES = 300
+# Every module; each imports only from modules that come before it.
+ORDER = [
+    "batchgen", "types", "errors", "bounds", "paths", "process", "files",
+    "config", "composition", "commandline",
+    "prompts.records", "prompts.lines", "prompts.tables", "prompts.json_items", "prompts.parquet", "prompts.formats",
+    "prompts.find", "prompts.rows", "prompts",
+    "planner", "recipe", "plan",
+    "quality", "images", "samples", "tars", "shards", "index",
+    "leases", "events", "status", "verify", "display",
+    "memory", "memory.meters", "memory.policy",
+    "pipeline", "pipeline.model", "pipeline.load", "pipeline.noise", "pipeline.engine",
+    "prepare", "generate", "worker",
+    "launch", "launch.local",
+    "run", "__main__",
+]  # fmt: skip
+HEAVY = ("torch", "diffusers", "transformers", "accelerate", "pyarrow")
+
+
+def sources() -> dict[str, Path]:
+    """Every module by its name in ORDER."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        found[".".join(parts) or "batchgen"] = path
+    return found
+
+
+SOURCES = sources()
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """The batchgen modules that a module imports anywhere, functions included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            # `from batchgen import files` imports a module, `from batchgen.files import put` a part of one.
+            longer = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name.removeprefix("batchgen.") in SOURCES else str(node.module) for name in longer]
+        else:
+            continue
+        for name in names:
+            if name.partition(".")[0] == "batchgen":
+                yield name.removeprefix("batchgen.")
+
+
+def public_definitions(body: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Public classes, their public methods and public functions; what is inside a function is its own affair."""
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from public_definitions(node.body)
+
+
+def unannotated(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """What of a function's signature has no annotation."""
+    given = function.args
+    every = [*given.posonlyargs, *given.args, *given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]
+    missing = [one.arg for one in every if one.annotation is None and one.arg not in ("self", "cls")]
+    return missing + ([] if function.returns else ["return"])
+
+
+def test_every_module_has_its_place_in_the_order() -> None:
+    assert sorted(ORDER) == sorted(SOURCES)
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_point_to_earlier_modules(module: str) -> None:
+    earlier = ORDER[: ORDER.index(module)]
+    wrong = [name for name in imported(ast.parse(SOURCES[module].read_text())) if name not in earlier]
+    assert wrong == []
+
+
+def test_modules_are_small() -> None:
+    lines = {name: len(path.read_text().splitlines()) for name, path in SOURCES.items()}
+    assert {name: count for name, count in lines.items() if count > MAX_LINES} == {}
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_everything_public_has_a_docstring_and_annotations(module: str) -> None:
+    tree = ast.parse(SOURCES[module].read_text())
+    undocumented = [] if ast.get_docstring(tree) else ["the module"]
+    untyped = []
+    for node in public_definitions(tree.body):
+        undocumented += [] if ast.get_docstring(node) else [node.name]
+        if not isinstance(node, ast.ClassDef) and (missing := unannotated(node)):
+            untyped.append((node.name, missing))
+    assert (undocumented, untyped) == ([], [])
+
+
+@pytest.mark.parametrize("module", ["__main__", "run", "status", "verify", "prepare", "worker"])
+def test_the_front_door_does_not_load_torch(module: str) -> None:
+    code = f"import sys, batchgen.{module}; print(*(name for name in {HEAVY} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert done.stdout.split() == []

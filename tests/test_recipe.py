@@ -1,0 +1,157 @@
+"""What must not change on a resume, and how a change is told."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchgen.recipe import changes, fingerprint_model, input_changes, inputs_of, recipe_of
+from tests.builders import make_config
+
+GIB = 1 << 30
+FIXED: dict[str, Any] = {
+    "job__seed": 1,
+    "job__steps": 9,
+    "job__guidance": 1.0,
+    "job__width": 128,
+    "job__height": 128,
+    "job__batch_size": 4,
+    "job__negative_prompt": "blurry",
+    "job__scheduler": "ddim",
+    "job__images_per_prompt": 2,
+    "job__limit": 5,
+    "model__dtype": "fp16",
+    "model__revision": "v2",
+    "memory__policy__micro_batch": 1,
+    "output__format": "jpg",
+    "output__quality": 50,
+    "output__batches_per_shard": 9,
+}
+FREE: dict[str, Any] = {
+    "run_dir": "elsewhere",
+    "dry_run": True,
+    "extend": True,
+    "retry_failed": True,
+    "launch__workers": 5,
+    "launch__restarts": 0,
+    "launch__lease_timeout_s": 1.0,
+    "job__name": "other",
+    "job__prompts": ["moved.txt"],
+    "job__on_bad_row": "fail",
+    "model__path": "/moved/tiny",
+}
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_a_setting_that_changes_images_or_shards_is_told_by_its_name(tmp_path: Path, name: str) -> None:
+    before = recipe_of(make_config(tmp_path), "m")
+    [change] = changes(before, recipe_of(make_config(tmp_path, **{name: FIXED[name]}), "m"))
+    assert change.startswith(f"{name.replace('__', '.')}: ")
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_how_and_where_a_run_is_worked_on_is_free(tmp_path: Path, name: str) -> None:
+    before = recipe_of(make_config(tmp_path), "m")
+    assert changes(before, recipe_of(make_config(tmp_path, **{name: FREE[name]}), "m")) == []
+
+
+def test_another_model_is_a_change(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    assert changes(recipe_of(config, "old"), recipe_of(config, "new")) == ['model: "old" -> "new"']
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": (1, 2)}, {"a": [1, 2]}, []),
+        ({"a": 1, "b": None}, {"a": 2, "b": "x"}, ["a: 1 -> 2", 'b: null -> "x"']),
+        ({"gone": 1}, {"new": 2}, ["gone: 1 -> null", "new: null -> 2"]),
+    ],
+)
+def test_changes_say_what_was_and_what_is(old: dict[str, Any], new: dict[str, Any], told: list[str]) -> None:
+    assert changes(old, new) == told
+
+
+def test_a_long_value_is_shortened_with_both_its_ends() -> None:
+    [change] = changes({"a": "start" + "x" * 500 + "end"}, {"a": 1})
+    assert len(change) < 80
+    assert "start" in change
+    assert "end" in change
+
+
+def prompt_files(folder: Path, **contents: str) -> list[dict[str, Any]]:
+    for name, content in contents.items():
+        (folder / name).write_text(content)
+    return inputs_of([folder / name for name in contents])
+
+
+def test_inputs_are_known_by_bytes_and_digest(tmp_path: Path) -> None:
+    [one] = prompt_files(tmp_path, a="fox\n")
+    assert (one["file"], one["bytes"], len(one["sha256"])) == (str(tmp_path / "a"), 4, 64)
+
+
+@pytest.mark.parametrize(
+    ("new", "told", "added"),
+    [
+        ({"a": "fox", "b": "hen"}, [], []),
+        ({"b": "hen", "a": "fox"}, [], []),
+        ({"c": "fox", "b": "hen"}, [], []),
+        ({"a": "fox", "b": "hen", "c": "owl"}, [], [2]),
+        ({"a": "fox", "b": "hen", "c": "fox"}, [], [2]),
+        ({"a": "fox"}, ["b: gone"], []),
+        ({"a": "fox", "b": "hens"}, ["b: edited"], [1]),
+        ({"a": "fox", "c": "owl"}, ["b: gone"], [1]),
+    ],
+    ids=["same", "other order", "moved", "added", "copy added", "gone", "edited", "another instead"],
+)
+def test_what_happened_to_the_prompt_files(
+    tmp_path: Path, new: dict[str, str], told: list[str], added: list[int]
+) -> None:
+    old = prompt_files(tmp_path, a="fox", b="hen")
+    found, places = input_changes(old, prompt_files(tmp_path, **new))
+    assert [one.removeprefix(f"{tmp_path}/") for one in found] == told
+    assert places == added
+
+
+def write_model(folder: Path) -> Path:
+    (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    with (folder / "unet" / "weights.safetensors").open("wb") as file:
+        file.truncate(3 * GIB)  # sparse: reading it whole would take seconds
+    return folder
+
+
+def set_byte(path: Path, offset: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset, os.SEEK_SET if offset >= 0 else os.SEEK_END)
+        file.write(b"x")
+
+
+MODEL_CHANGES: dict[str, Callable[[Path], object]] = {
+    "small file": lambda model: (model / "model_index.json").write_text("[]"),
+    "first weight": lambda model: set_byte(model / "unet" / "weights.safetensors", 0),
+    "last weight": lambda model: set_byte(model / "unet" / "weights.safetensors", -1),
+    "size of the weights": lambda model: os.truncate(model / "unet" / "weights.safetensors", 3 * GIB + 1),
+    "file renamed": lambda model: (model / "model_index.json").rename(model / "other.json"),
+    "file added": lambda model: (model / "extra.json").write_text(""),
+    "file gone": lambda model: (model / "model_index.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("change", MODEL_CHANGES)
+def test_a_changed_model_has_another_fingerprint(tmp_path: Path, change: str) -> None:
+    model = write_model(tmp_path / "model")
+    before = fingerprint_model(model)
+    MODEL_CHANGES[change](model)
+    assert fingerprint_model(model) != before
+
+
+def test_a_model_keeps_its_fingerprint_when_it_moves_or_is_touched(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    before = fingerprint_model(model)
+    (model / ".DS_Store").write_text("left by a file manager")
+    os.utime(model / "model_index.json", (1, 1))
+    assert fingerprint_model(model.rename(tmp_path / "moved")) == before

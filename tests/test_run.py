@@ -1,0 +1,174 @@
+"""Whole runs through the command line, with the torch-free engine."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.commands import FAKE, front, kill_after, run, samples, shard_files, verify, wait_for, write_prompts
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    return write_prompts(tmp_path / "prompts.txt", 50)
+
+
+def test_a_run_is_whole_and_the_same_command_says_that_it_is_done(tmp_path, prompts):
+    first = front(tmp_path / "run", prompts)
+    assert first.returncode == 0
+    assert "is done: 50 images in 7 shards" in first.stderr
+    checked = verify(tmp_path / "run")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "0 batches were made twice\nwhole" in checked.stdout
+    assert not list((tmp_path / "run" / "work").iterdir())
+    before = shard_files(tmp_path / "run")
+    again = front(tmp_path / "run", prompts)
+    assert again.returncode == 0
+    assert "is done already" in again.stderr
+    assert shard_files(tmp_path / "run") == before
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path, prompts):
+    done = front(tmp_path / "run", prompts, "dry_run=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for line in ("prompts    50", "rejects    0", "batches    13 of up to 4", "packing    96.2%", "shards     7"):
+        assert line in done.stdout
+    assert "policy     64x64: micro-batch" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt"]
+
+
+def test_rows_that_differ_in_size_never_share_a_batch_and_guidance_does(tmp_path):
+    rows = [{"prompt": f"row {n}", "width": 64 + 64 * (n % 2), "guidance": 2.0 + n, "note": n} for n in range(8)]
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert front(tmp_path / "run", path).returncode == 0
+    assert verify(tmp_path / "run").returncode == 0
+    plan = [json.loads(line) for line in (tmp_path / "run" / "plan" / "000000.jsonl").read_text().splitlines()]
+    assert [(one["batch"], one["width"]) for one in plan] == [(0, 64)] * 4 + [(1, 128)] * 4
+    about = json.loads(samples(tmp_path / "run")["000000000003-00.json"])
+    assert (about["guidance"], about["row"], about["width"]) == (5.0, {"note": 3}, 128)
+
+
+@pytest.mark.parametrize("overrides", [("launch.workers=3",), ("job.batch_size=7", "output.batches_per_shard=3")])
+def test_samples_do_not_depend_on_workers_batches_or_shards(tmp_path, prompts, overrides):
+    front(tmp_path / "one", prompts)
+    assert front(tmp_path / "other", prompts, *overrides).returncode == 0
+    assert verify(tmp_path / "other").returncode == 0
+    assert samples(tmp_path / "other") == samples(tmp_path / "one")
+
+
+def test_a_changed_recipe_is_refused_with_a_diff_and_nothing_is_lost(tmp_path, prompts):
+    front(tmp_path / "run", prompts)
+    before = shard_files(tmp_path / "run")
+    refused = front(tmp_path / "run", prompts, "job.seed=5", "job.steps=7")
+    assert refused.returncode == 2
+    assert "job.seed: 0 -> 5" in refused.stderr and "job.steps: 20 -> 7" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 2
+    prompts.write_text(prompts.read_text() + "one more\n")
+    edited = front(tmp_path / "run", prompts)
+    assert edited.returncode == 2 and "edited" in edited.stderr
+    assert shard_files(tmp_path / "run") == before
+
+
+def test_a_finished_run_is_extended_by_new_files_alone(tmp_path, prompts):
+    more = tmp_path / "zmore.txt"
+    both = f"[{prompts},{more}]"
+    front(tmp_path / "run", prompts)
+    before = shard_files(tmp_path / "run")
+    more.write_text("a new prompt\n" + prompts.read_text().splitlines()[0] + "\n")
+    refused = front(tmp_path / "run", both)
+    assert refused.returncode == 2 and "extend=true" in refused.stderr
+    extended = front(tmp_path / "run", both, "extend=true")
+    assert extended.returncode == 0 and "52 images in 8 shards" in extended.stderr
+    assert verify(tmp_path / "run").returncode == 0
+    after = shard_files(tmp_path / "run")
+    assert {name: after[name] for name in before} == before
+    # The same images as if both files had been there from the first.
+    front(tmp_path / "at once", both)
+    assert samples(tmp_path / "at once") == samples(tmp_path / "run")
+    assert "is done already" in front(tmp_path / "run", both).stderr
+
+
+def test_failed_images_are_listed_and_tried_again_on_request(tmp_path, prompts):
+    failed = front(tmp_path / "run", prompts, FAKE_NAN="00003")
+    assert failed.returncode == 3
+    assert "11 images failed" in failed.stderr
+    assert verify(tmp_path / "run").returncode == 3
+    assert "not finite" in run([sys.executable, "-m", "batchgen.status"], tmp_path / "run").stdout
+    again = front(tmp_path / "run", prompts)
+    assert again.returncode == 3 and "is done already" in again.stderr
+    retried = front(tmp_path / "run", prompts, "retry_failed=true")
+    assert retried.returncode == 0, retried.stderr
+    assert verify(tmp_path / "run").returncode == 0
+    front(tmp_path / "good", prompts)
+    assert samples(tmp_path / "run") == samples(tmp_path / "good")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_ends_it_with_75_and_the_same_command_goes_on(tmp_path, prompts, number):
+    arguments = ["job=mars_batch", f"run_dir={tmp_path / 'run'}", f"job.prompts={prompts}", "job.width=64",
+                 "job.height=64", "job.batch_size=4", "output.batches_per_shard=2"]  # fmt: skip
+    code, errors = kill_after(1.2, FAKE, *arguments, number=number, FAKE_STEP_S="0.2")
+    assert code == 75, errors
+    assert errors.splitlines() == ["batchgen: interrupted; what is finished is kept, and the same command goes on"]
+    assert verify(tmp_path / "run").returncode == 75
+    assert front(tmp_path / "run", prompts).returncode == 0
+    done = verify(tmp_path / "run")
+    assert done.returncode == 0 and "0 batches were made twice" in done.stdout
+
+
+def test_a_killed_worker_is_replaced_and_the_run_is_whole(tmp_path, prompts):
+    import psutil
+
+    arguments = ["job=mars_batch", f"run_dir={tmp_path / 'run'}", f"job.prompts={prompts}", "job.width=64",
+                 "job.height=64", "job.batch_size=4", "output.batches_per_shard=2"]  # fmt: skip
+    process = subprocess.Popen(
+        [*FAKE, *arguments], stderr=subprocess.PIPE, text=True, env={"FAKE_STEP_S": "0.1", "PATH": "/usr/bin"}
+    )
+    wait_for(lambda: list((tmp_path / "run" / "shards").glob("*.tar")))
+    psutil.Process(process.pid).children()[0].kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "was killed by SIGKILL; started again (1 of 3)" in errors
+    assert verify(tmp_path / "run").returncode == 0
+
+
+def test_two_commands_on_one_run_share_the_work(tmp_path, prompts):
+    arguments = ["job=mars_batch", f"run_dir={tmp_path / 'run'}", f"job.prompts={prompts}", "job.width=64",
+                 "job.height=64", "job.batch_size=4", "output.batches_per_shard=2"]  # fmt: skip
+    both = [subprocess.Popen([*FAKE, *arguments], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    results = [process.communicate(timeout=60)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], results
+    done = verify(tmp_path / "run")
+    assert done.returncode == 0 and "0 batches were made twice" in done.stdout
+
+
+def test_a_sweep_makes_a_run_for_each_value_and_resumes_them(tmp_path, prompts):
+    def sweep():
+        return run(
+            FAKE, "-m", "job=mars_batch", f"run_dir={tmp_path / 'runs' / 'mars'}", f"job.prompts={prompts}",
+            "job.width=64", "job.height=64", "job.seed=1,2,3", cwd=tmp_path,
+        )  # fmt: skip
+
+    assert sweep().returncode == 0
+    runs = sorted((tmp_path / "runs").iterdir())
+    assert len(runs) == 3
+    assert [verify(one).returncode for one in runs] == [0, 0, 0]
+    seeds = {json.loads(samples(one)["000000000000-00.json"])["seed"] for one in runs}
+    assert len(seeds) == 3
+    assert sweep().stderr.count("is done already") == 3
+    assert sorted((tmp_path / "runs").iterdir()) == runs
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt", "runs"]
+
+
+def test_a_users_own_job_directory_works_from_anywhere(tmp_path):
+    (tmp_path / "mine" / "job").mkdir(parents=True)
+    (tmp_path / "mine" / "job" / "venus.yaml").write_text(
+        "# @package _global_\njob:\n  name: venus\n  prompts: p.txt\n  width: 64\n  height: 64\n"
+    )
+    write_prompts(tmp_path / "p.txt", 5)
+    done = run(FAKE, "--config-dir", "mine", "job=venus", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert verify(tmp_path / "outputs" / "venus").returncode == 0

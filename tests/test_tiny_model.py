@@ -1,0 +1,101 @@
+"""Whole runs with the model that the package carries, on the CPU, through the command line."""
+
+import json
+import random
+import tarfile
+
+import pytest
+
+from tests.commands import REAL, front, kill_after, samples, shard_files, verify, write_prompts
+
+pytestmark = pytest.mark.slow
+QUICK = ("job.steps=3", "memory.policy.micro_batch=4")
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    return write_prompts(tmp_path_factory.mktemp("prompts") / "p.txt", 24)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, prompts):
+    run = tmp_path_factory.mktemp("whole") / "run"
+    done = front(run, prompts, *QUICK, command=REAL)
+    assert done.returncode == 0 and all(line.startswith("batchgen: ") for line in done.stderr.splitlines())
+    return run
+
+
+def test_every_image_is_read_back_by_webdataset(whole):
+    import webdataset
+
+    assert verify(whole).returncode == 0
+    tars = sorted(str(path) for path in (whole / "shards").glob("*.tar"))
+    read = list(webdataset.WebDataset(tars, shardshuffle=False).decode("rgb8"))
+    assert len(read) == 24
+    assert all(one["png"].shape == (64, 64, 3) and one["txt"] == one["json"]["prompt"] for one in read)
+
+
+def test_the_memory_log_has_a_line_for_each_batch(whole):
+    lines = [json.loads(line) for line in (whole / "logs" / "memory" / "000000.jsonl").read_text().splitlines()]
+    header, *records = lines
+    assert header["run_id"] and [record["batch"] for record in records] == [0, 1]
+    for record in records:
+        assert record["images"] == 4 and record["status"] == "ok" and record["host_rss_bytes"] > 100 << 20
+        assert set(record["stage_seconds"]) == {"encode", "denoise", "decode", "write"}
+        assert record["stage_seconds"]["denoise"] > 0 and record["peak_allocated_bytes"] is None
+        assert record["policy"]["micro_batch"] == 4
+
+
+def test_workers_batches_shards_and_order_change_no_byte_of_an_image(tmp_path, prompts, whole):
+    lines = prompts.read_text().splitlines()
+    turned = tmp_path / "turned.txt"
+    turned.write_text("".join(f"{line}\n" for line in lines[::-1]))
+    assert front(
+        tmp_path / "run", turned, *QUICK, "job.batch_size=8", "output.batches_per_shard=1", "launch.workers=2",
+        command=REAL,
+    ).returncode == 0  # fmt: skip
+
+    def images(run):
+        found = {}
+        for name, data in samples(run).items():
+            if name.endswith(".json"):
+                about = json.loads(data)
+                found[about["prompt"], about["seed"]] = samples_of(run)[name.replace(".json", ".png")]
+        return found
+
+    cache = {}
+
+    def samples_of(run):
+        return cache.setdefault(run, samples(run))
+
+    assert images(tmp_path / "run") == images(whole)
+
+
+def test_five_kills_and_the_bytes_are_those_of_an_undisturbed_run(tmp_path, prompts, whole):
+    run = tmp_path / "run"
+    arguments = ["job=mars_batch", f"run_dir={run}", f"job.prompts={prompts}", "job.width=64", "job.height=64",
+                 "job.batch_size=4", "output.batches_per_shard=2", *QUICK]  # fmt: skip
+    chosen = random.Random(3)
+    kills = 0
+    for _ in range(5):
+        code, errors = kill_after(chosen.uniform(5.0, 8.5), REAL, *arguments)
+        assert (code, errors) in ((-9, ""), (0, errors))
+        kills += code == -9
+    assert kills >= 1
+    assert front(run, prompts, *QUICK, command=REAL).returncode == 0
+    done = verify(run)
+    assert done.returncode == 0
+    assert int(done.stdout.split(" batches were made twice")[0].splitlines()[-1]) <= kills
+    assert shard_files(run) == shard_files(whole)
+
+
+@pytest.mark.parametrize("image_format, quality", [("jpg", 80), ("webp", 70)])
+def test_other_formats(tmp_path, prompts, image_format, quality):
+    done = front(
+        tmp_path / "run", prompts, *QUICK, f"output={image_format}", f"output.quality={quality}", "job.limit=4",
+        "job.steps=1", command=REAL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert verify(tmp_path / "run").returncode == 0
+    with tarfile.open(tmp_path / "run" / "shards" / "000000.tar") as tar:
+        assert tar.getnames()[:3] == sorted(f"000000000000-00.{kind}" for kind in ("json", image_format, "txt"))

@@ -1,0 +1,182 @@
+"""`python -m batchgen.verify`: whatever is wrong with a run is named, and the exit code says which kind it is."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, UserError
+from batchgen.files import seal, unseal
+from batchgen.paths import RunDir
+from batchgen.plan import Plan, Recipe, load_plan, save_plan
+from batchgen.prepare import prepare
+from batchgen.types import Batch, Shard
+from batchgen.verify import show, verify
+from tests.builders import fake_image, finish_run, flip, full_attempt, make_config, make_prompt, plan_run, truncate
+
+PROMPTS = [f"fox {number}" for number in range(6)]
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three shards of two, made once."""
+    root = tmp_path_factory.mktemp("finished")
+    plan = plan_run(root, PROMPTS, output__batches_per_shard=1)
+    finish_run(plan)
+    return plan.run.root
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> RunDir:
+    """A copy of the finished run, to be damaged."""
+    return RunDir(Path(shutil.copytree(finished_run, tmp_path / "run")))
+
+
+def problems(run: RunDir) -> list[str]:
+    return verify(load_plan(run)).problems
+
+
+def contents(run: RunDir) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
+
+
+def reseal(path: Path, **changes: Any) -> None:
+    """Change a manifest, with a checksum that is right."""
+    manifest = unseal(path.read_bytes())
+    assert manifest is not None
+    path.write_bytes(seal(manifest | changes))
+
+
+def edit_index(run: RunDir) -> None:
+    index = json.loads(run.index.read_bytes())
+    index["shards"][1]["samples"] -= 1
+    run.index.write_text(json.dumps(index))
+
+
+def swap_tars(run: RunDir) -> None:
+    run.tar(0).rename(run.root / "aside")
+    run.tar(1).rename(run.tar(0))
+    (run.root / "aside").rename(run.tar(1))
+
+
+def add_unplanned_shard(run: RunDir) -> None:
+    shutil.copy(run.manifest(2), run.manifest(3))
+
+
+def test_a_whole_run_is_whole_and_is_not_changed(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(run)
+    assert show(run) == EXIT_WHOLE
+    assert contents(run) == before
+    out = capsys.readouterr().out
+    assert "3 of 3 shards, 6 of 6 images checked, 0 failed, 0 rows rejected" in out
+    assert out.splitlines()[-1] == "whole"
+
+
+DAMAGES: dict[str, tuple[Callable[[RunDir], object], str]] = {
+    "first byte of a tar": (lambda run: flip(run.tar(1), 0), "000001.tar is not the file that was committed"),
+    "a byte of an image": (lambda run: flip(run.tar(1), 2000), "000001.tar is not the file that was committed"),
+    "last byte of a tar": (lambda run: flip(run.tar(1), -1), "000001.tar is not the file that was committed"),
+    "tar one byte short": (lambda run: truncate(run.tar(1), 1), "000001.tar is not the file that was committed"),
+    "tar without its end": (lambda run: truncate(run.tar(1), 1024), "000001.tar is not the file that was committed"),
+    "tar gone": (lambda run: run.tar(1).unlink(), "000001.tar is missing"),
+    "tars swapped": (swap_tars, "000000.tar is not the file that was committed"),
+    "manifest changed": (lambda run: flip(run.manifest(1), 50), "000001.json is damaged"),
+    "manifest of another run": (lambda run: reseal(run.manifest(1), run_id="f" * 32), "is of another run or plan"),
+    "manifest of another plan": (lambda run: reseal(run.manifest(1), plan_sha256="f"), "is of another run or plan"),
+    "manifest of another shard": (
+        lambda run: shutil.copy(run.manifest(0), run.manifest(1)),
+        "000001.json is damaged",
+    ),
+    "manifest that lists too little": (lambda run: reseal(run.manifest(1), samples=[]), "other keys than were planned"),
+    "manifest of no planned shard": (add_unplanned_shard, "000003.json is of no planned shard"),
+    "plan changed": (lambda run: flip(run.plan / "000001.jsonl", 30), "000001.json is of another run or plan"),
+    "plan of a shard gone": (lambda run: (run.plan / "000001.jsonl").unlink(), "000001.jsonl of the plan"),
+    "log gone": (lambda run: run.memory_log(1).unlink(), "memory log 000001.jsonl is missing"),
+    "log cut": (lambda run: truncate(run.memory_log(1), 5), "memory log 000001.jsonl does not cover"),
+    "log of another attempt": (
+        lambda run: shutil.copy(run.memory_log(0), run.memory_log(1)),
+        "memory log 000001.jsonl is missing or of another attempt",
+    ),
+    "index gone": (lambda run: run.index.unlink(), "index.json is missing or damaged"),
+    "index wrong": (edit_index, "index.json does not list the shards as they are"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_named_and_nothing_is_changed(run: RunDir, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+    act, expected = DAMAGES[damage]
+    act(run)
+    before = contents(run)
+    assert show(run) == EXIT_BROKEN
+    assert expected in capsys.readouterr().err
+    assert contents(run) == before
+
+
+def test_damage_of_one_shard_does_not_hide_that_of_another(run: RunDir) -> None:
+    flip(run.tar(0), 5)
+    run.tar(2).unlink()
+    first, second = problems(run)
+    assert "000000.tar" in first
+    assert "000002.tar" in second
+
+
+def test_a_key_that_is_there_twice_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = make_config(tmp_path)
+    run = RunDir(Path(config.run_dir))
+    shards = [Shard(index, (Batch(0, (make_prompt("twice"),)),)) for index in range(2)]
+    assert save_plan(run, run.plan, "run", 0, "a" * 32, Recipe(config, [], {"model": "tiny"}), shards)
+    run.make()
+    finish_run(load_plan(run))
+    assert show(run) == EXIT_BROKEN
+    assert "key twice is there 2 times" in capsys.readouterr().err
+
+
+def test_an_image_of_another_size_than_planned_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_run(tmp_path)
+    small = make_prompt(width=32, height=32)
+    monkeypatch.setattr("tests.builders.fake_image", lambda *_: fake_image(small))
+    finish_run(plan)
+    [problem] = verify(plan).problems
+    assert "its image is 32x32 and was planned as 64x64" in problem
+
+
+def test_an_unfinished_run_can_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_run(tmp_path, PROMPTS, output__batches_per_shard=1)
+    full_attempt(plan, 1).commit()
+    assert show(plan.run) == EXIT_INTERRUPTED
+    assert "1 of 3 shards, 2 of 6 images checked" in capsys.readouterr().out
+
+
+def test_damage_counts_for_more_than_being_unfinished(run: RunDir) -> None:
+    run.manifest(0).unlink()
+    flip(run.tar(1), 5)
+    assert show(run) == EXIT_BROKEN
+
+
+def plan_with_one_failure(tmp_path: Path) -> Plan:
+    plan = plan_run(tmp_path, PROMPTS, output__batches_per_shard=1)
+    finish_run(plan, failed={plan.shard(1)[0].keys[0]})
+    return plan
+
+
+def test_failed_images_are_told_and_the_run_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert show(plan_with_one_failure(tmp_path).run) == EXIT_WHOLE_WITH_FAILURES
+    assert "5 of 6 images checked, 1 failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("fails_again", "code"), [(False, EXIT_WHOLE), (True, EXIT_WHOLE_WITH_FAILURES)])
+def test_a_retry_of_a_failed_image_counts(tmp_path: Path, fails_again: bool, code: int) -> None:
+    plan = plan_with_one_failure(tmp_path)
+    retry = make_config(tmp_path, PROMPTS, output__batches_per_shard=1, retry_failed=True)
+    plan = prepare(plan.run, retry)
+    assert len(plan.sizes) == 4
+    finish_run(plan, failed=set(plan.shard(3)[0].keys) if fails_again else set())
+    assert show(plan.run) == code
+
+
+def test_a_directory_that_is_no_run_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a run"):
+        show(RunDir(tmp_path))
