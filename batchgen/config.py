@@ -4,6 +4,7 @@
 """
 
 import difflib
+import re
 import tempfile
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from batchgen.paths import jobs_dir
 from batchgen.types import Columns
 
 _LISTED_NAMES = 12
+_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 SCHEDULERS = ("model", "ddim", "unipc", "euler", "euler_a", "dpm++")
 CHOICES = {
     "job.scheduler": SCHEDULERS,
@@ -166,7 +168,7 @@ def check(config: Config) -> None:
             raise ConfigError(problem)
     if (problem := BOUNDS["width"].problem("model.size_px", config.model.size_px)) is not None:
         raise ConfigError(problem)
-    if not config.job.name or "/" in config.job.name:
+    if not _NAME.fullmatch(config.job.name):
         raise ConfigError(f"job.name={config.job.name!r} must be a plain name: it becomes the run's directory")
     prompts = config.job.prompts
     if not (isinstance(prompts, str) or _is_list_of_text(prompts)) or not prompts:

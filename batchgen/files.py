@@ -67,8 +67,10 @@ def put(source: Path, target: Path) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in NO_LINK_ERRNOS or target.exists():
+        if error.errno not in NO_LINK_ERRNOS:
             raise
+        if target.exists():
+            return False
         _put_copy(source, target)
     return True
 
@@ -81,11 +83,18 @@ def _put_copy(source: Path, target: Path) -> None:
     os.rename(temporary, target)
 
 
+def put_over(source: Path, target: Path) -> None:
+    """Give the file `source` the name `target` too, in place of whatever has it."""
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    put(source, temporary)
+    os.replace(temporary, target)
+
+
 def put_new(path: Path, data: bytes) -> bool:
     """Write `data` under a name of its own, then `put` it at `path`. False if `path` was there first."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    write_new(temporary, data)
     try:
+        write_new(temporary, data)
         created = put(temporary, path)
         sync_directory(path.parent)
     finally:
@@ -99,11 +108,15 @@ def replace(path: Path, data: bytes, durable: bool = True) -> None:
     With `durable` false nothing is forced to the disk: for files that only help, such as leases.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    if durable:
-        write_new(temporary, data)
-    else:
-        temporary.write_bytes(data)
-    os.replace(temporary, path)
+    try:
+        if durable:
+            write_new(temporary, data)
+        else:
+            temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     if durable:
         sync_directory(path.parent)
 

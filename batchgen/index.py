@@ -43,7 +43,11 @@ def read_index(run: RunDir) -> dict[str, Any] | None:
         index = json.loads(run.index.read_bytes())
     except (OSError, ValueError):
         return None
-    sound = isinstance(index, dict) and index.get("format") == FORMAT and isinstance(index.get("shards"), list)
+    try:
+        sound = index["format"] == FORMAT and {"run_id", "shards"} <= index.keys()
+        sound = sound and all({"file", "bytes", "samples", "sha256"} <= entry.keys() for entry in index["shards"])
+    except (KeyError, TypeError, AttributeError):
+        return None
     return index if sound else None
 
 

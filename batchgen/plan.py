@@ -105,7 +105,7 @@ def load_plan(run: RunDir) -> Plan:
     try:
         config = from_plain(yaml.safe_load((run.plan / "config.yaml").read_text()))
         return Plan(run, config, [_load_segment(directory) for directory in directories])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise BrokenRunError(f"the plan in {run.root} cannot be read: {error}") from error
 
 

@@ -34,13 +34,10 @@ class Planner:
     def recall(self, prompts: Iterable[Prompt]) -> int:
         """Count what an earlier plan holds, so that an extension goes on after it; return its rows."""
         rows = 0
-        seen: set[tuple[str, int]] = set()
         for prompt in prompts:
             if not PLANNED_KEY_PATTERN.fullmatch(prompt.key):
                 self._keys.add(_digest(prompt.key))
-            place = (prompt.source, prompt.line)
-            if place not in seen:  # the copies of a row are one occurrence
-                seen.add(place)
+            if prompt.copy == 0:  # the copies of a row are one occurrence
                 rows += 1
                 self._occurrence(prompt.prompt, prompt.negative_prompt)
         return rows
@@ -82,6 +79,7 @@ class Planner:
                 guidance=float(job.guidance if row.guidance is None else row.guidance),
                 source=row.source,
                 line=row.line,
+                copy=copy,
                 extra=row.extra,
             )
             for copy, key in enumerate(keys)
@@ -98,6 +96,8 @@ class Planner:
         for key in keys:
             if not KEY_PATTERN.fullmatch(key):
                 return f"key {key} is too long with its copy number"
+            if PLANNED_KEY_PATTERN.fullmatch(key):
+                return f"key {key} has the form that is kept for rows without a key"
         digests = [_digest(key) for key in keys]
         for key, digest in zip(keys, digests, strict=True):
             if digest in self._keys:

@@ -122,12 +122,11 @@ def _extend(plan: Plan, config: Config, files: list[Path]) -> None:
     rows = planner.recall(plan.prompts())
     if config.job.limit is not None and rows >= config.job.limit:
         raise ResumeError(f"job.limit={config.job.limit} rows are planned already: there is nothing to extend")
-    _add_segment(
-        plan,
-        "extend",
-        Recipe(config, inputs_of(files), plan.recipe),
-        plan_shards(config, files, planner, len(plan.inputs), len(plan.sizes)),
+    rest = None if config.job.limit is None else config.job.limit - rows
+    shards = plan_shards(
+        replace(config, job=replace(config.job, limit=rest)), files, planner, len(plan.inputs), len(plan.sizes)
     )
+    _add_segment(plan, "extend", Recipe(config, inputs_of(files), plan.recipe), shards)
 
 
 def _retry(plan: Plan) -> None:

@@ -24,11 +24,17 @@ def is_gone(who: Any) -> bool:
     """Whether the process of an `identity` has certainly ended; False where that cannot be known from here."""
     if not isinstance(who, dict) or who.get("host") != socket.gethostname():
         return False
-    if who.get("boot") != _boot():
+    boot, _, namespace = str(who.get("boot")).partition(" ")
+    boot_now, _, namespace_now = _boot().partition(" ")
+    if boot != boot_now:
         return True  # this machine was started again since
+    if namespace != namespace_now:
+        return False
     try:
-        # A pid is used again, a pid with the same start is not.
-        return abs(psutil.Process(who.get("pid")).create_time() - float(who.get("started", 0))) > 2.0
+        process = psutil.Process(who.get("pid"))
+        # A pid is used again, a pid with the same start is not. A zombie does nothing any more.
+        other = abs(process.create_time() - float(who.get("started", 0))) > 2.0
+        return other or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
     except (psutil.Error, TypeError, ValueError):
@@ -36,4 +42,7 @@ def is_gone(who: Any) -> bool:
 
 
 def _boot() -> str:
-    return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else str(round(psutil.boot_time()))
+    """This boot, and on Linux the pid namespace: a container's pids mean nothing to its neighbour."""
+    if not _BOOT_ID.exists():
+        return str(round(psutil.boot_time()))
+    return f"{_BOOT_ID.read_text().strip()} {os.readlink('/proc/self/ns/pid')}"

@@ -80,7 +80,11 @@ def input_changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> tuple
         else:
             added.append(place)
     added_names = {new[place]["file"] for place in added}
-    lost = [one["file"] for one in old if unmatched[one["sha256"]]]
+    lost = []
+    for one in reversed(old):
+        if unmatched[one["sha256"]]:
+            unmatched[one["sha256"]] -= 1
+            lost.append(one["file"])
     return [f"{name}: {'edited' if name in added_names else 'gone'}" for name in lost], added
 
 

@@ -11,6 +11,7 @@ A tar never proves its own completeness; only the manifest does. Committed shard
 import os
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from batchgen.errors import BrokenRunError
 from batchgen.files import (
     create,
     put,
+    put_over,
     seal,
     sha256_bytes,
     sha256_file,
@@ -34,6 +36,7 @@ from batchgen.tars import END_OF_TAR, tar_members
 from batchgen.types import Sample, Shard
 
 FORMAT = 1
+_COPY_BYTES = 1 << 20
 _RECORD_KEYS = {"tar_start", "tar_end", "sha256", "samples"}
 
 
@@ -136,22 +139,24 @@ class Attempt:
         prefixes = [(sound_prefix(other, *_of(self._header)), other) for other in others]
         usable = [(prefix, other) for prefix, other in prefixes if prefix is not None and prefix.records]
         if usable:
-            self._take_over(*max(usable, key=lambda pair: pair[0].rows))
+            with suppress(FileNotFoundError):  # somebody committed the shard meanwhile, and swept
+                self._take_over(*max(usable, key=lambda pair: pair[0].rows))
         for other in others:
             journal = read_journal(other.journal)
-            if journal is None or process.is_gone(journal.header.get("process")):
+            if journal is not None and process.is_gone(journal.header.get("process")):
                 remove(other)
 
     def _take_over(self, prefix: Journal, other: AttemptFiles) -> None:
         with other.tar.open("rb") as tar:
-            data = tar.read(prefix.tar_end)
-        write_all(self._tar, data)
+            while self._tar_bytes < prefix.tar_end:
+                piece = tar.read(min(_COPY_BYTES, prefix.tar_end - self._tar_bytes))
+                write_all(self._tar, piece)
+                self._tar_bytes += len(piece)
         sync(self._tar)
         for record in prefix.records:
             write_all(self._journal, seal(record))
         sync(self._journal)
         sync_directory(self._run.work)
-        self._tar_bytes = len(data)
         self._samples = [sample for record in prefix.records for sample in record["samples"]]
 
     def append(self, samples: Sequence[Sample], record: Callable[[], dict[str, Any]]) -> None:
@@ -179,6 +184,15 @@ class Attempt:
 
         Raises BrokenRunError where what was appended is not what was planned.
         """
+        try:
+            return self._commit()
+        except FileNotFoundError:
+            if not self._run.manifest(self._shard.index).exists():
+                raise
+            self.discard()  # committed by another, who swept our files away
+            return False
+
+    def _commit(self) -> bool:
         if [sample["key"] for sample in self._samples] != self._shard.keys:
             raise BrokenRunError(f"shard {self._shard.index}: the attempt holds other keys than were planned")
         write_all(self._tar, END_OF_TAR)
@@ -233,22 +247,24 @@ def read_manifest(run: RunDir, shard: int) -> dict[str, Any]:
 def publish(run: RunDir, manifest: dict[str, Any]) -> None:
     """Give the tar and the journal that a manifest names their final names; whoever sees the need may call it.
 
-    Raises BrokenRunError where a final name holds something else, or the files are gone.
+    Raises BrokenRunError where the tar's name holds something else, or the files are gone.
     """
     shard = int(manifest["shard"])
     files = run.attempt(shard, str(manifest["attempt"]))
-    for source, target in ((files.tar, run.tar(shard)), (files.journal, run.memory_log(shard))):
-        if target.exists():
-            continue
-        try:
-            put(source, target)
-        except FileNotFoundError:
-            if not target.exists():  # else another worker published it, and removed our source
-                raise BrokenRunError(
-                    f"{target} is gone, and so is {source.name}: move {run.manifest(shard)} away to make it again"
-                ) from None
-    if run.tar(shard).stat().st_size != manifest["bytes"]:
-        raise BrokenRunError(f"{run.tar(shard)} is not of the size that its manifest states")
+    tar, log = run.tar(shard), run.memory_log(shard)
+    try:
+        if not put(files.tar, tar) and not tar.samefile(files.tar) and sha256_file(tar) != manifest["sha256"]:
+            raise BrokenRunError(f"{tar} is in the way of the committed {files.tar}: move it away")
+        if not put(files.journal, log) and not log.samefile(files.journal):
+            put_over(files.journal, log)  # of a shard that was set aside
+    except FileNotFoundError:
+        gone = [str(path) for path in (tar, log) if not path.exists()]
+        if gone:  # else another worker published it, and removed our source
+            raise BrokenRunError(
+                f"{' and '.join(gone)} of a committed shard is gone: move {run.manifest(shard)} away to make it again"
+            ) from None
+    if tar.stat().st_size != manifest["bytes"]:
+        raise BrokenRunError(f"{tar} is not of the size that its manifest states: move both away to make it again")
     sync_directory(run.shards)
     sync_directory(run.memory_logs)
     remove(files)
@@ -261,12 +277,17 @@ def remove(files: AttemptFiles) -> None:
 
 
 def is_done(run: RunDir, shard: int) -> bool:
-    """Whether a shard is committed and published. Publishes what somebody committed and could not publish."""
+    """Whether a shard is committed and published. Publishes what somebody committed and could not publish.
+
+    Raises BrokenRunError where a committed shard is not what its manifest states.
+    """
     if not run.manifest(shard).exists():
         return False
-    tar_names = (run.tar(shard), run.memory_log(shard))
-    if not all(path.exists() for path in tar_names):
-        publish(run, read_manifest(run, shard))
+    manifest = read_manifest(run, shard)
+    tar = run.tar(shard)
+    whole = tar.exists() and tar.stat().st_size == manifest["bytes"]
+    if not whole or not run.memory_log(shard).exists():
+        publish(run, manifest)
     return True
 
 

@@ -66,6 +66,7 @@ class Prompt:
     guidance: float
     source: str
     line: int
+    copy: int = 0  # of the images that one row asks for
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property

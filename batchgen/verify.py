@@ -79,7 +79,7 @@ def _check_shard(plan: Plan, shard: int) -> tuple[list[str], list[str]]:
         return [f"{path} is not the file that was committed: its size or sha256 differs from its manifest's"], []
     problems = [f"shard {shard}: {problem}" for problem in _check_log(plan.run.memory_log(shard), manifest)]
     if [sample["key"] for sample in manifest["samples"]] != planned.keys:
-        problems.append(f"shard {shard}: the manifest lists other keys than were planned")
+        return [*problems, f"shard {shard}: the manifest lists other keys than were planned"], []
     prompts = {prompt.key: prompt for batch in planned.batches for prompt in batch.prompts}
     expected = [sample for sample in manifest["samples"] if sample["status"] == "ok"]
     keys = []

@@ -40,8 +40,25 @@ def verify(run_dir):
 
 
 def kill_after(seconds, command, *arguments, number=signal.SIGKILL, cwd=ROOT, **environment):
-    """Start a command, send a signal to its whole tree after `seconds`; its exit code, None if it ended before."""
-    process = subprocess.Popen(
+    """Start a command and after `seconds` send it a signal (SIGKILL: to all its processes); its code and stderr."""
+    process = _start(command, arguments, cwd, environment)
+    try:
+        _, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return _kill(process, number)
+    return process.returncode, errors
+
+
+def kill_when(delay_s, condition, command, *arguments, cwd=ROOT, **environment):
+    """Start a command and SIGKILL all its processes `delay_s` after `condition()` holds; its code and stderr."""
+    process = _start(command, arguments, cwd, environment)
+    wait_for(lambda: process.poll() is not None or condition(), timeout_s=120)
+    time.sleep(delay_s)
+    return _kill(process, signal.SIGKILL)
+
+
+def _start(command, arguments, cwd, environment):
+    return subprocess.Popen(
         [*command, *map(str, arguments)],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
@@ -50,15 +67,19 @@ def kill_after(seconds, command, *arguments, number=signal.SIGKILL, cwd=ROOT, **
         text=True,
         start_new_session=True,
     )
-    try:
-        _, errors = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        tree = _tree(process.pid) if number == signal.SIGKILL else [process.pid]
-        for pid in tree:
-            _send(pid, number)
-        _, errors = process.communicate(timeout=60)
-        return process.returncode, errors
+
+
+def _kill(process, number):
+    for pid in _tree(process.pid) if number == signal.SIGKILL else [process.pid]:
+        _send(pid, number)
+    _, errors = process.communicate(timeout=60)
     return process.returncode, errors
+
+
+def workers_that_began(run_dir):
+    """How many workers of a run have loaded their model and begun."""
+    logs = (Path(run_dir) / "logs" / "workers").glob("*.jsonl")
+    return sum('"event":"policy"' in path.read_text() for path in logs)
 
 
 def _tree(pid):
@@ -100,7 +121,9 @@ def samples(run_dir):
         with tarfile.open(path) as tar:
             for member in tar:
                 assert member.name not in found
-                found[member.name] = tar.extractfile(member).read()
+                content = tar.extractfile(member)
+                assert content is not None
+                found[member.name] = content.read()
     return found
 
 

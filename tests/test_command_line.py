@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.commands import ROOT, FAKE, front, run, write_prompts
+from tests.commands import FAKE, ROOT, front, run, write_prompts
 
 MISTAKES = {
     "no job": ([], "say which job: job=NAME; possible: landscape_4k, mars_batch, parti"),

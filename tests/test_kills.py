@@ -11,14 +11,14 @@ KILLS = 50
 
 @pytest.mark.slow
 def test_fifty_kills_lose_nothing_and_change_no_byte(tmp_path):
-    prompts = write_prompts(tmp_path / "prompts.txt", 400)
+    prompts = write_prompts(tmp_path / "prompts.txt", 800)
     arguments = ["job=mars_batch", f"job.prompts={prompts}", "job.width=64", "job.height=64", "job.batch_size=4",
                  "output.batches_per_shard=2"]  # fmt: skip
     chosen = random.Random(11)
     kills = 0
     while kills < KILLS:
         code, errors = kill_after(
-            chosen.uniform(0.3, 1.3), FAKE, f"run_dir={tmp_path / 'run'}", *arguments, FAKE_STEP_S="0.1"
+            chosen.uniform(0.3, 1.3), FAKE, f"run_dir={tmp_path / 'run'}", *arguments, FAKE_STEP_S="0.2"
         )
         assert errors == ""
         assert code == -9, "the run ended before it was killed often enough"

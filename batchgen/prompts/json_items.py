@@ -22,6 +22,7 @@ _SPACE = " \t\n\r"
 
 
 def jsonl_value(line: str) -> dict[str, Any] | str:
+    """The string or object of a JSON line. Raises BadRow."""
     try:
         return _value(line)
     except json.JSONDecodeError as error:
@@ -29,6 +30,7 @@ def jsonl_value(line: str) -> dict[str, Any] | str:
 
 
 def item_value(item: str) -> dict[str, Any] | str:
+    """The string or object of an item of a JSON array. Raises BadRow, DamagedFileError."""
     try:
         return _value(item)
     except json.JSONDecodeError as error:  # where it ends, and so where the next one begins, is a guess then

@@ -55,6 +55,7 @@ def check_text(text: str, encoding: str) -> None:
 def parse_each(
     pieces: Iterator[str | None], parse: Callable[[str], dict[str, Any] | str], encoding: str
 ) -> Iterator[Record]:
+    """One record for each piece of text, parsed; None stands for a piece that was too long."""
     for number, piece in enumerate(pieces, 1):
         try:
             if piece is None:
@@ -66,4 +67,5 @@ def parse_each(
 
 
 def txt_value(line: str) -> str:
+    """The prompt of a line."""
     return line.strip(" \t\n")

@@ -11,6 +11,7 @@ _BATCH_ROWS = 1_000
 
 
 def parquet_records(file: IO[bytes], on_header: OnHeader) -> Iterator[Record]:
+    """The rows of a parquet file, a few thousand in memory at a time. Raises DamagedFileError."""
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
     import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
 

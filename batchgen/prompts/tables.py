@@ -38,6 +38,7 @@ class _Lines:
 
 
 def table_records(text: io.TextIOWrapper, kind: str, on_header: OnHeader) -> Iterator[Record]:
+    """The rows of a .csv or .tsv file, after its header was told to `on_header`."""
     csv.field_size_limit(4 * MAX_LINE_CHARS)  # beyond what a record may have, so that it never strikes
     cells_of = _csv_cells if kind == ".csv" else _tsv_cells
     lines = _Lines(text)

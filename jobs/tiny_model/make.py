@@ -5,6 +5,7 @@ UNet2DConditionModel, AutoencoderKL, DDIM. Its pictures are noise until it is tr
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,8 @@ def make_tokenizer(texts: list[str]) -> CLIPTokenizer:
 
 
 def _merges(bpe: Tokenizer) -> list[Any]:
-    import json
-
-    return json.loads(bpe.to_str())["model"]["merges"]
+    merges: list[Any] = json.loads(bpe.to_str())["model"]["merges"]
+    return merges
 
 
 def make_pipeline(texts: list[str], seed: int) -> StableDiffusionPipeline:

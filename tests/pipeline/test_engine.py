@@ -101,7 +101,12 @@ def test_a_text_is_encoded_once_and_what_was_cut_is_told(family, monkeypatch):
     engine._texts.clear()
     calls = []
     real = engine._pipe.encode_prompt
-    monkeypatch.setattr(engine._pipe, "encode_prompt", lambda **k: calls.append(k["prompt"]) or real(**k))
+
+    def spy(**arguments):
+        calls.append(arguments["prompt"])
+        return real(**arguments)
+
+    monkeypatch.setattr(engine._pipe, "encode_prompt", spy)
     long = "z" * 100
     texts = engine.encode([prompt(0), prompt(0), prompt(1, long), prompt(2, long)])
     engine.encode([prompt(0)])
@@ -156,8 +161,7 @@ def test_row_guidance_scales_each_row_and_offers_nothing_else():
     assert (scale * rows)[:, 0, 0, 0].tolist() == [2.0, 3.0]
     assert (scale * rows).dtype == torch.float16
     assert scale > 1 and not RowGuidance([1.0]) > 1
-    with pytest.raises(TypeError):
-        scale - 1
+    assert not hasattr(scale, "__sub__")
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)

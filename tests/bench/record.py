@@ -1,0 +1,101 @@
+"""What the benchmarks share: the record of one, with where and by what it was measured, and running commands."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from batchgen.plan import versions
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = Path(__file__).resolve().parent / "results"
+QUIET_LOAD = 1.5
+_MEASURED = ("batchgen", "conf", "jobs")
+
+
+class Record:
+    """A benchmark's rows and bars. The commit is that of the moment when it was begun."""
+
+    def __init__(self, name):
+        self._facts = {
+            "name": name,
+            "device": device(),
+            "versions": versions(),
+            "commit": _git("rev-parse", "HEAD").stdout.strip(),
+            # Whether what was measured had changes that the commit lacks.
+            "changed": bool(_git("status", "--porcelain", "--", *_MEASURED).stdout.strip()),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self._command = f"python -m tests.bench.{name}"
+        self._rows = []
+        self._bars = []
+
+    def add(self, **row):
+        """Add a measurement, and show it."""
+        self._rows.append(row)
+        print(json.dumps(row), flush=True)
+
+    def bar(self, what, value, below=None, arguments=""):
+        """Add a value with its goal, to be less than `below`; without one it is for the record alone."""
+        self._bars.append(
+            {
+                "what": what,
+                "value": value,
+                "goal": None if below is None else f"< {below}",
+                "met": None if below is None else value < below,
+                "command": f"{self._command} {arguments}".strip(),
+            }
+        )
+
+    def write(self):
+        """Write results/<name>.json and show the bars."""
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"{self._facts['name']}.json"
+        text = json.dumps(self._facts | {"rows": self._rows, "bars": self._bars}, indent=1)
+        path.write_text(text + "\n")
+        for bar in self._bars:
+            met = {True: "met", False: "MISSED", None: "no goal"}[bar["met"]]
+            print(f"{met:8} {bar['what']}: {bar['value']} (goal {bar['goal'] or 'none'})")
+        print(f"written: {path.relative_to(ROOT)}")
+
+
+def device():
+    """The CPU's model and how many cores of it there are."""
+    blocks = Path("/proc/cpuinfo").read_text().strip().split("\n\n")
+    fields = dict(line.partition(":")[::2] for line in blocks[0].splitlines())
+    model = next(value.strip() for name, value in fields.items() if name.strip() == "model name")
+    return f"{model}, {len(blocks)} cores"
+
+
+def command(*arguments, code=0):
+    """Run `python -m ARGUMENTS` from the repository; return its wall seconds. Exits if it does not end with `code`."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},  # measured on the CPU, wherever that is
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.perf_counter() - started
+    if done.returncode != code:
+        sys.exit(f"{' '.join(map(str, arguments))}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    return round(seconds, 2)
+
+
+def wait_for_quiet(limit_s=180.0):
+    """Wait until others leave the machine alone, `limit_s` at most; return the load of the last minute."""
+    end_s = time.monotonic() + limit_s
+    while os.getloadavg()[0] > QUIET_LOAD and time.monotonic() < end_s:
+        time.sleep(5.0)
+    return round(os.getloadavg()[0], 2)
+
+
+def _git(*arguments):
+    return subprocess.run(
+        ["git", "--no-optional-locks", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )

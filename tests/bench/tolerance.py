@@ -1,0 +1,85 @@
+"""How much images change with the memory policy: the same prompts and seeds under other policies, pixel by pixel.
+
+Each policy differs from the reference in one field, the last one in all. The policy is frozen for a run, so
+this is what two runs may differ by, not two workers of one run.
+
+python -m tests.bench.tolerance
+"""
+
+import argparse
+import io
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.bench.record import Record, command
+from tests.commands import samples
+
+REFERENCE = {"micro_batch": 16, "decode_chunk": 4, "tile_px": 0, "threads": 2}
+CHANGES = [
+    {},  # the same once more: what a run differs by from itself
+    {"micro_batch": 8},
+    {"micro_batch": 4},
+    {"micro_batch": 2},
+    {"micro_batch": 1},
+    {"decode_chunk": 1},
+    {"tile_px": 64},
+    {"threads": 1},
+    {"micro_batch": 1, "decode_chunk": 1, "tile_px": 64, "threads": 1},
+]
+SIZE_PX = 128
+STEPS = 20
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=32)
+    count = parser.parse_args().images
+    record = Record("tolerance")
+    with tempfile.TemporaryDirectory() as scratch:
+        reference = _images(Path(scratch) / "reference", count, REFERENCE)
+        for place, change in enumerate(CHANGES):
+            found = compare(reference, _images(Path(scratch) / str(place), count, REFERENCE | change))
+            record.add(changed=change, policy=REFERENCE | change, **found)
+            name = ", ".join(f"{field} {value}" for field, value in change.items()) or "the same policy"
+            record.bar(f"worst PSNR in dB, {name} (null: all identical)", found["worst_psnr_db"])
+    record.write()
+
+
+def _images(run_dir, count, policy):
+    """{name: pixels} of a run under a policy."""
+    command(
+        "batchgen", "job=mars_batch", f"run_dir={run_dir}", f"job.limit={count}", f"job.steps={STEPS}",
+        f"job.width={SIZE_PX}", f"job.height={SIZE_PX}", "output=png",
+        *(f"memory.policy.{field}={value}" for field, value in policy.items()),
+    )  # fmt: skip
+    files = samples(run_dir)
+    for name, data in files.items():
+        assert not name.endswith(".json") or json.loads(data)["policy"].items() >= policy.items()
+    pngs = {name: data for name, data in files.items() if name.endswith(".png")}
+    assert len(pngs) == count
+    return {name: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for name, data in pngs.items()}
+
+
+def compare(reference, images):
+    """How images differ from those of the reference; a PSNR is null where no image differs."""
+    assert images.keys() == reference.keys()
+    differences = [np.abs(images[name].astype(int) - reference[name].astype(int)) for name in sorted(images)]
+    # Identical images, whose PSNR is infinite, are counted on their own.
+    psnrs_db = [10 * np.log10(255.0**2 / np.mean(one.astype(float) ** 2)) for one in differences if one.any()]
+    values = np.stack(differences)
+    return {
+        "images": len(differences),
+        "identical": len(differences) - len(psnrs_db),
+        "median_psnr_db_of_different": round(float(np.median(psnrs_db)), 2) if psnrs_db else None,
+        "worst_psnr_db": round(float(min(psnrs_db)), 2) if psnrs_db else None,
+        "max_difference_of_255": int(values.max()),
+        "share_of_values_that_differ": round(float((values > 0).mean()), 6),
+    }
+
+
+if __name__ == "__main__":
+    main()
