@@ -8,7 +8,7 @@ from typing import Any
 from batchgen.commandline import complain
 from batchgen.composition import explain, require_job, run_dir_of
 from batchgen.config import load, register
-from batchgen.errors import EXIT_WHOLE, BatchgenError
+from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, BatchgenError
 from batchgen.paths import conf_dir
 
 
@@ -31,6 +31,9 @@ def main() -> None:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(complain(explain(error)))
+    except KeyboardInterrupt:
+        print("batchgen: stopped; the same command goes on", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
     # A sweep goes on after a run that failed; the worst is what it ends with.
     sys.exit(max(codes, default=EXIT_WHOLE))
 
@@ -50,6 +53,9 @@ def _run(composed: Any) -> int:
         return complain(explain(error))
     except BatchgenError as error:
         return complain(error)
+    except OSError as error:  # a full disk, a forbidden directory
+        where = f": {error.filename}" if error.filename else ""
+        return complain(BatchgenError(f"{error.strerror or error}{where}"))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 `load` turns what Hydra composed into a plain `Config`; nothing past the front door sees OmegaConf.
 """
 
+import atexit
 import difflib
 import re
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
@@ -129,8 +131,14 @@ def register() -> None:
 
     ConfigStore.instance().store("schema", Config)
     OmegaConf.register_new_resolver("batchgen.jobs", lambda name: str(jobs_dir() / name), replace=True)
-    # Hydra insists on a folder for each sweep's multirun.yaml; nobody reads it.
-    OmegaConf.register_new_resolver("batchgen.scratch", tempfile.mkdtemp, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("batchgen.scratch", _scratch, replace=True, use_cache=True)
+
+
+def _scratch() -> str:
+    """Hydra insists on a folder for each sweep's multirun.yaml; nobody reads it."""
+    folder = tempfile.mkdtemp(prefix="batchgen-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def load(composed: Any) -> Config:

@@ -134,10 +134,13 @@ class ShardMaker:
             unit.latents += latents[max(0, first_row - span.start) :]
             lease.note_progress(before + span.stop)
             # A unit ends where a decode chunk does, so that its end never changes which images decode together.
-            ready = unit.age_s() >= UNIT_S or self._stop.is_set()
-            if span.stop == len(batch.prompts) or (ready and span.stop % policy.decode_chunk == 0):
+            last = span.stop == len(batch.prompts)
+            stop_row = span.stop if last else span.stop - span.stop % policy.decode_chunk
+            if last or (stop_row > unit.first_row and (unit.age_s() >= UNIT_S or self._stop.is_set())):
+                count = stop_row - unit.first_row
+                unit.latents, rest = unit.latents[:count], unit.latents[count:]
                 self._finish(unit, batch, texts, policy, attempt, writer)
-                unit = _Unit(shard.index, batch.index, span.stop)
+                unit = _Unit(shard.index, batch.index, stop_row, rest)
         if unit.first_row == len(batch.prompts):
             return True
         writer.wait()
@@ -184,11 +187,11 @@ class ShardMaker:
 class _Unit:
     """What is under way: rows of one batch from `first_row` on, denoised and not yet decoded."""
 
-    def __init__(self, shard: int, batch: int, first_row: int) -> None:
+    def __init__(self, shard: int, batch: int, first_row: int, latents: Sequence[Any] = ()) -> None:
         self.shard = shard
         self.batch = batch
         self.first_row = first_row
-        self.latents: list[Any] = []
+        self.latents = list(latents)
         self.started_at = now()
         self.stage_s = {"encode": 0.0, "denoise": 0.0, "decode": 0.0}
         self._started = time.perf_counter()

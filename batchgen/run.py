@@ -39,7 +39,7 @@ def run(config: Config) -> int:
         plan.config.launch.workers = 1
     sweep(run_dir)
     stop = threading.Event()
-    catch_signals(stop)
+    catch_signals(stop, second_ctrl_c_ends=True)
     display = Display(plan)
     try:
         code = local.launch(plan, stop, display.tick, display.say)

@@ -148,12 +148,21 @@ def load_engine(plan: Plan) -> Engine:
     return DiffusersEngine(folder, plan.config.job.scheduler, model.dtype, model.variant)
 
 
-def catch_signals(stop: threading.Event) -> None:
-    """Make the signals that ask a process to end set `stop`. One that is ignored (nohup) stays ignored."""
+def catch_signals(stop: threading.Event, second_ctrl_c_ends: bool = False) -> None:
+    """Make the signals that ask a process to end set `stop`. One that is ignored (nohup) stays ignored.
+
+    With `second_ctrl_c_ends`, Ctrl-C raises KeyboardInterrupt when `stop` is set already.
+    """
+
+    def handle(number: int, _: object) -> None:
+        if number == signal.SIGINT and second_ctrl_c_ends and stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
     for name in STOP_SIGNALS:
         number = getattr(signal, name)
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda *_: stop.set())
+            signal.signal(number, handle)
 
 
 def _stop_with_parent(stop: threading.Event) -> None:

@@ -1,6 +1,7 @@
 """Whole runs through the command line, with the torch-free engine."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -112,11 +113,35 @@ def test_a_signal_ends_it_with_75_and_the_same_command_goes_on(tmp_path, prompts
                  "job.height=64", "job.batch_size=4", "output.batches_per_shard=2"]  # fmt: skip
     code, errors = kill_after(1.2, FAKE, *arguments, number=number, FAKE_STEP_S="0.2")
     assert code == 75, errors
-    assert errors.splitlines() == ["batchgen: interrupted; what is finished is kept, and the same command goes on"]
+    assert errors.splitlines() == [
+        "batchgen: finishing what is under way; Ctrl-C again ends it at once",
+        "batchgen: interrupted; what is finished is kept, and the same command goes on",
+    ]
     assert verify(tmp_path / "run").returncode == 75
     assert front(tmp_path / "run", prompts).returncode == 0
     done = verify(tmp_path / "run")
     assert done.returncode == 0 and "0 batches were made twice" in done.stdout
+
+
+def test_a_second_ctrl_c_ends_it_at_once(tmp_path, prompts):
+    process = subprocess.Popen(
+        [*FAKE, "job=mars_batch", f"run_dir={tmp_path / 'run'}", f"job.prompts={prompts}"],
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"FAKE_STEP_S": "60"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    wait_for(lambda: list((tmp_path / "run" / "leases").glob("0*")))
+    process.send_signal(signal.SIGINT)
+    assert "finishing" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 75
+    assert errors.splitlines() == ["batchgen: stopped; the same command goes on"]
+
+
+def test_a_full_or_forbidden_place_is_one_line(tmp_path, prompts):
+    done = front("/proc/no/such/place", prompts)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1 and "/proc/no" in done.stderr
 
 
 def test_a_killed_worker_is_replaced_and_the_run_is_whole(tmp_path, prompts):

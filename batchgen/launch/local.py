@@ -54,6 +54,7 @@ def launch(plan: Plan, stop: threading.Event, tick: Callable[[], None], say: Cal
             tick()
             if stop.is_set() and not told:
                 told = True
+                say("finishing what is under way; Ctrl-C again ends it at once")
                 for child in children:
                     if child.process.poll() is None:
                         child.process.send_signal(signal.SIGTERM)

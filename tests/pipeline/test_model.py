@@ -1,0 +1,113 @@
+"""Finding a model: by name, folder or hub id. The hub is a cache on disk, read offline by the real client."""
+
+import json
+import shutil
+
+import pytest
+
+from batchgen.config import ModelConfig
+from batchgen.errors import ModelError
+from batchgen.pipeline.model import check_model, find_model, hub_revision
+from tests.commands import REAL, front, samples, verify, write_prompts
+from tests.pipeline.small_models import save
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return save("sd15", tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.mark.slow
+def test_a_hub_model_is_taken_from_the_cache_and_its_commit_is_recorded(tmp_path, small):
+    repository = tmp_path / "hub" / "models--org--small"
+    shutil.copytree(small, repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    prompts = write_prompts(tmp_path / "p.txt", 4)
+    hub = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    done = front(tmp_path / "run", prompts, "model.path=org/small", "job.steps=2", command=REAL, **hub)
+    assert done.returncode == 0, done.stderr
+    assert verify(tmp_path / "run").returncode == 0
+    about = json.loads(samples(tmp_path / "run")["000000000000-00.json"])
+    assert (about["model"], about["revision"]) == ("org/small", COMMIT)
+    again = front(tmp_path / "run", prompts, "model.path=org/small", "job.steps=2", command=REAL, **hub)
+    assert again.returncode == 0 and "is done already" in again.stderr
+
+
+@pytest.mark.slow
+def test_a_hub_model_that_cannot_be_had_is_one_line(tmp_path):
+    prompts = write_prompts(tmp_path / "p.txt", 4)
+    hub = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    done = front(tmp_path / "run", prompts, "model.path=org/nothing", command=REAL, **hub)
+    assert done.returncode == 2
+    assert "model org/nothing cannot be downloaded" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_names_folders_and_hub_ids_are_told_apart(small, tmp_path):
+    carried = find_model(ModelConfig(path="tiny"))
+    assert carried is not None and (carried / "model_index.json").is_file()
+    assert find_model(ModelConfig(path=str(small))) == small
+    assert find_model(ModelConfig(path="org/name")) is None
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match="is a file"):
+        find_model(ModelConfig(path=str(tmp_path / "file")))
+    with pytest.raises(ModelError, match="did you mean small"):
+        find_model(ModelConfig(path=str(small.parent / "smal")))
+
+
+def test_the_commit_is_read_off_the_cache(tmp_path):
+    assert hub_revision(tmp_path / "snapshots" / COMMIT) == COMMIT
+    assert hub_revision(tmp_path / "my-model") is None
+
+
+def edit_index(folder, **changes):
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | changes))
+
+
+def no_index(folder):
+    (folder / "model_index.json").unlink()
+
+
+def torn_index(folder):
+    (folder / "model_index.json").write_text("{")
+
+
+def other_family(folder):
+    edit_index(folder, _class_name="FluxPipeline")
+
+
+def no_unet(folder):
+    shutil.rmtree(folder / "unet")
+
+
+def pickled(folder):
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+
+
+def stubborn_scheduler(folder):
+    edit_index(folder, scheduler=["diffusers", "DPMSolverSDEScheduler"])
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (no_index, "not a model in the diffusers layout"),
+        (torn_index, "not a model in the diffusers layout"),
+        (other_family, "is a FluxPipeline, which batchgen does not run"),
+        (no_unet, "lacks unet"),
+        (pickled, "pickled weights only"),
+        (stubborn_scheduler, "ignores per-image seeds"),
+    ],
+)
+def test_a_folder_that_could_not_run_is_refused_before_it_is_loaded(small, tmp_path, damage, words):
+    folder = tmp_path / "model"
+    shutil.copytree(small, folder)
+    check_model(folder, "model")
+    damage(folder)
+    with pytest.raises(ModelError, match=words):
+        check_model(folder, "model")
