@@ -117,7 +117,7 @@ def test_an_error_while_writing_ends_it_and_what_was_recorded_stays(plan, monkey
 
 def test_no_unit_is_decoded_before_the_one_before_it_is_on_the_disk(plan, monkeypatch):
     monkeypatch.setattr(generate, "UNIT_S", 0.0)
-    appended = []
+    appended: list[str] = []
     real = Attempt.append
 
     def slowly(self, samples, record):
