@@ -29,6 +29,8 @@ def load_pipeline(folder: Path, scheduler: str, dtype: str, variant: str | None 
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
     from diffusers import DiffusionPipeline
 
+    # A local folder may have one set of weights alone, without the variant's mark in their names.
+    marked = variant is not None and any(folder.glob(f"*/*.{variant}.safetensors"))
     # A component given as None is not loaded. The checker paints images black: see the README on safety.
     spare = {"safety_checker": None, "requires_safety_checker": False}
     try:
@@ -37,7 +39,7 @@ def load_pipeline(folder: Path, scheduler: str, dtype: str, variant: str | None 
             dtype=DTYPES[dtype],
             use_safetensors=True,
             local_files_only=True,
-            variant=variant,
+            variant=variant if marked else None,
             **(spare if "safety_checker" in (folder / "model_index.json").read_text() else {}),
         )
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
