@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from itertools import islice
 
 from batchgen.bounds import KEY_PATTERN, PLANNED_KEY_PATTERN, SEED_LIMIT
 from batchgen.config import JobConfig
@@ -117,13 +116,16 @@ def _digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
 
 
-def pack_batches(prompts: Iterable[Prompt], batch_size: int) -> Iterator[tuple[Prompt, ...]]:
+def pack_batches(prompts: Iterable[Prompt | Reject], batch_size: int) -> Iterator[tuple[Prompt, ...] | Reject]:
     """Prompts of one group together, `batch_size` at a time, in the order in which the batches fill.
 
-    What is left over at the end comes last, one short batch a group at most.
+    What is left over at the end comes last, one short batch a group at most. Rejects pass through at once.
     """
     filling: dict[tuple[int, int, int, bool], list[Prompt]] = {}
     for prompt in prompts:
+        if isinstance(prompt, Reject):
+            yield prompt
+            continue
         group = filling.setdefault(prompt.group, [])
         group.append(prompt)
         if len(group) == batch_size:
@@ -132,10 +134,20 @@ def pack_batches(prompts: Iterable[Prompt], batch_size: int) -> Iterator[tuple[P
     yield from (tuple(group) for group in filling.values() if group)
 
 
-def pack_shards(batches: Iterable[tuple[Prompt, ...]], batches_per_shard: int, first_shard: int = 0) -> Iterator[Shard]:
-    """`batches_per_shard` batches a shard, the last one with what is left."""
-    stream = iter(batches)
+def pack_shards(
+    batches: Iterable[tuple[Prompt, ...] | Reject], batches_per_shard: int, first_shard: int = 0
+) -> Iterator[Shard | Reject]:
+    """`batches_per_shard` batches a shard, the last one with what is left. Rejects pass through at once."""
     index = first_shard
-    while chunk := list(islice(stream, batches_per_shard)):
-        yield Shard(index, tuple(Batch(place, prompts) for place, prompts in enumerate(chunk)))
-        index += 1
+    filling: list[Batch] = []
+    for prompts in batches:
+        if isinstance(prompts, Reject):
+            yield prompts
+            continue
+        filling.append(Batch(len(filling), prompts))
+        if len(filling) == batches_per_shard:
+            yield Shard(index, tuple(filling))
+            index += 1
+            filling.clear()
+    if filling:
+        yield Shard(index, tuple(filling))

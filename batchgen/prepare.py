@@ -8,7 +8,7 @@ from typing import Any
 
 from batchgen.config import Config, columns, prompt_patterns
 from batchgen.errors import PromptError, ResumeError
-from batchgen.paths import RunDir
+from batchgen.paths import RunDir, models_dir
 from batchgen.pipeline.model import check_model, download, find_model, hub_revision
 from batchgen.plan import Plan, Recipe, load_plan, save_plan
 from batchgen.planner import Planner, pack_batches, pack_shards
@@ -53,7 +53,7 @@ def _new_recipe(config: Config, files: list[Path]) -> Recipe:
     if folder is None:
         folder = download(config.model)
         settled = replace(config.model, revision=hub_revision(folder))
-    elif folder.name == config.model.path:
+    elif folder.parent == models_dir():
         settled = config.model  # one that the package carries: found by its name wherever that is installed
     else:
         settled = replace(config.model, path=str(folder.resolve()))
@@ -72,24 +72,17 @@ def plan_shards(
     job = config.job
     planner = planner or Planner(job)
     rows = read_prompts(files, columns(config), job.encoding, first_file)
-    rejects: list[Reject] = []
-    prompts = _without_rejects(planner.prompts(rows, job.limit), rejects, job.on_bad_row == "fail")
-    batches = pack_batches(prompts, job.batch_size)
-    for shard in pack_shards(batches, config.output.batches_per_shard, first_shard):
-        yield from rejects
-        rejects.clear()
-        yield shard
-    yield from rejects
+    prompts = planner.prompts(rows, job.limit)
+    if job.on_bad_row == "fail":
+        prompts = _refuse_rejects(prompts)
+    return pack_shards(pack_batches(prompts, job.batch_size), config.output.batches_per_shard, first_shard)
 
 
-def _without_rejects(stream: Iterable[Prompt | Reject], rejects: list[Reject], fail: bool) -> Iterator[Prompt]:
+def _refuse_rejects(stream: Iterable[Prompt | Reject]) -> Iterator[Prompt | Reject]:
     for one in stream:
-        if isinstance(one, Prompt):
-            yield one
-        elif fail:
+        if isinstance(one, Reject):
             raise PromptError(f"{one.source}:{one.line}: {one.reason} (job.on_bad_row=skip would leave it out)")
-        else:
-            rejects.append(one)
+        yield one
 
 
 def _check_same(plan: Plan, config: Config, files: list[Path]) -> list[int]:

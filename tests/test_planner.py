@@ -9,7 +9,7 @@ import pytest
 from batchgen.bounds import SEED_LIMIT
 from batchgen.config import JobConfig
 from batchgen.planner import Planner, image_seed, pack_batches, pack_shards
-from batchgen.types import Prompt, Reject, Row
+from batchgen.types import Prompt, Reject, Row, Shard
 from tests.builders import make_prompt, make_row
 
 JOB = JobConfig(name="test", prompts="-", width=64, height=64, steps=2, guidance=5.0, negative_prompt="blurry", seed=3)
@@ -153,7 +153,7 @@ def test_an_extension_goes_on_after_what_is_planned() -> None:
 def test_prompts_that_cannot_run_together_are_in_different_batches() -> None:
     fields: list[dict[str, Any]] = [{}, {"width": 128}, {"height": 128}, {"steps": 3}, {"guidance": 1.0}]
     prompts = [make_prompt(f"{copy}-{place}", **one) for copy in range(3) for place, one in enumerate(fields)]
-    batches = list(pack_batches(prompts, 2))
+    batches = [batch for batch in pack_batches(prompts, 2) if isinstance(batch, tuple)]
     assert all(len({prompt.group for prompt in batch}) == 1 for batch in batches)
     assert sorted(len(batch) for batch in batches) == [1] * 5 + [2] * 5
     assert sorted(one.key for batch in batches for one in batch) == sorted(one.key for one in prompts)
@@ -170,12 +170,22 @@ def test_batches_are_made_as_the_prompts_stream_by() -> None:
             yield make_prompt(key)
         raise AssertionError("read on after the batch was full")
 
-    assert len(next(pack_batches(prompts(), 2))) == 2
+    assert next(pack_batches(prompts(), 2)) == (make_prompt("a"), make_prompt("b"))
+
+
+def test_rejects_pass_through_at_once_and_are_never_kept_in_memory() -> None:
+    def prompts() -> Iterator[Prompt | Reject]:
+        yield make_prompt("a")
+        yield Reject("prompts.txt", 2, "empty")
+        raise AssertionError("read on before the reject was told")
+
+    assert next(pack_shards(pack_batches(prompts(), 2), 2)) == Reject("prompts.txt", 2, "empty")
 
 
 @pytest.mark.parametrize(("batches", "sizes"), [(0, []), (1, [1]), (4, [2, 2]), (5, [2, 2, 1])])
 def test_a_shard_is_a_whole_number_of_batches(batches: int, sizes: list[int]) -> None:
-    shards = list(pack_shards(((make_prompt(str(one)),) for one in range(batches)), 2, first_shard=7))
+    stream = pack_shards(((make_prompt(str(one)),) for one in range(batches)), 2, first_shard=7)
+    shards = [shard for shard in stream if isinstance(shard, Shard)]
     assert [len(shard.batches) for shard in shards] == sizes
     assert [shard.index for shard in shards] == list(range(7, 7 + len(sizes)))
     assert [batch.index for shard in shards for batch in shard.batches] == [at for size in sizes for at in range(size)]
