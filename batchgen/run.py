@@ -10,7 +10,7 @@ from pathlib import Path
 from batchgen import index
 from batchgen.config import Config
 from batchgen.display import Display
-from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES
+from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES
 from batchgen.files import remove_temporaries, supports_link
 from batchgen.launch import local
 from batchgen.memory.policy import choose_policy, resolve_dtype
@@ -47,7 +47,7 @@ def run(config: Config) -> int:
         display.close()
     if code == EXIT_WHOLE:
         return _finish(plan)
-    if code != EXIT_BROKEN and stop.is_set():
+    if code == EXIT_INTERRUPTED:
         _say("interrupted; what is finished is kept, and the same command goes on")
     return code
 

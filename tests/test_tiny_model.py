@@ -2,11 +2,12 @@
 
 import json
 import random
+import shutil
 import tarfile
 
 import pytest
 
-from tests.commands import REAL, front, kill_when, samples, shard_files, verify, workers_that_began, write_prompts
+from tests.commands import REAL, ROOT, front, kill_when, samples, shard_files, verify, workers_that_began, write_prompts
 
 pytestmark = pytest.mark.slow
 QUICK = ("job.steps=3", "memory.policy.micro_batch=4")
@@ -89,3 +90,14 @@ def test_other_formats(tmp_path, prompts, image_format, quality):
     assert verify(tmp_path / "run").returncode == 0
     with tarfile.open(tmp_path / "run" / "shards" / "000000.tar") as tar:
         assert tar.getnames()[:3] == sorted(f"000000000000-00.{kind}" for kind in ("json", image_format, "txt"))
+
+
+def test_a_damaged_model_is_said_in_one_line(tmp_path, prompts):
+    model = tmp_path / "model"
+    shutil.copytree(ROOT / "batchgen" / "models" / "tiny", model)
+    weights = model / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    done = front(tmp_path / "run", prompts, *QUICK, f"model.path={model}", command=REAL)
+    assert done.returncode == 2
+    assert f"the model in {model} cannot be loaded" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
