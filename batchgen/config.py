@@ -28,28 +28,13 @@ CHOICES = {
 
 
 @dataclass
-class ColumnsConfig:
-    """The names of the prompt files' columns; see `batchgen.types.Columns`. null: don't read this one."""
-
-    prompt: str | None = None
-    key: str | None = "key"
-    negative_prompt: str | None = "negative_prompt"
-    seed: str | None = "seed"
-    width: str | None = "width"
-    height: str | None = "height"
-    steps: str | None = "steps"
-    guidance: str | None = "guidance"
-    images_per_prompt: str | None = "images_per_prompt"
-
-
-@dataclass
 class JobConfig:
     """What to make. Rows of the prompt files may override size, steps, guidance, seed and the like."""
 
     name: str = "???"
     prompts: Any = "???"  # a path, a glob, or a list of them; relative to the working directory
     encoding: str = "utf-8-sig"
-    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    columns: Columns = field(default_factory=Columns)
     limit: int | None = None  # only the first so many rows
     on_bad_row: str = "skip"
     batch_size: int = 32
@@ -191,11 +176,6 @@ def prompt_patterns(config: Config) -> list[str]:
     """`job.prompts` as a list."""
     prompts = config.job.prompts
     return [prompts] if isinstance(prompts, str) else list(prompts)
-
-
-def columns(config: Config) -> Columns:
-    """`job.columns` as the readers take it."""
-    return Columns(**asdict(config.job.columns))
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,8 +6,7 @@ BatchgenError            exit code 1: something is broken
 │   ├── PromptError      a prompt file that cannot be read
 │   ├── ModelError       a model that is missing or not supported
 │   └── ResumeError      the run directory holds something that this command would change
-├── BrokenRunError       files of a run that contradict each other
-└── WorkerError          a worker that could not go on
+└── BrokenRunError       files of a run that contradict each other
 """
 
 EXIT_WHOLE = 0
@@ -47,7 +46,3 @@ class ResumeError(UserError):
 
 class BrokenRunError(BatchgenError):
     """Files of a run directory that contradict each other; they are never overwritten silently."""
-
-
-class WorkerError(BatchgenError):
-    """A worker that could not go on."""

@@ -75,24 +75,28 @@ def put(source: Path, target: Path) -> bool:
     return True
 
 
+def _temporary_beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # a name that `remove_temporaries` knows
+
+
 def _put_copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    temporary = _temporary_beside(target)
     shutil.copyfile(source, temporary)
     with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
+        sync(file.fileno())
     os.rename(temporary, target)
 
 
 def put_over(source: Path, target: Path) -> None:
     """Give the file `source` the name `target` too, in place of whatever has it."""
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    temporary = _temporary_beside(target)
     put(source, temporary)
     os.replace(temporary, target)
 
 
 def put_new(path: Path, data: bytes) -> bool:
     """Write `data` under a name of its own, then `put` it at `path`. False if `path` was there first."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = _temporary_beside(path)
     try:
         write_new(temporary, data)
         created = put(temporary, path)
@@ -107,7 +111,7 @@ def replace(path: Path, data: bytes, durable: bool = True) -> None:
 
     With `durable` false nothing is forced to the disk: for files that only help, such as leases.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = _temporary_beside(path)
     try:
         if durable:
             write_new(temporary, data)

@@ -24,8 +24,8 @@ def shard_entry(run: RunDir, shard: int) -> dict[str, Any]:
     }
 
 
-def write_index(plan: Plan) -> dict[str, Any]:
-    """Write the index of a run whose shards are all in, and return it. Raises BrokenRunError."""
+def write_index(plan: Plan) -> None:
+    """Write the index of a run whose shards are all in. Raises BrokenRunError."""
     shards = [shard_entry(plan.run, shard) for shard in range(len(plan.sizes))]
     index = {
         "format": FORMAT,
@@ -34,7 +34,6 @@ def write_index(plan: Plan) -> dict[str, Any]:
         "shards": shards,
     }
     replace(plan.run.index, (json.dumps(index, indent=1) + "\n").encode())
-    return index
 
 
 def read_index(run: RunDir) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ import yaml
 from batchgen import __version__
 from batchgen.config import Config, from_plain
 from batchgen.errors import BrokenRunError, PromptError, UserError
-from batchgen.files import sha256_bytes, sync_directory, to_json, write_new
+from batchgen.files import sha256_bytes, sync, sync_directory, to_json, write_new
 from batchgen.paths import RunDir, shard_plan
 from batchgen.types import Batch, Prompt, Reject, Shard
 
@@ -88,10 +88,10 @@ class Plan:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BrokenRunError(f"{path} of the plan cannot be read: {error}") from error
 
-    def prompts(self, kinds: tuple[str, ...] = ("run", "extend")) -> Iterator[Prompt]:
-        """Every planned prompt of these kinds of segment."""
+    def prompts(self) -> Iterator[Prompt]:
+        """Every planned prompt, once: a retry plans none anew."""
         for segment in self.segments:
-            if segment.kind in kinds:
+            if segment.kind != "retry":
                 for offset in range(len(segment.shards)):
                     for batch in self.shard(segment.first_shard + offset)[0].batches:
                         yield from batch.prompts
@@ -199,7 +199,7 @@ def _write_shards(draft: Path, shards: Iterable[Shard | Reject]) -> tuple[list[l
             write_new(shard_plan(draft, shard.index), _shard_lines(shard))
             sizes.append([len(shard.batches), sum(len(batch.prompts) for batch in shard.batches)])
         reject_file.flush()
-        os.fsync(reject_file.fileno())
+        sync(reject_file.fileno())
     return sizes, rejects
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from batchgen.config import Config, columns, prompt_patterns
+from batchgen.config import Config, prompt_patterns
 from batchgen.errors import PromptError, ResumeError
 from batchgen.paths import RunDir, models_dir
 from batchgen.pipeline.model import check_model, download, find_model, hub_revision
@@ -71,7 +71,7 @@ def plan_shards(
     """
     job = config.job
     planner = planner or Planner(job)
-    rows = read_prompts(files, columns(config), job.encoding, first_file)
+    rows = read_prompts(files, job.columns, job.encoding, first_file)
     prompts = planner.prompts(rows, job.limit)
     if job.on_bad_row == "fail":
         prompts = _refuse_rejects(prompts)

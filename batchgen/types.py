@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is part of the configuration's schema, and OmegaConf merges into it
 class Columns:
     """Which column of a prompt file holds which field; None for `prompt` means: find it, else: ignore."""
 

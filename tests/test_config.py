@@ -12,7 +12,6 @@ from batchgen.config import (
     CHOICES,
     Config,
     check,
-    columns,
     did_you_mean,
     flatten,
     from_plain,
@@ -123,7 +122,7 @@ def test_prompts_are_one_pattern_or_several(tmp_path: Path, prompts: Any, patter
 
 
 def test_columns_reach_the_readers(tmp_path: Path) -> None:
-    found = columns(make_config(tmp_path, job__columns__prompt="caption", job__columns__seed=None))
+    found = make_config(tmp_path, job__columns__prompt="caption", job__columns__seed=None).job.columns
     assert (found.prompt, found.seed, found.key) == ("caption", None, "key")
 
 

@@ -134,7 +134,7 @@ def _number(name: str, value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         expected = "a whole number" if bound.kind is int else "a number"
         raise BadRow(f"{name} must be {expected}, got {shown(value)}")
-    if isinstance(value, int) and value.bit_length() > 64:  # may be too large for the float in Bound.problem
+    if isinstance(value, int) and value.bit_length() > 64:  # its digits must not fill the reason
         raise BadRow(f"{name} must be between {bound.low} and {bound.high}, got {shown(value)}")
     problem = bound.problem(name, value)
     if problem:
