@@ -49,6 +49,13 @@ def read_lease(content: bytes) -> dict[str, Any]:
         return {}
     return lease if isinstance(lease, dict) else {}
 
+    def is_stale(self, path: Path) -> bool:
+        """Whether the lease at `path` was read and is of somebody gone. One that is not there is not stale:
+
+        another worker may take it at any moment, and must not be overwritten.
+        """
+        return not self.is_live(path) and path in self._seen
+
 
 class Lease:
     """One worker's lease on one shard, kept alive by a thread until it is released."""
@@ -65,12 +72,13 @@ class Lease:
     def take(cls, run: RunDir, shard: int, worker: str, watch: Watch) -> "Lease | None":
         """A lease on the shard, or None while somebody else holds one."""
         path = run.lease(shard)
-        if watch.is_live(path):
-            return None
         lease = cls(path, worker)
-        if path.exists():
-            replace(path, lease._line(), durable=False)  # of somebody gone
-        elif not put_new(path, lease._line()):
+        if not path.exists():
+            if not put_new(path, lease._line()):
+                return None
+        elif watch.is_stale(path):
+            replace(path, lease._line(), durable=False)
+        else:
             return None
         lease._thread.start()
         return lease
