@@ -40,6 +40,13 @@ class Watch:
             return False
         return not process.is_gone(read_lease(content).get("process"))
 
+    def is_stale(self, path: Path) -> bool:
+        """Whether the lease at `path` is there and of somebody gone.
+
+        One that is not there is not stale: another worker may take it now, and must not be overwritten.
+        """
+        return not self.is_live(path) and path in self._seen
+
 
 def read_lease(content: bytes) -> dict[str, Any]:
     """What a lease says; empty where it cannot be read."""
@@ -48,13 +55,6 @@ def read_lease(content: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return lease if isinstance(lease, dict) else {}
-
-    def is_stale(self, path: Path) -> bool:
-        """Whether the lease at `path` was read and is of somebody gone. One that is not there is not stale:
-
-        another worker may take it at any moment, and must not be overwritten.
-        """
-        return not self.is_live(path) and path in self._seen
 
 
 class Lease:
