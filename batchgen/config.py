@@ -42,7 +42,7 @@ class JobConfig:
     width: int = "${model.size_px}"  # type: ignore[assignment]
     height: int = "${model.size_px}"  # type: ignore[assignment]
     steps: int = 30
-    guidance: float = 7.5
+    guidance: float = "${model.guidance}"  # type: ignore[assignment]
     negative_prompt: str = ""
     scheduler: str = "model"
     seed: int = 0
@@ -57,6 +57,7 @@ class ModelConfig:
     variant: str | None = None  # which of a hub model's weight files to download: fp16, say
     dtype: str = "auto"  # auto: fp32 on the CPU, fp16 on a GPU
     size_px: int = 512  # the size the model was trained for; the default of job.width and job.height
+    guidance: float = 7.5  # how strongly it likes to be guided; the default of job.guidance
 
 
 @dataclass

@@ -14,7 +14,7 @@ from batchgen.files import sha256_file, to_json
 # Free to change on a resume: where and how the run is worked on, not what comes out.
 FREE = (
     "run_dir", "dry_run", "extend", "retry_failed", "launch", "job.name", "job.prompts", "job.on_bad_row",
-    "model.path", "model.size_px",
+    "model.path", "model.size_px", "model.guidance",
 )  # fmt: skip
 _SAMPLED_BYTES = 1 << 20
 _SAMPLES = 8
@@ -39,11 +39,14 @@ def _is_free(key: str) -> bool:
 def fingerprint_model(folder: Path) -> str:
     """A digest of a model folder: every file's name and size, small files whole, large ones in eight samples.
 
+    Its card (README.md) says nothing that the model computes, and is left out.
+
     A model that was trained on differs in nearly all its bytes, so samples tell it apart without reading
     gigabytes at each start.
     """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+    parts = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    for path in sorted(path for path in parts if path.suffix != ".md"):
         size_bytes = path.stat().st_size
         digest.update(to_json([path.relative_to(folder).as_posix(), size_bytes]).encode())
         with path.open("rb") as file:

@@ -47,6 +47,7 @@ def make_config(tmp_path: Path, prompts: Sequence[str | dict[str, Any]] = ("a re
             width=SIZE_PX,
             height=SIZE_PX,
             steps=2,
+            guidance=7.5,
         ),
         model=ModelConfig(path="tiny", size_px=SIZE_PX),
     )

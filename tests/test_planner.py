@@ -66,7 +66,7 @@ def test_every_image_of_a_row_has_a_key_of_its_own(key: str | None, copies: int,
 
 
 def test_the_job_may_ask_for_several_images_of_each_row() -> None:
-    job = JobConfig(name="test", prompts="-", images_per_prompt=2, width=64, height=64)
+    job = JobConfig(name="test", prompts="-", images_per_prompt=2, width=64, height=64, guidance=7.5)
     prompts = planned(make_row(), make_row(row=1, images_per_prompt=1), job=job)
     assert [prompt.key for prompt in prompts] == ["000000000000-00", "000000000000-01", "000000000001-00"]
 

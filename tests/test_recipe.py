@@ -153,5 +153,6 @@ def test_a_model_keeps_its_fingerprint_when_it_moves_or_is_touched(tmp_path: Pat
     model = write_model(tmp_path / "model")
     before = fingerprint_model(model)
     (model / ".DS_Store").write_text("left by a file manager")
+    (model / "README.md").write_text("another card")
     os.utime(model / "model_index.json", (1, 1))
     assert fingerprint_model(model.rename(tmp_path / "moved")) == before

@@ -17,14 +17,14 @@ _MEASURED = ("batchgen", "conf", "jobs")
 
 
 class Record:
-    """A benchmark's rows and bars. The commit is that of the moment when it was begun."""
+    """A benchmark's rows and bars. The commit is that of when it was begun; `gpu` names the one it ran on."""
 
-    def __init__(self, name):
+    def __init__(self, name, gpu=None):
         self._facts = {
             "name": name,
-            "device": device(),
+            "device": gpu or device(),
             "versions": versions(),
-            "commit": _git("rev-parse", "HEAD").stdout.strip(),
+            "commit": _git("rev-parse", "HEAD").stdout.strip() or None,  # None: measured on a copy without history
             # Whether what was measured had changes that the commit lacks.
             "changed": bool(_git("status", "--porcelain", "--", *_MEASURED).stdout.strip()),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -38,14 +38,19 @@ class Record:
         self._rows.append(row)
         print(json.dumps(row), flush=True)
 
-    def bar(self, what, value, below=None, arguments=""):
-        """Add a value with its goal, to be less than `below`; without one it is for the record alone."""
+    def bar(self, what, value, below=None, at_least=None, arguments=""):
+        """Add a value with its goal, one of `below` and `at_least`; without one it is for the record alone."""
+        goal, met = None, None
+        if below is not None:
+            goal, met = f"< {below}", value < below
+        elif at_least is not None:
+            goal, met = f">= {at_least}", value >= at_least
         self._bars.append(
             {
                 "what": what,
                 "value": value,
-                "goal": None if below is None else f"< {below}",
-                "met": None if below is None else value < below,
+                "goal": goal,
+                "met": met,
                 "command": f"{self._command} {arguments}".strip(),
             }
         )
@@ -70,13 +75,16 @@ def device():
     return f"{model}, {len(blocks)} cores"
 
 
-def command(*arguments, code=0):
-    """Run `python -m ARGUMENTS` from the repository; return its wall seconds. Exits if it does not end with `code`."""
+def command(*arguments, code=0, gpu=False):
+    """Run `python -m ARGUMENTS` from the repository; return its wall seconds. Exits if it does not end with `code`.
+
+    Without `gpu` it is measured on the CPU, wherever that is.
+    """
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},  # measured on the CPU, wherever that is
+        env=os.environ if gpu else os.environ | {"CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         check=False,
@@ -97,5 +105,5 @@ def wait_for_quiet(limit_s=180.0):
 
 def _git(*arguments):
     return subprocess.run(
-        ["git", "--no-optional-locks", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "--no-optional-locks", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )

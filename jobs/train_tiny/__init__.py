@@ -1,0 +1,1 @@
+"""Training of the small Stable Diffusion that the package carries."""
