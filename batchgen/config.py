@@ -19,10 +19,17 @@ from batchgen.types import Columns
 _LISTED_NAMES = 12
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 SCHEDULERS = ("model", "ddim", "unipc", "euler", "euler_a", "dpm++")
+# Where the weights wait while they are not needed, from the fastest to the smallest: pipeline/placement.py.
+PLACEMENTS = (
+    "resident", "text_offload", "model_offload", "group_offload_block", "group_offload_leaf", "sequential_offload",
+)  # fmt: skip
+ATTENTION = ("sdpa", "flash", "efficient", "cudnn", "plain", "xformers")
 CHOICES = {
     "job.scheduler": SCHEDULERS,
     "job.on_bad_row": ("skip", "fail"),
     "model.dtype": ("auto", "fp32", "fp16", "bf16"),
+    "memory.policy.placement": (None, *PLACEMENTS),
+    "speed.attention": ATTENTION,
     "output.format": ("png", "jpg", "webp"),
 }
 
@@ -67,6 +74,8 @@ class PolicyConfig:
     micro_batch: int | None = None  # rows denoised at once
     decode_chunk: int | None = None  # images the VAE decodes at once; 1 is VAE slicing
     tile_px: int | None = None  # edge of a VAE tile; 0: no tiling
+    placement: str | None = None  # resident, or where the weights wait in host memory
+    guidance_split: bool | None = None  # the two passes of guidance one after the other: half the activations
     threads: int | None = None  # of torch on the CPU
 
 
@@ -75,6 +84,15 @@ class MemoryConfig:
     """How the model sits in memory."""
 
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+
+
+@dataclass
+class SpeedConfig:
+    """How the model computes. Each changes low bits of images."""
+
+    channels_last: bool = False  # the memory format that tensor cores like for convolutions
+    traced: bool = False  # the UNet recorded by torch.jit.trace, once for each shape
+    attention: str = "sdpa"  # tried at the start; where it does not run, sdpa is used and the log says why
 
 
 @dataclass
@@ -106,6 +124,7 @@ class Config:
     job: JobConfig = field(default_factory=JobConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    speed: SpeedConfig = field(default_factory=SpeedConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
 
@@ -160,6 +179,12 @@ def check(config: Config) -> None:
         no_tiling = name == "memory.policy.tile_px" and value == 0
         if bound and value is not None and not no_tiling and (problem := bound.problem(name, value)):
             raise ConfigError(problem)
+    offloaded = config.memory.policy.placement not in (None, "resident", "text_offload", "model_offload")
+    if config.speed.traced and offloaded:
+        raise ConfigError(
+            f"speed.traced=true needs the UNet's weights in one place, not memory.policy.placement="
+            f"{config.memory.policy.placement}: set one of the two"
+        )
     if (problem := BOUNDS["width"].problem("model.size_px", config.model.size_px)) is not None:
         raise ConfigError(problem)
     if not _NAME.fullmatch(config.job.name):

@@ -11,35 +11,19 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 from batchgen.events import EventLog, now
+from batchgen.fitting import Engine, Fitting, Latent
 from batchgen.leases import Lease
-from batchgen.memory.meters import read_meters, reset_peaks
+from batchgen.memory.meters import Stopwatch, read_meters, reset_peaks
 from batchgen.memory.policy import spans
 from batchgen.samples import Maker
 from batchgen.shards import Attempt
-from batchgen.types import Batch, Decoded, Policy, Prompt, Sample, Shard
+from batchgen.types import Batch, Policy, Sample, Shard
 
 UNIT_S = 60.0
 _ENCODERS = 4
-
-
-class Engine(Protocol):
-    """What makes images; the tests have one without torch. Texts and latents are its own affair."""
-
-    device_kind: str
-    dtype: str
-    scheduler_name: str
-
-    def encode(self, prompts: Sequence[Prompt]) -> Any:
-        """The distinct texts of the prompts, encoded: text -> something with `cut`."""
-
-    def denoise(self, texts: Any, prompts: Sequence[Prompt], policy: Policy) -> list[Any]:
-        """One latent for each prompt."""
-
-    def decode(self, latents: Sequence[Any], policy: Policy) -> list[Decoded]:
-        """One image for each latent."""
 
 
 class UnitWriter:
@@ -96,8 +80,8 @@ class ShardMaker:
         stop: threading.Event,
     ) -> None:
         self._engine = engine
+        self._fitting = Fitting(engine, policy_for, log)
         self._maker = maker
-        self._policy_for = policy_for
         self._worker = worker
         self._log = log
         self._stop = stop
@@ -119,18 +103,19 @@ class ShardMaker:
     def _batch(
         self, shard: Shard, batch: Batch, first_row: int, attempt: Attempt, lease: Lease, writer: UnitWriter
     ) -> bool:
-        policy = self._policy_for(*batch.size)
-        unit = _Unit(shard.index, batch.index, first_row)
-        with unit.stage("encode"):
-            texts = self._engine.encode(batch.prompts)
+        ooms = self._fitting.ooms
+        policy = self._fitting.begin(batch.size)
+        unit = _Unit(shard.index, batch.index, first_row, ooms)
+        with unit.watches["encode"]:
+            texts = self._fitting.encode(batch.size, batch.prompts)
         before = sum(len(one.prompts) for one in shard.batches[: batch.index])
         for span in spans(len(batch.prompts), policy.micro_batch):
             if span.stop <= first_row:
                 continue
             if self._stop.is_set():
                 break
-            with unit.stage("denoise"):
-                latents = self._engine.denoise(texts, [batch.prompts[row] for row in span], policy)
+            with unit.watches["denoise"]:
+                latents = self._fitting.denoise(batch.size, texts, [batch.prompts[row] for row in span])
             unit.latents += latents[max(0, first_row - span.start) :]
             lease.note_progress(before + span.stop)
             # A unit ends where a decode chunk does, so that its end never changes which images decode together.
@@ -139,31 +124,27 @@ class ShardMaker:
             if last or (stop_row > unit.first_row and (unit.age_s() >= UNIT_S or self._stop.is_set())):
                 count = stop_row - unit.first_row
                 unit.latents, rest = unit.latents[:count], unit.latents[count:]
-                self._finish(unit, batch, texts, policy, attempt, writer)
-                unit = _Unit(shard.index, batch.index, stop_row, rest)
+                self._finish(unit, batch, texts, attempt, writer)
+                unit = _Unit(shard.index, batch.index, stop_row, self._fitting.ooms, rest)
         if unit.first_row == len(batch.prompts):
             return True
         writer.wait()
         return False
 
-    def _finish(
-        self, unit: "_Unit", batch: Batch, texts: Any, policy: Policy, attempt: Attempt, writer: UnitWriter
-    ) -> None:
+    def _finish(self, unit: "_Unit", batch: Batch, texts: Any, attempt: Attempt, writer: UnitWriter) -> None:
         writer.wait()
         prompts = batch.prompts[unit.first_row : unit.first_row + len(unit.latents)]
         futures = []
-        retries = 0
-        with unit.stage("decode"):
-            for span in spans(len(prompts), policy.decode_chunk):
-                images = self._engine.decode(unit.latents[span.start : span.stop], policy)
-                retries += sum(image.retried_in_fp32 for image in images)
-                for prompt, image in zip(prompts[span.start : span.stop], images, strict=True):
-                    cut = texts[prompt.prompt].cut
-                    futures.append(writer.encode(self._maker.make, prompt, cut, image, policy))
+        with unit.watches["decode"]:
+            for prompt, (image, policy) in zip(prompts, self._fitting.decode(batch.size, unit.latents), strict=True):
+                unit.retries += image.retried_in_fp32
+                futures.append(writer.encode(self._maker.make, prompt, texts[prompt.prompt].cut, image, policy))
         self._log.add("made", shard=unit.shard, batch=unit.batch, first_row=unit.first_row, images=len(prompts))
-        writer.append(attempt, futures, self._record(unit, policy, attempt, len(prompts), retries))
+        writer.append(attempt, futures, self._record(unit, policy, attempt, batch.size, len(prompts)))
 
-    def _record(self, unit: "_Unit", policy: Policy, attempt: Attempt, images: int, retries: int) -> dict[str, Any]:
+    def _record(
+        self, unit: "_Unit", policy: Policy, attempt: Attempt, size: tuple[int, int], images: int
+    ) -> dict[str, Any]:
         return {
             "shard": unit.shard,
             "batch": unit.batch,
@@ -173,46 +154,33 @@ class ShardMaker:
             "attempt": attempt.files.attempt,
             "images": images,
             "seconds": round(unit.age_s(), 3),
-            "stage_seconds": {name: round(seconds, 3) for name, seconds in unit.stage_s.items()},
+            "stage_seconds": {name: round(watch.seconds(), 3) for name, watch in unit.watches.items()},
             "micro_batch": policy.micro_batch,
             "decode_chunk": policy.decode_chunk,
             "policy": asdict(policy),
-            "predicted_peak_bytes": None,
+            "predicted_peak_bytes": self._engine.predict(policy, *size),
             **asdict(read_meters()),
-            "ooms": 0,
-            "retries": retries,
+            "ooms": self._fitting.ooms - unit.ooms_before,
+            "retries": unit.retries,
         }
 
 
 class _Unit:
     """What is under way: rows of one batch from `first_row` on, denoised and not yet decoded."""
 
-    def __init__(self, shard: int, batch: int, first_row: int, latents: Sequence[Any] = ()) -> None:
+    def __init__(
+        self, shard: int, batch: int, first_row: int, ooms_before: int, latents: Sequence[Latent] = ()
+    ) -> None:
         self.shard = shard
         self.batch = batch
         self.first_row = first_row
+        self.ooms_before = ooms_before
         self.latents = list(latents)
+        self.retries = 0
         self.started_at = now()
-        self.stage_s = {"encode": 0.0, "denoise": 0.0, "decode": 0.0}
+        self.watches = {name: Stopwatch() for name in ("encode", "denoise", "decode")}
         self._started = time.perf_counter()
         reset_peaks()
 
     def age_s(self) -> float:
         return time.perf_counter() - self._started
-
-    def stage(self, name: str) -> "_Stage":
-        return _Stage(self.stage_s, name)
-
-
-class _Stage:
-    """Adds the seconds of a with-block to a stage."""
-
-    def __init__(self, stage_s: dict[str, float], name: str) -> None:
-        self._stage_s = stage_s
-        self._name = name
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._stage_s[self._name] += time.perf_counter() - self._started

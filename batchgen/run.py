@@ -76,8 +76,9 @@ def _report(plan: Plan, state: str) -> int:
 
 def _dry_run(run_dir: RunDir, config: Config) -> int:
     counts = summary(run_dir, config)
-    device = "cuda" if local.gpus() else "cpu"
-    dtype = resolve_dtype(config.model.dtype, device)
+    capability = local.capability()
+    dtype = resolve_dtype(config.model.dtype, capability)
+    device = "cuda" if capability else "cpu"
     print(f"run        {run_dir.root}" + (f" ({counts['done_shards']} shards done)" if "done_shards" in counts else ""))
     print(f"prompts    {counts['prompts']}")
     first = counts["first_reject"]
@@ -89,7 +90,7 @@ def _dry_run(run_dir: RunDir, config: Config) -> int:
     print(f"shards     {counts['shards']} of up to {config.output.batches_per_shard} batches")
     print(f"model      {config.model.path}, {dtype} on {device}, scheduler {config.job.scheduler}")
     for width, height in counts["sizes"]:
-        policy = choose_policy(config.memory.policy, width, height, dtype, os.cpu_count() or 1)
+        policy = choose_policy(config.memory.policy, config.speed, width, height, dtype, os.cpu_count() or 1)
         tiling = f"tiles of {policy.tile_px} px" if policy.tile_px else "no tiling"
         print(
             f"policy     {width}x{height}: micro-batch {policy.micro_batch}, decode chunk {policy.decode_chunk}, "

@@ -106,7 +106,8 @@ class Policy:
     """How the model sits in memory and how many rows run at once.
 
     `tile_px` is the edge of a VAE tile, 0 for no tiling. A `decode_chunk` of 1 is what others call VAE slicing.
-    `threads` is of use on the CPU alone, where it is part of what makes images bit-identical.
+    `threads` is of use on the CPU alone, where it is part of what makes images bit-identical. `placement` says where
+    the weights wait (config.PLACEMENTS); `guidance_split` runs the two passes of guidance one after the other.
     """
 
     micro_batch: int
@@ -115,6 +116,10 @@ class Policy:
     placement: str
     dtype: str
     threads: int
+    guidance_split: bool = False
+    channels_last: bool = False
+    traced: bool = False
+    attention: str = "sdpa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,4 +149,6 @@ class Meters:
     peak_allocated_bytes: int | None
     peak_reserved_bytes: int | None
     device_free_bytes: int | None
+    device_used_bytes: int | None  # by all processes
     host_rss_bytes: int
+    host_pinned_bytes: int | None

@@ -26,7 +26,8 @@ from batchgen.errors import (
     ModelError,
 )
 from batchgen.events import EventLog
-from batchgen.generate import Engine, ShardMaker
+from batchgen.fitting import Engine
+from batchgen.generate import ShardMaker
 from batchgen.leases import Lease, Watch
 from batchgen.memory.policy import choose_policy, freeze
 from batchgen.paths import RunDir
@@ -129,8 +130,9 @@ class Worker:
 
     def _policy(self, engine: Engine, width: int, height: int) -> Policy:
         if (width, height) not in self._policies:
-            fixed = self._plan.config.memory.policy
-            chosen = choose_policy(fixed, width, height, engine.dtype, os.cpu_count() or 1)
+            config = self._plan.config
+            cpu_count = os.cpu_count() or 1
+            chosen = choose_policy(config.memory.policy, config.speed, width, height, engine.dtype, cpu_count)
             frozen = freeze(self._run.policy(engine.device_kind, width, height), chosen)
             self._policies[width, height] = frozen
             self.log.add("policy", width=width, height=height, policy=asdict(frozen))

@@ -25,6 +25,18 @@ class FakeEngine:
     dtype = "fp32"
     scheduler_name = "FakeScheduler"
 
+    def prepare(self, policy):
+        return policy, None
+
+    def predict(self, policy, width, height):
+        return None
+
+    def is_out_of_memory(self, error):
+        return isinstance(error, MemoryError)
+
+    def recover(self):
+        pass
+
     def encode(self, prompts):
         return {prompt.prompt: SimpleNamespace(cut=None) for prompt in prompts}
 

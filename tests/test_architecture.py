@@ -21,9 +21,10 @@ ORDER = [
     "planner", "recipe", "plan",
     "quality", "images", "samples", "tars", "shards", "index",
     "leases", "events", "status", "verify", "display",
-    "memory", "memory.meters", "memory.policy",
-    "pipeline", "pipeline.model", "pipeline.load", "pipeline.noise", "pipeline.engine",
-    "prepare", "generate", "worker",
+    "memory", "memory.meters", "memory.policy", "memory.predict", "memory.stepdown",
+    "pipeline", "pipeline.model", "pipeline.load", "pipeline.noise", "pipeline.guidance", "pipeline.attention",
+    "pipeline.placement", "pipeline.traced", "pipeline.loaded", "pipeline.engine",
+    "prepare", "fitting", "generate", "worker",
     "launch", "launch.local",
     "run", "__main__",
 ]  # fmt: skip

@@ -107,7 +107,8 @@ def test_an_impossible_value_is_told_in_one_line(tmp_path: Path, name: str, valu
 @pytest.mark.parametrize("name", CHOICES)
 def test_every_choice_is_possible(tmp_path: Path, name: str) -> None:
     for value in CHOICES[name]:
-        check(make_config(tmp_path, **{name.replace(".", "__"): value}))
+        overrides: dict[str, Any] = {name.replace(".", "__"): value}
+        check(make_config(tmp_path, **overrides))
 
 
 def test_bounds_and_choices_are_of_keys_that_exist() -> None:

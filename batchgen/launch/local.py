@@ -31,9 +31,24 @@ def gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name.strip() and name.strip() != "-1"]
+    return _nvidia_smi("index")
+
+
+def capability() -> tuple[int, int] | None:
+    """The compute capability of the machine's first GPU, asked without torch; None without a GPU.
+
+    A driver too old to say (before 510) gets (7, 0), on which everything but bf16 works.
+    """
+    if not gpus():
+        return None
+    major, _, minor = next(iter(_nvidia_smi("compute_cap")), "7.0").partition(".")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (7, 0)
+
+
+def _nvidia_smi(what: str) -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    query = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader"]
     answer = subprocess.run(query, capture_output=True, text=True, check=False)
     return answer.stdout.split() if answer.returncode == 0 else []
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from batchgen.config import PolicyConfig
-from batchgen.errors import BrokenRunError
+from batchgen.config import PolicyConfig, SpeedConfig
+from batchgen.errors import BrokenRunError, ConfigError
 from batchgen.files import put_new, to_json
 from batchgen.types import Policy
 
@@ -24,6 +24,8 @@ _MAX_DECODE_CHUNK = 4
 _TILE_ABOVE_PIXELS = 1024 * 1024
 _TILE_PX = 512
 _MAX_THREADS = 4
+_FIRST_FAST_IN_FP16 = (7, 0)
+_FIRST_WITH_BF16 = (8, 0)
 
 
 def padded_rows(rows: int, micro_batch: int) -> int:
@@ -31,7 +33,9 @@ def padded_rows(rows: int, micro_batch: int) -> int:
     return min([size for size in PADDED_SIZES if size >= rows] + [micro_batch])
 
 
-def choose_policy(fixed: PolicyConfig, width: int, height: int, dtype: str, cpu_count: int) -> Policy:
+def choose_policy(
+    fixed: PolicyConfig, speed: SpeedConfig, width: int, height: int, dtype: str, cpu_count: int
+) -> Policy:
     """The policy for images of `width` x `height` px; fields that the user fixed stay as they are.
 
     `threads` is capped, since it is part of what makes images equal: it must be had on the next machine too.
@@ -43,17 +47,28 @@ def choose_policy(fixed: PolicyConfig, width: int, height: int, dtype: str, cpu_
         micro_batch=micro_batch,
         decode_chunk=fixed.decode_chunk or min(_MAX_DECODE_CHUNK, micro_batch),
         tile_px=tile_px if fixed.tile_px is None else fixed.tile_px,
-        placement="resident",
+        placement=fixed.placement or "resident",
         dtype=dtype,
         threads=fixed.threads or min(_MAX_THREADS, cpu_count),
+        guidance_split=bool(fixed.guidance_split),
+        channels_last=speed.channels_last,
+        traced=speed.traced,
+        attention=speed.attention,
     )
 
 
-def resolve_dtype(dtype: str, device_type: str) -> str:
-    """What 'auto' means on a device: fp16 on a GPU, fp32 on the CPU, where half precision is slow."""
+def resolve_dtype(dtype: str, capability: tuple[int, int] | None) -> str:
+    """What 'auto' means on a GPU of this compute capability (None: the CPU), or the one that was named.
+
+    auto is fp16 where the GPU is fast in it: from 7.0 (Volta) on, and on 6.0; before, fp32, and so on the CPU. bf16
+    came with 8.0 (Ampere); torch emulates it slowly on older ones. Raises ConfigError for that.
+    """
+    if dtype == "bf16" and capability is not None and capability < _FIRST_WITH_BF16:
+        raise ConfigError("model.dtype=bf16: this GPU has no bf16 of its own; use fp16, or auto")
     if dtype != "auto":
         return dtype
-    return "fp16" if device_type == "cuda" else "fp32"
+    fast = capability is not None and (capability >= _FIRST_FAST_IN_FP16 or capability == (6, 0))
+    return "fp16" if fast else "fp32"
 
 
 def freeze(path: Path, policy: Policy) -> Policy:

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 
 from batchgen.memory.policy import pad, padded_rows, resolve_dtype, spans
-from batchgen.pipeline.load import DTYPES, load_pipeline
+from batchgen.memory.predict import predict_peak_bytes, read_footprint
+from batchgen.pipeline.guidance import RowGuidance
+from batchgen.pipeline.load import DTYPES
+from batchgen.pipeline.loaded import LoadedModel
 from batchgen.pipeline.model import FAMILIES
 from batchgen.pipeline.noise import generators, starting_noise
 from batchgen.types import Decoded, Policy, Prompt
@@ -17,24 +20,11 @@ from batchgen.types import Decoded, Policy, Prompt
 # Texts are encoded in padded groups of this many: with the shape fixed, neighbours don't change a text's bits.
 TEXT_ROWS = 8
 _KEPT_TEXTS = 64
-
-
-class RowGuidance:
-    """A guidance scale for each row, where diffusers' pipelines expect one number.
-
-    They ask `scale > 1` and compute `scale * (text - unconditional)`; nothing else is offered here, so that a
-    pipeline which does more with it fails loudly. Rows of a batch all have guidance or all have none.
-    """
-
-    def __init__(self, scales: Sequence[float]) -> None:
-        self._scales = torch.tensor(scales)
-
-    def __gt__(self, other: float) -> bool:
-        return bool((self._scales > other).all())
-
-    def __mul__(self, rows: torch.Tensor) -> torch.Tensor:
-        # rows: (rows, channels, height, width)
-        return self._scales.to(rows).view(-1, *[1] * (rows.dim() - 1)) * rows
+# Refused memory where it is no OutOfMemoryError: cuBLAS's and cuDNN's workspaces, pinned and plain host memory
+_OUT_OF_MEMORY = (
+    "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "can't allocate memory",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,15 +39,39 @@ class DiffusersEngine:
     """Runs one model on one device. Stateless between calls but for a cache of encoded texts."""
 
     def __init__(self, folder: Path, scheduler: str, dtype: str, variant: str | None = None) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.device_kind = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
-        self.dtype = resolve_dtype(dtype, self.device.type)
-        self._pipe = load_pipeline(folder, scheduler, self.dtype, variant).to(self.device)
-        if self.dtype == "fp16" and self._pipe.vae.config.get("force_upcast", False):
-            self._pipe.vae.to(torch.float32)  # its model says that it overflows in fp16, as SDXL's does
+        on_cuda = torch.cuda.is_available()
+        self.device = torch.device("cuda" if on_cuda else "cpu")
+        self.device_kind = torch.cuda.get_device_name() if on_cuda else "cpu"
+        self.dtype = resolve_dtype(dtype, torch.cuda.get_device_capability() if on_cuda else None)
+        self._model = LoadedModel(folder, scheduler, self.dtype, variant, self.device)
+        self._footprint = read_footprint(folder, variant)
         self._keywords = FAMILIES[type(self._pipe).__name__]
         self._texts: OrderedDict[str, EncodedText] = OrderedDict()
         self.scheduler_name = type(self._pipe.scheduler).__name__
+
+    @property
+    def _pipe(self) -> Any:
+        return self._model.pipe
+
+    def prepare(self, policy: Policy) -> tuple[Policy, str | None]:
+        """Set the model up for the stages that follow. Returns the policy as this device can have it, and why."""
+        torch.set_num_threads(policy.threads)
+        return self._model.apply(policy)
+
+    def predict(self, policy: Policy, width: int, height: int) -> int | None:
+        """The peak of allocated bytes to expect on the device; None on the CPU."""
+        return predict_peak_bytes(self._footprint, policy, width, height) if self.device.type == "cuda" else None
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Whether the device or the host refused memory, in any of the ways in which torch says so."""
+        text = str(error)
+        return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+            isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_MEMORY)
+        )
+
+    def recover(self) -> None:
+        """After an out-of-memory error, its exception gone: free what can be freed, and mend the pipeline."""
+        self._model.recover()
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[Prompt]) -> dict[str, EncodedText]:
@@ -65,6 +79,8 @@ class DiffusersEngine:
         negatives = [prompt.negative_prompt for prompt in prompts if prompt.guidance > 1.0]
         wanted = list(dict.fromkeys([prompt.prompt for prompt in prompts] + negatives))
         new = [text for text in wanted if text not in self._texts]
+        if new:
+            self._model.enter("encode")
         for span in spans(len(new), TEXT_ROWS):
             self._encode_texts([new[place] for place in span])
         encoded = {text: self._texts[text] for text in wanted}
@@ -95,7 +111,7 @@ class DiffusersEngine:
     @torch.inference_mode()
     def denoise(self, texts: dict[str, EncodedText], prompts: Sequence[Prompt], policy: Policy) -> list[torch.Tensor]:
         """Latents of each prompt, (channels, height / 8, width / 8), made at once and padded by the policy."""
-        torch.set_num_threads(policy.threads)
+        self._model.enter("denoise")
         places = pad(range(len(prompts)), padded_rows(len(prompts), policy.micro_batch))
         rows = [prompts[place] for place in places]
         first = rows[0]
@@ -103,17 +119,18 @@ class DiffusersEngine:
         factor = self._pipe.vae_scale_factor
         channels = self._pipe.unet.config.in_channels
         noise = starting_noise(row_generators, (channels, first.height // factor, first.width // factor))
-        latents = self._pipe(
-            **self._conditions(texts, rows),
-            latents=noise.to(self.device, DTYPES[self.dtype]),
-            generator=row_generators,
-            guidance_scale=RowGuidance([row.guidance for row in rows]),
-            num_inference_steps=first.steps,
-            width=first.width,
-            height=first.height,
-            output_type="latent",
-            return_dict=False,
-        )[0]
+        with self._model.attention():
+            latents = self._pipe(
+                **self._conditions(texts, rows),
+                latents=noise.to(self.device, DTYPES[self.dtype]),
+                generator=row_generators,
+                guidance_scale=RowGuidance([row.guidance for row in rows]),
+                num_inference_steps=first.steps,
+                width=first.width,
+                height=first.height,
+                output_type="latent",
+                return_dict=False,
+            )[0]
         return list(latents[: len(prompts)])
 
     def _conditions(self, texts: dict[str, EncodedText], rows: Sequence[Prompt]) -> dict[str, torch.Tensor]:
@@ -135,7 +152,7 @@ class DiffusersEngine:
     @torch.inference_mode()
     def decode(self, latents: Sequence[torch.Tensor], policy: Policy) -> list[Decoded]:
         """Images of the latents, decoded at once. Rows that are not finite are decoded again in fp32."""
-        torch.set_num_threads(policy.threads)
+        self._model.enter("decode")
         _set_tiling(self._pipe.vae, policy.tile_px, self._pipe.vae_scale_factor)
         # Always a full chunk: chunks are small, and so an image's bits never depend on how many are left.
         places = pad(range(len(latents)), policy.decode_chunk)

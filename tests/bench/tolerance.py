@@ -11,16 +11,28 @@ import io
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from batchgen.config import PLACEMENTS
 from tests.bench.record import Record, command
 from tests.commands import samples
 
-REFERENCE = {"micro_batch": 16, "decode_chunk": 4, "tile_px": 0, "threads": 2}
-CHANGES = [
+REFERENCE: dict[str, Any] = {
+    "micro_batch": 16, "decode_chunk": 4, "tile_px": 0, "threads": 2, "placement": "resident", "guidance_split": False,
+    "channels_last": False, "traced": False, "attention": "sdpa",
+}  # fmt: skip
+_SPEED = ("channels_last", "traced", "attention")
+CHANGES: list[dict[str, Any]] = [
     {},  # the same once more: what a run differs by from itself
+    *({"placement": placement} for placement in PLACEMENTS if placement != "resident"),
+    {"guidance_split": True},
+    {"channels_last": True},
+    {"traced": True},
+    {"attention": "plain"},
+    {"tile_px": 96},
     {"micro_batch": 8},
     {"micro_batch": 4},
     {"micro_batch": 2},
@@ -54,7 +66,7 @@ def _images(run_dir, count, policy):
     command(
         "batchgen", "job=mars_batch", f"run_dir={run_dir}", f"job.limit={count}", f"job.steps={STEPS}",
         f"job.width={SIZE_PX}", f"job.height={SIZE_PX}", "output=png",
-        *(f"memory.policy.{field}={value}" for field, value in policy.items()),
+        *(f"{_group(field)}.{field}={value}" for field, value in policy.items()),
     )  # fmt: skip
     files = samples(run_dir)
     for name, data in files.items():
@@ -62,6 +74,10 @@ def _images(run_dir, count, policy):
     pngs = {name: data for name, data in files.items() if name.endswith(".png")}
     assert len(pngs) == count
     return {name: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for name, data in pngs.items()}
+
+
+def _group(field):
+    return "speed" if field in _SPEED else "memory.policy"
 
 
 def compare(reference, images):

@@ -1,13 +1,16 @@
 """The policy: rows by size, what the user fixed stays, and what was frozen first holds for all."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from batchgen.config import PolicyConfig
-from batchgen.errors import BrokenRunError
+from batchgen.config import PolicyConfig, SpeedConfig
+from batchgen.errors import BrokenRunError, ConfigError
 from batchgen.memory.policy import choose_policy, freeze, pad, padded_rows, resolve_dtype, spans
 from tests.builders import POLICY
+
+SPEED = SpeedConfig()
 
 
 @pytest.mark.parametrize(
@@ -27,43 +30,77 @@ def test_padding_always_has_room_for_the_rows(micro_batch: int) -> None:
 
 
 def test_larger_images_run_in_smaller_batches() -> None:
-    sizes = [choose_policy(PolicyConfig(), edge, edge, "fp16", 8).micro_batch for edge in (64, 256, 512, 1024, 4096)]
+    sizes = [
+        choose_policy(PolicyConfig(), SPEED, edge, edge, "fp16", 8).micro_batch for edge in (64, 256, 512, 1024, 4096)
+    ]
     assert sizes == sorted(sizes, reverse=True)
     assert (sizes[0] > sizes[2] > sizes[3], sizes[-1]) == (True, 1)
 
 
 @pytest.mark.parametrize(("edge_px", "tiled"), [(512, False), (1024, False), (1032, True), (4096, True)])
 def test_large_images_alone_are_tiled(edge_px: int, tiled: bool) -> None:
-    assert (choose_policy(PolicyConfig(), edge_px, edge_px, "fp16", 8).tile_px > 0) == tiled
+    assert (choose_policy(PolicyConfig(), SPEED, edge_px, edge_px, "fp16", 8).tile_px > 0) == tiled
 
 
 @pytest.mark.parametrize("edge_px", [64, 4096])
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("micro_batch", 5), ("decode_chunk", 3), ("tile_px", 0), ("tile_px", 256), ("threads", 7)],
+    [
+        ("micro_batch", 5),
+        ("decode_chunk", 3),
+        ("tile_px", 0),
+        ("tile_px", 256),
+        ("threads", 7),
+        ("placement", "model_offload"),
+        ("guidance_split", True),
+    ],
 )
-def test_what_the_user_fixed_stays(edge_px: int, field: str, value: int) -> None:
-    policy = choose_policy(PolicyConfig(**{field: value}), edge_px, edge_px, "bf16", 2)
+def test_what_the_user_fixed_stays(edge_px: int, field: str, value: object) -> None:
+    fixed: dict[str, Any] = {field: value}
+    policy = choose_policy(PolicyConfig(**fixed), SPEED, edge_px, edge_px, "bf16", 2)
     assert getattr(policy, field) == value
     assert policy.dtype == "bf16"
 
 
 @pytest.mark.parametrize(("cpu_count", "threads"), [(1, 1), (2, 2), (64, 4)])
 def test_threads_are_few_enough_to_be_had_on_the_next_machine(cpu_count: int, threads: int) -> None:
-    assert choose_policy(PolicyConfig(), 64, 64, "fp32", cpu_count).threads == threads
+    assert choose_policy(PolicyConfig(), SPEED, 64, 64, "fp32", cpu_count).threads == threads
+
+
+@pytest.mark.parametrize("field", ["channels_last", "traced"])
+def test_how_the_model_computes_is_part_of_the_policy(field: str) -> None:
+    wanted: dict[str, Any] = {field: True, "attention": "flash"}
+    policy = choose_policy(PolicyConfig(), SpeedConfig(**wanted), 64, 64, "fp32", 1)
+    assert getattr(policy, field)
+    assert policy.attention == "flash"
+
+
+TITAN_RTX, P100, GTX_1080, A100 = (7, 5), (6, 0), (6, 1), (8, 0)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "device", "resolved"),
-    [("auto", "cpu", "fp32"), ("auto", "cuda", "fp16"), ("bf16", "cpu", "bf16"), ("fp32", "cuda", "fp32")],
-)
-def test_the_dtype_is_that_of_the_device_unless_named(dtype: str, device: str, resolved: str) -> None:
-    assert resolve_dtype(dtype, device) == resolved
+    ("dtype", "capability", "resolved"),
+    [
+        ("auto", None, "fp32"), ("auto", A100, "fp16"), ("auto", TITAN_RTX, "fp16"), ("auto", P100, "fp16"),
+        ("auto", GTX_1080, "fp32"), ("bf16", None, "bf16"), ("bf16", A100, "bf16"), ("fp32", A100, "fp32"),
+        ("fp16", GTX_1080, "fp16"),
+    ],
+)  # fmt: skip
+def test_the_dtype_is_one_that_the_device_is_fast_in_unless_named(
+    dtype: str, capability: tuple[int, int] | None, resolved: str
+) -> None:
+    assert resolve_dtype(dtype, capability) == resolved
+
+
+@pytest.mark.parametrize("capability", [TITAN_RTX, P100])
+def test_bf16_is_refused_where_it_would_be_emulated(capability: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match="use fp16"):
+        resolve_dtype("bf16", capability)
 
 
 def test_the_policy_that_was_frozen_first_holds(tmp_path: Path) -> None:
     path = tmp_path / "cpu-64x64.json"
-    later = choose_policy(PolicyConfig(micro_batch=9), 64, 64, "fp32", 1)
+    later = choose_policy(PolicyConfig(micro_batch=9), SPEED, 64, 64, "fp32", 1)
     assert freeze(path, POLICY) == POLICY
     assert freeze(path, later) == POLICY
 

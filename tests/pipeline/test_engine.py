@@ -10,7 +10,8 @@ from diffusers import DiffusionPipeline
 
 from batchgen.errors import ModelError
 from batchgen.memory.policy import spans
-from batchgen.pipeline.engine import DiffusersEngine, RowGuidance
+from batchgen.pipeline.engine import DiffusersEngine
+from batchgen.pipeline.guidance import RowGuidance
 from batchgen.pipeline.load import SCHEDULERS, load_pipeline
 from batchgen.pipeline.noise import generators, starting_noise
 from batchgen.types import Policy, Prompt
@@ -29,6 +30,7 @@ def prompt(place, text=None, **changes):
 
 def make(engine, prompts, policy=POLICY):
     """{key: (height, width, 3) array} of the prompts, run together."""
+    engine.prepare(policy)
     latents = engine.denoise(engine.encode(prompts), prompts, policy)
     chunks = [latents[span.start : span.stop] for span in spans(len(latents), policy.decode_chunk)]
     images = [image for chunk in chunks for image in engine.decode(chunk, policy)]

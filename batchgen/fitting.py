@@ -1,0 +1,152 @@
+"""The engine under the policy of each size: an out-of-memory error never ends a run.
+
+What failed is done again from the last good tensor: once as it was, since memory may have been short for a moment,
+and when it fails again under the next smaller policy, which then holds for that size until the worker ends.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+from batchgen.errors import BatchgenError
+from batchgen.events import EventLog
+from batchgen.memory.stepdown import step_down
+from batchgen.types import Decoded, Policy, Prompt
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+class Engine(Protocol):
+    """What makes images; the tests have one without torch. Texts and latents are its own affair."""
+
+    device_kind: str
+    dtype: str
+    scheduler_name: str
+
+    def prepare(self, policy: Policy) -> tuple[Policy, str | None]:
+        """Set up for the stages that follow; the policy as the device can have it, and why it is another."""
+
+    def encode(self, prompts: Sequence[Prompt]) -> Any:
+        """The distinct texts of the prompts, encoded: text -> something with `cut`."""
+
+    def denoise(self, texts: Any, prompts: Sequence[Prompt], policy: Policy) -> list[Any]:
+        """One latent for each prompt."""
+
+    def decode(self, latents: Sequence[Any], policy: Policy) -> list[Decoded]:
+        """One image for each latent."""
+
+    def predict(self, policy: Policy, width: int, height: int) -> int | None:
+        """The peak of allocated bytes to expect on the device; None where it has none."""
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Whether memory was refused."""
+
+    def recover(self) -> None:
+        """Free what can be freed, with everything as it was before the call that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """One denoised row, and the policy it was denoised under."""
+
+    tensor: Any
+    policy: Policy
+
+
+class Fitting:
+    """Runs the stages of an engine, each under the policy of its size. `ooms` counts out-of-memory errors."""
+
+    def __init__(self, engine: Engine, policy_for: Callable[[int, int], Policy], log: EventLog) -> None:
+        self._engine = engine
+        self._policy_for = policy_for
+        self._log = log
+        self._policies: dict[Size, Policy] = {}
+        self._failed: set[tuple[str, Size, Policy]] = set()
+        self._replaced: set[Policy] = set()
+        self.ooms = 0
+
+    def begin(self, size: Size) -> Policy:
+        """Set the engine up for images of this size; the policy they begin with."""
+        self._policies.setdefault(size, self._policy_for(*size))
+        while True:
+            wanted = self._policies[size]
+            answer, refused = self._try(self._engine.prepare, wanted)
+            if refused is None:
+                break
+            self._mend("load", size, refused)
+        self._policies[size], why = answer
+        if why is not None and wanted not in self._replaced:
+            self._replaced.add(wanted)
+            self._log.add("policy_replaced", wanted=asdict(wanted), used=asdict(answer[0]), why=why)
+        return self._policies[size]
+
+    def encode(self, size: Size, prompts: Sequence[Prompt]) -> Any:
+        """The prompts' texts, encoded."""
+        while True:
+            texts, refused = self._try(self._engine.encode, prompts)
+            if refused is None:
+                return texts
+            self._retry("encode", size, refused)
+
+    def denoise(self, size: Size, texts: Any, prompts: Sequence[Prompt]) -> list[Latent]:
+        """A latent for each prompt."""
+        made: list[Latent] = []
+        while len(made) < len(prompts):
+            policy = self._policies[size]
+            rows = prompts[len(made) : len(made) + policy.micro_batch]
+            tensors, refused = self._try(self._engine.denoise, texts, rows, policy)
+            if refused is None:
+                made += [Latent(tensor, policy) for tensor in tensors]
+            else:
+                self._retry("denoise", size, refused)
+        return made
+
+    def decode(self, size: Size, latents: Sequence[Latent]) -> list[tuple[Decoded, Policy]]:
+        """An image for each latent, and the policy it was made under."""
+        made: list[tuple[Decoded, Policy]] = []
+        while len(made) < len(latents):
+            policy = self._policies[size]
+            rows = latents[len(made) : len(made) + policy.decode_chunk]
+            images, refused = self._try(self._engine.decode, [row.tensor for row in rows], policy)
+            if refused is None:
+                made += [(image, _merged(row.policy, policy)) for image, row in zip(images, rows, strict=True)]
+            else:
+                self._retry("decode", size, refused)
+        return made
+
+    def _try(self, work: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
+        # The result, or what the device said when it refused memory. The exception is gone when this returns: its
+        # traceback holds the tensors that filled the memory.
+        try:
+            return work(*arguments), None
+        except Exception as error:
+            if not self._engine.is_out_of_memory(error):
+                raise
+            return None, str(error).strip().partition("\n")[0] or type(error).__name__
+
+    def _retry(self, stage: str, size: Size, refused: str) -> None:
+        self._mend(stage, size, refused)
+        self.begin(size)
+
+    def _mend(self, stage: str, size: Size, refused: str) -> None:
+        self.ooms += 1
+        policy = self._policies[size]
+        self._engine.recover()
+        before = (stage, size, policy)
+        smaller = step_down(policy, stage, *size) if before in self._failed else policy
+        self._failed.add(before)
+        self._log.add(
+            "out_of_memory", stage=stage, width=size[0], height=size[1], said=refused, policy=asdict(policy),
+            next=asdict(smaller) if smaller else None,
+        )  # fmt: skip
+        if smaller is None:
+            raise BatchgenError(
+                f"{size[0]}x{size[1]} px do not fit into this device's memory under any policy ({stage}: {refused}): "
+                "free memory on it, or make smaller images"
+            )
+        self._policies[size] = smaller
+
+
+def _merged(denoised: Policy, decoded: Policy) -> Policy:
+    return replace(decoded, micro_batch=denoised.micro_batch, guidance_split=denoised.guidance_split)

@@ -1,0 +1,41 @@
+"""After an out-of-memory error: the next smaller policy, at the stage that failed. Pure, no torch."""
+
+from dataclasses import replace
+
+from batchgen.config import PLACEMENTS
+from batchgen.memory.policy import PADDED_SIZES
+from batchgen.types import Policy
+
+_SMALLEST_TILE_PX = 128
+# A trace records where the weights are: only these leave them there while the UNet runs.
+_TRACEABLE = ("resident", "text_offload", "model_offload")
+
+
+def step_down(policy: Policy, stage: str, width: int, height: int) -> Policy | None:
+    """What to try when `stage` (load, encode, denoise, decode) ran out of memory; None: nothing smaller is left.
+
+    What costs little speed comes first: fewer rows at once, then less of the image or of guidance at once, then
+    weights that wait in host memory.
+    """
+    if stage == "denoise":
+        if policy.micro_batch > 1:
+            return replace(policy, micro_batch=max(size for size in PADDED_SIZES if size < policy.micro_batch))
+        if not policy.guidance_split:
+            return replace(policy, guidance_split=True)
+    if stage == "decode":
+        if policy.decode_chunk > 1:
+            return replace(policy, decode_chunk=policy.decode_chunk // 2)
+        if (tile_px := _smaller_tile(policy.tile_px, max(width, height))) is not None:
+            return replace(policy, tile_px=tile_px)
+    place = PLACEMENTS.index(policy.placement) + 1
+    if place == len(PLACEMENTS):
+        return None
+    placement = PLACEMENTS[place]
+    return replace(policy, placement=placement, traced=policy.traced and placement in _TRACEABLE)
+
+
+def _smaller_tile(tile_px: int, edge_px: int) -> int | None:
+    # The next power of two below the tile, or below the image where there are no tiles yet
+    largest = (tile_px or edge_px) - 1
+    smaller = 1 << (largest.bit_length() - 1)
+    return smaller if smaller >= _SMALLEST_TILE_PX else None

@@ -1,0 +1,53 @@
+"""Which kernel computes attention: tried by running it, since much that is offered does not run everywhere."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+# SDPA's own kernels (torch.nn.attention.SDPBackend); sdpa lets torch choose, plain computes it step by step.
+_KERNELS = {"flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cudnn": "CUDNN_ATTENTION", "plain": "MATH"}
+_TOKENS = 64
+
+
+def usable_attention(wanted: str, pipe: Any, device: torch.device, dtype: torch.dtype) -> tuple[str, str | None]:
+    """The backend to use, `wanted` or else sdpa, and why `wanted` cannot be used here (None: it can)."""
+    if wanted == "sdpa":
+        return wanted, None
+    try:
+        for width in sorted(_head_widths(pipe.unet)):
+            query = torch.zeros(1, 2, _TOKENS, width, device=device, dtype=dtype)
+            _tried(wanted, query)
+    except Exception as error:  # each backend has its own ways to fail
+        return "sdpa", f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return wanted, None
+
+
+def _tried(backend: str, query: torch.Tensor) -> None:
+    # query: (1, heads, tokens, head width)
+    if backend == "xformers":
+        from xformers.ops import memory_efficient_attention
+
+        swapped = query.transpose(1, 2).contiguous()
+        memory_efficient_attention(swapped, swapped, swapped)
+    else:
+        with attention_kernel(backend):
+            F.scaled_dot_product_attention(query, query, query)
+
+
+def attention_kernel(backend: str) -> AbstractContextManager[Any]:
+    """Within it, scaled_dot_product_attention uses that kernel alone."""
+    if backend not in _KERNELS:
+        return nullcontext()
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    kernel: Callable[..., AbstractContextManager[Any]] = sdpa_kernel
+    return kernel([getattr(SDPBackend, _KERNELS[backend])])
+
+
+def _head_widths(unet: Any) -> set[int]:
+    # UNet2DConditionModel's attention layers know their number of heads.
+    layers = (module for module in unet.modules() if hasattr(module, "to_q") and hasattr(module, "heads"))
+    return {layer.to_q.out_features // layer.heads for layer in layers}

@@ -1,0 +1,50 @@
+"""Guidance: a scale for each row, and its two passes one after the other where memory is short."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+
+class RowGuidance:
+    """A guidance scale for each row, where diffusers' pipelines expect one number.
+
+    They ask `scale > 1` and compute `scale * (text - unconditional)`; nothing else is offered here, so that a
+    pipeline which does more with it fails loudly. Rows of a batch all have guidance or all have none.
+    """
+
+    def __init__(self, scales: Sequence[float]) -> None:
+        self._scales = torch.tensor(scales)
+
+    def __gt__(self, other: float) -> bool:
+        return bool((self._scales > other).all())
+
+    def __mul__(self, rows: torch.Tensor) -> torch.Tensor:
+        # rows: (rows, channels, height, width)
+        return self._scales.to(rows).view(-1, *[1] * (rows.dim() - 1)) * rows
+
+
+def in_two_passes(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A UNet's `forward` that runs the first half of its rows, then the second: half the activations at once.
+
+    With guidance the halves are the unconditional and the text rows. All tensors of (2 x rows, ...) are divided.
+    """
+
+    def halves(sample: torch.Tensor, *arguments: Any, **keywords: Any) -> tuple[torch.Tensor]:
+        rows = len(sample)
+        results = []
+        for span in (slice(0, rows // 2), slice(rows // 2, rows)):
+            given = [_part(value, rows, span) for value in (sample, *arguments)]
+            named = {name: _part(value, rows, span) for name, value in keywords.items()}
+            results.append(forward(*given, **named)[0])
+        return (torch.cat(results),)
+
+    return halves
+
+
+def _part(value: Any, rows: int, span: slice) -> Any:
+    if isinstance(value, torch.Tensor) and value.dim() > 0 and len(value) == rows:
+        return value[span]
+    if isinstance(value, dict):
+        return {name: _part(one, rows, span) for name, one in value.items()}
+    return value

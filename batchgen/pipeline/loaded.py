@@ -1,0 +1,108 @@
+"""A pipeline in memory, set up as a policy says: placement, memory format, attention, how its UNet is called."""
+
+import dataclasses
+import gc
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from batchgen.pipeline.attention import attention_kernel, usable_attention
+from batchgen.pipeline.guidance import in_two_passes
+from batchgen.pipeline.load import DTYPES, load_pipeline
+from batchgen.pipeline.placement import Placement, components
+from batchgen.pipeline.traced import TracedForward
+from batchgen.types import Policy
+
+
+class LoadedModel:
+    """One model on one device. `pipe` is the pipeline; call `apply` before the first stage."""
+
+    def __init__(self, folder: Path, scheduler: str, dtype: str, variant: str | None, device: torch.device) -> None:
+        self._source = (folder, scheduler, dtype, variant)
+        self._device = device
+        self.pipe: Any = None
+        self._load()
+
+    def _load(self) -> None:
+        self.pipe = load_pipeline(*self._source)
+        if self._source[2] == "fp16" and self.pipe.vae.config.get("force_upcast", False):
+            self.pipe.vae.to(torch.float32)  # its model says that it overflows in fp16, as SDXL's does
+        self._placement: Placement | None = None
+        self._layout: tuple[str, bool] | None = None
+        self._forward: Any = None
+        self._calls: tuple[bool, bool] | None = None
+        self._attention = "sdpa"
+        self._applied: tuple[Policy, Policy, str | None] | None = None
+
+    def apply(self, policy: Policy) -> tuple[Policy, str | None]:
+        """Set the model up; returns the policy as it could be had, and why it is another (None: it is not)."""
+        if self._applied is None or self._applied[0] != policy:
+            self._applied = None  # what fails half way is done anew
+            self._applied = (policy, *self._set_up(policy))
+        return self._applied[1:]
+
+    def _set_up(self, policy: Policy) -> tuple[Policy, str | None]:
+        layout = (policy.placement, policy.channels_last)
+        if self._layout not in (None, layout):
+            self.reload()
+        if self._layout is None:
+            self._place(*layout)
+        attention, why = usable_attention(policy.attention, self.pipe, self._device, DTYPES[self._source[2]])
+        self._set_attention(attention)
+        self._set_calls(policy.traced, policy.guidance_split)
+        return dataclasses.replace(policy, attention=attention), why
+
+    def enter(self, stage: str) -> None:
+        """Bring the stage's weights to where it runs."""
+        assert self._placement is not None, "apply comes first"
+        self._placement.enter(stage)
+
+    def attention(self) -> Any:
+        """A context in which attention is computed as the policy says."""
+        return attention_kernel(self._attention)
+
+    def reload(self) -> None:
+        """Load the pipeline anew, the old one gone first: hooks and half-moved weights go with it."""
+        self.pipe = self._placement = self._forward = None
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._load()
+
+    def recover(self) -> None:
+        """After an out-of-memory error: free what can be freed, with every weight, hook and dtype as before."""
+        if self._layout is not None and self._layout[0] in ("resident", "text_offload", "model_offload"):
+            assert self._placement is not None
+            self._placement.leave()
+            gc.collect()
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+        else:
+            self.reload()  # its hooks may have stopped half way
+
+    def _place(self, placement: str, channels_last: bool) -> None:
+        if channels_last:
+            for module in (*components(self.pipe, "denoise"), *components(self.pipe, "decode")):
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._placement = Placement(self.pipe, placement, self._device)
+        self._layout = (placement, channels_last)
+        self._forward = self.pipe.unet.forward
+
+    def _set_attention(self, attention: str) -> None:
+        if attention == self._attention:
+            return
+        if "xformers" in (attention, self._attention):
+            switch = "enable" if attention == "xformers" else "disable"
+            getattr(self.pipe.unet, f"{switch}_xformers_memory_efficient_attention")()
+        self._attention = attention
+
+    def _set_calls(self, traced: bool, split: bool) -> None:
+        if self._calls == (traced, split):
+            return
+        self.pipe.unet.forward = self._forward
+        if traced:
+            self.pipe.unet.forward = TracedForward(self.pipe.unet)
+        if split:
+            self.pipe.unet.forward = in_two_passes(self.pipe.unet.forward)
+        self._calls = (traced, split)

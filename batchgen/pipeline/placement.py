@@ -1,0 +1,133 @@
+"""Where a model's weights are while it works: on the device, or in host memory and brought in as they are needed.
+
+Moving weights changes no bit of an image. Nothing is copied back: the host keeps its copy, the device's is dropped.
+"""
+
+from typing import Any
+
+import torch
+
+STAGES = ("encode", "denoise", "decode")
+# How the weights of each stage are held: text encoders, UNet, VAE.
+#   resident  on the device, always
+#   staged    on the device while their stage runs
+#   blocks, leaves   group offload: brought in one block or layer after the other, ahead of use (diffusers)
+#   streamed  sequential offload: each layer when it is called (accelerate)
+# The VAE is small and decodes chunk after chunk: it is staged rather than streamed once for each.
+HELD = {
+    "resident": ("resident", "resident", "resident"),
+    "text_offload": ("staged", "resident", "resident"),
+    "model_offload": ("staged", "staged", "staged"),
+    "group_offload_block": ("staged", "blocks", "staged"),
+    "group_offload_leaf": ("staged", "leaves", "staged"),
+    "sequential_offload": ("streamed", "streamed", "staged"),
+}
+
+
+class Placement:
+    """One pipeline's weights, held as HELD says. Made from a pipeline on the CPU that no other placement has.
+
+    Hooks of group and sequential offload have no dependable way back: for another placement load the pipeline anew.
+    """
+
+    def __init__(self, pipe: Any, name: str, device: torch.device) -> None:
+        self._staged: dict[str, list[Staged]] = {stage: [] for stage in STAGES}
+        self._at: str | None = None
+        for stage, how in zip(STAGES, HELD[name], strict=True):
+            for module in components(pipe, stage):
+                self._hold(module, stage, how, device)
+        _fix_execution_device(pipe, device)
+
+    def _hold(self, module: torch.nn.Module, stage: str, how: str, device: torch.device) -> None:
+        if how == "resident":
+            module.to(device)
+        elif how == "staged":
+            self._staged[stage].append(Staged(module, device))
+        elif how == "streamed":
+            _stream(module, device)
+        else:
+            _group(module, device, "block_level" if how == "blocks" else "leaf_level")
+
+    def enter(self, stage: str) -> None:
+        """Bring in what the stage needs, and drop what belongs to others. The stage's weights stay until the next."""
+        if stage == self._at:
+            return
+        self.leave()
+        for part in self._staged[stage]:
+            part.enter()
+        self._at = stage
+
+    def leave(self) -> None:
+        """Drop all staged weights from the device."""
+        for parts in self._staged.values():
+            for part in parts:
+                part.leave()
+        self._at = None
+
+
+class Staged:
+    """A module whose weights are on the device between `enter` and `leave`."""
+
+    def __init__(self, module: torch.nn.Module, device: torch.device) -> None:
+        self._device = device
+        self._tensors = [*module.parameters(), *module.buffers()]
+        self._host = [_pinned(tensor.data, device) for tensor in self._tensors]
+        self.leave()
+
+    def enter(self) -> None:
+        """Copy the weights to the device, in its stream's order."""
+        for tensor, host in zip(self._tensors, self._host, strict=True):
+            tensor.data = host.to(self._device, non_blocking=True, copy=True)
+
+    def leave(self) -> None:
+        """Let the device's copy go."""
+        for tensor, host in zip(self._tensors, self._host, strict=True):
+            tensor.data = host
+
+
+def components(pipe: Any, stage: str) -> list[torch.nn.Module]:
+    """The modules that a stage runs."""
+    if stage == "encode":
+        encoders = (getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2"))
+        return [encoder for encoder in encoders if encoder is not None]
+    return [pipe.unet if stage == "denoise" else pipe.vae]
+
+
+def _pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    # Page-locked memory crosses several times faster; where the host grants none, plain memory does.
+    if device.type != "cuda":
+        return tensor
+    try:
+        return tensor.pin_memory()
+    except RuntimeError:
+        return tensor
+
+
+def _stream(module: torch.nn.Module, device: torch.device) -> None:
+    # As diffusers' enable_sequential_cpu_offload, which cannot be told to use the CPU, for tests
+    from accelerate import cpu_offload
+
+    weights = {name: _pinned(tensor, device) for name, tensor in module.state_dict().items()}
+    cpu_offload(module, device, offload_buffers=len(module._parameters) > 0, state_dict=weights)
+
+
+def _group(module: torch.nn.Module, device: torch.device, level: str) -> None:
+    from diffusers.hooks import apply_group_offloading
+
+    on_cuda = device.type == "cuda"
+    apply_group_offloading(
+        module,
+        onload_device=device,
+        offload_device=torch.device("cpu"),
+        offload_type=level,
+        num_blocks_per_group=1 if level == "block_level" else None,
+        use_stream=on_cuda,
+        non_blocking=on_cuda,
+        record_stream=on_cuda,
+    )
+
+
+def _fix_execution_device(pipe: Any, device: torch.device) -> None:
+    # diffusers asks its first module where to compute, and that one may be in host memory just now.
+    kind = type(pipe)
+    pipe.__class__ = type(kind.__name__, (kind,), {"_execution_device": property(lambda _: device)})

@@ -1,0 +1,47 @@
+"""A UNet that was traced: the recorded operations run without Python between them, once for each shape."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+class TracedForward:
+    """Stands in for a UNet's `forward`; traces it at each new shape (torch.jit.trace)."""
+
+    def __init__(self, unet: Any) -> None:
+        self._forward: Callable[..., Any] = unet.forward
+        self._unet = unet
+        self._traces: dict[tuple[Any, ...], Any] = {}
+
+    def __call__(self, sample: torch.Tensor, time: Any, **keywords: Any) -> tuple[torch.Tensor]:
+        """As the UNet's forward with return_dict=False. Only tensors vary between calls of one shape."""
+        texts = keywords["encoder_hidden_states"]
+        added = keywords.get("added_cond_kwargs") or {}
+        names = tuple(sorted(added))
+        tensors = (sample, torch.as_tensor(time, device=sample.device), texts, *(added[name] for name in names))
+        key = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
+        if key not in self._traces:
+            self._traces[key] = self._trace(names, tensors)
+        return (self._traces[key](*tensors),)
+
+    def _trace(self, names: tuple[str, ...], tensors: tuple[torch.Tensor, ...]) -> Any:
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that tracing is deprecated, and that shapes become constants
+            trace: Callable[..., Any] = torch.jit.trace
+            return trace(_Positional(self._unet, self._forward, names), tensors, check_trace=False)
+
+
+class _Positional(torch.nn.Module):
+    # torch.jit.trace takes tensors by position alone.
+    def __init__(self, unet: Any, forward: Callable[..., Any], names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.unet = unet
+        self._plain, self._names = forward, names
+
+    def forward(self, sample: torch.Tensor, time: torch.Tensor, texts: torch.Tensor, *added: torch.Tensor) -> Any:
+        conditions = dict(zip(self._names, added, strict=True)) or None
+        result = self._plain(sample, time, encoder_hidden_states=texts, added_cond_kwargs=conditions, return_dict=False)
+        return result[0]

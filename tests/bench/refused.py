@@ -1,0 +1,91 @@
+"""Real out-of-memory errors on a GPU: another process holds most of it, and no image is lost.
+
+python -m tests.bench.refused MODELS     MODELS/sd15: made by full_size.py
+"""
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tests.bench.record import Record, command
+from tests.bench.tolerance import compare
+from tests.commands import samples
+
+IMAGES = 32
+STEPS = 4
+WHOLE = {"placement": "resident", "micro_batch": 32, "decode_chunk": 32, "tile_px": 0}
+# What is left free, in GiB, and the policy that is too large for it there.
+CASES = {
+    "decode": (10.0, WHOLE),
+    "denoise": (5.0, WHOLE | {"decode_chunk": 1}),
+    "load": (1.8, WHOLE | {"micro_batch": 1, "decode_chunk": 1}),
+}
+_HOLD = """
+import sys, torch
+free, _ = torch.cuda.mem_get_info()
+held = torch.empty(max(0, free - int(float(sys.argv[1]) * 2**30)), dtype=torch.uint8, device="cuda")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+class Ballast:
+    """A process that holds the GPU's memory but for so many GiB."""
+
+    def __init__(self, free_gib):
+        held = [sys.executable, "-c", _HOLD, str(free_gib)]
+        self._process = subprocess.Popen(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self):
+        said = self._process.stdout
+        assert said is not None
+        assert said.readline() == "held\n"
+
+    def __exit__(self, *_):
+        self._process.communicate()
+
+
+def made(folder, policy, run_dir):
+    """{name: pixels}, and the events of the worker that tell of refused memory."""
+    command(
+        "batchgen", "job=mars_batch", f"model.path={folder}", "model.guidance=7.5", f"run_dir={run_dir}",
+        f"job.limit={IMAGES}", f"job.steps={STEPS}", "job.width=512", "job.height=512",
+        *(f"memory.policy.{field}={value}" for field, value in policy.items()), gpu=True,
+    )  # fmt: skip
+    files = {name: data for name, data in samples(run_dir).items() if name.endswith(".png")}
+    pictures = {name: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for name, data in files.items()}
+    lines = [line for path in (run_dir / "logs" / "workers").glob("*.jsonl") for line in path.read_text().splitlines()]
+    return pictures, [event for event in map(json.loads, lines) if event["event"] == "out_of_memory"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", type=Path)
+    folder = parser.parse_args().models / "sd15"
+    record = Record("refused", torch.cuda.get_device_name())
+    for stage, (free_gib, policy) in CASES.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            expected, none = made(folder, policy, Path(scratch) / "undisturbed")
+            assert not none, "memory was short without the other process"
+            with Ballast(free_gib):
+                pictures, events = made(folder, policy, Path(scratch) / "short")
+        stages = [event["stage"] for event in events]
+        used = events[-1]["next"] if events else None
+        found = compare(expected, pictures)
+        record.add(stage=stage, free_gib=free_gib, policy=policy, refused_at=stages, used=used, **found)
+        record.bar(f"{stage}: images lost", IMAGES - len(pictures), below=1)
+        record.bar(f"{stage}: refusals", len(events), at_least=1)
+        record.bar(f"{stage}: worst PSNR in dB (null: all identical)", found["worst_psnr_db"])
+    record.write()
+
+
+if __name__ == "__main__":
+    main()

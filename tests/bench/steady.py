@@ -1,0 +1,51 @@
+"""Whether memory grows over many batches: host and device, batch by batch, and the slope through them.
+
+python -m tests.bench.steady [--batches 300] [key=value ...for batchgen]     model offload, the carried model
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tests.bench.record import Record, command
+
+ROWS = 32
+MIB = 1 << 20
+WARM_SHARE = 0.1  # of the batches, at the start: caches fill
+GROWTH_GOAL_MIB = 0.05  # a batch
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batches", type=int, default=300)
+    parser.add_argument("arguments", nargs="*", metavar="key=value")
+    options = parser.parse_args()
+    record = Record("steady", torch.cuda.get_device_name() if torch.cuda.is_available() else None)
+    with tempfile.TemporaryDirectory() as scratch:
+        prompts = Path(scratch) / "prompts.txt"
+        lines = [f"a photo of an astronaut riding horse number {place}" for place in range(options.batches * ROWS)]
+        prompts.write_text("\n".join(lines) + "\n")
+        run_dir = Path(scratch) / "run"
+        given = (f"job.prompts={prompts}", f"run_dir={run_dir}", "job.steps=2", f"job.batch_size={ROWS}")
+        policy = ("memory.policy.placement=model_offload", *options.arguments)
+        wall_s = command("batchgen", "job=mars_batch", *given, *policy, gpu=True)
+        logs = [path.read_text().splitlines() for path in sorted((run_dir / "logs" / "memory").glob("*.jsonl"))]
+    units = [unit for unit in map(json.loads, sum(logs, [])) if "host_rss_bytes" in unit]
+    assert len(units) == options.batches
+    record.add(batches=len(units), wall_s=wall_s, arguments=list(policy))
+    for name in ("host_rss_bytes", "device_used_bytes", "peak_reserved_bytes", "host_pinned_bytes"):
+        values = np.array([unit[name] for unit in units[int(len(units) * WARM_SHARE) :] if unit[name] is not None])
+        if len(values):
+            slope_mib = float(np.polyfit(np.arange(len(values)), values / MIB, 1)[0])
+            first, last = (round(float(part.mean()) / MIB, 1) for part in (values[:20], values[-20:]))
+            record.add(figure=name, first_mib=first, last_mib=last, slope_mib_a_batch=round(slope_mib, 5))
+            record.bar(f"growth of {name} in MiB a batch", round(slope_mib, 5), below=GROWTH_GOAL_MIB)
+    record.write()
+
+
+if __name__ == "__main__":
+    main()
