@@ -16,7 +16,7 @@ from jobs.train_tiny.data import TOKENS, tokenize
 from jobs.train_tiny.draw import Painter, Sprites, pack
 from jobs.train_tiny.loop import train as train_loop
 from jobs.train_tiny.model import new_tokenizer
-from jobs.train_tiny.scenes import Scene, held_out, is_held_out, trained, unseen
+from jobs.train_tiny.scenes import KINDS, Scene, held_out, is_held_out, trained, unseen
 from jobs.train_tiny.subjects import SUBJECTS
 from jobs.train_tiny.vocabulary import COUNTS, RELATIONS, SETTINGS, TIMES
 
@@ -48,7 +48,7 @@ def test_the_world_is_as_large_as_promised() -> None:
 def test_nothing_that_is_held_out_is_trained_and_all_that_is_judged_is_held_out() -> None:
     assert not any(is_held_out(scene) for scene in scenes(3000))
     rng = random.Random(1)
-    for kind in ("single", "several", "pair"):
+    for kind in KINDS:
         judged = [unseen(rng, SHAPES, kind) for _ in range(100)]
         assert all(is_held_out(scene) for scene in judged)
         assert all((scene.second is not None) == (kind == "pair") for scene in judged)
@@ -63,7 +63,7 @@ def test_a_tenth_of_all_pairs_is_held_out_whatever_their_order() -> None:
 
 def test_captions_that_are_judged_say_what_is_shown() -> None:
     rng = random.Random(2)
-    for kind in ("single", "several", "pair"):
+    for kind in KINDS:
         for _ in range(200):
             scene = unseen(rng, SHAPES, kind)
             shown = [SUBJECTS[scene.first]] if scene.second is None else [SUBJECTS[scene.first], SUBJECTS[scene.second]]

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from jobs.train_tiny.scenes import Scene, Shapes
+from jobs.train_tiny.arrange import Shapes
+from jobs.train_tiny.scenes import Scene
 from jobs.train_tiny.settings import Settings
 from jobs.train_tiny.subjects import SUBJECTS
 from jobs.train_tiny.vocabulary import COLOURS
