@@ -19,7 +19,7 @@ from PIL import Image
 from jobs.train_tiny.draw import FONT, Sprites, sheet
 from jobs.train_tiny.scenes import KINDS, unseen
 from tests.bench.judge import answers, labels, load_judge, score
-from tests.bench.record import RESULTS, Record, command
+from tests.bench.record import RESULTS, Record, command, gpu_name
 from tests.commands import samples
 
 # Of each score, what is asked for.
@@ -69,7 +69,7 @@ def main():
     options = parser.parse_args()
     scenes = held_out_scenes(options.images, options.font)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    record = Record(options.name, torch.cuda.get_device_name() if device.type == "cuda" else None)
+    record = Record(options.name, gpu_name())
     with tempfile.TemporaryDirectory() as scratch:
         pictures, seconds = made_pictures(scenes, options.arguments, Path(scratch))
     scores = score(answers(load_judge(device), pictures), labels(scenes))

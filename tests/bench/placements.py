@@ -11,12 +11,10 @@ import tempfile
 from itertools import product
 from pathlib import Path
 
-import torch
-
 from batchgen.config import PLACEMENTS
 from batchgen.index import read_index
 from batchgen.paths import RunDir
-from tests.bench.record import RESULTS, Record, command
+from tests.bench.record import RESULTS, Record, command, gpu_name
 
 GIB = 1 << 30
 IMAGES = 32
@@ -84,7 +82,7 @@ def main():
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--rows", type=Path, default=RESULTS / "placements.rows.jsonl")
     options = parser.parse_args()
-    record = Record("placements", torch.cuda.get_device_name() if torch.cuda.is_available() else None)
+    record = Record("placements", gpu_name())
     options.rows.parent.mkdir(exist_ok=True)
     known = [json.loads(line) for line in options.rows.read_text().splitlines()] if options.rows.exists() else []
     for cell in cells():

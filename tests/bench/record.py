@@ -24,7 +24,8 @@ class Record:
             "name": name,
             "device": gpu or device(),
             "versions": versions(),
-            "commit": _git("rev-parse", "HEAD").stdout.strip() or None,  # None: measured on a copy without history
+            # A copy without history, on a machine lent for a measurement, is told which commit it is.
+            "commit": _git("rev-parse", "HEAD").stdout.strip() or os.environ.get("BENCH_COMMIT"),
             # Whether what was measured had changes that the commit lacks.
             "changed": bool(_git("status", "--porcelain", "--", *_MEASURED).stdout.strip()),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -73,6 +74,13 @@ def device():
     fields = dict(line.partition(":")[::2] for line in blocks[0].splitlines())
     model = next(value.strip() for name, value in fields.items() if name.strip() == "model name")
     return f"{model}, {len(blocks)} cores"
+
+
+def gpu_name():
+    """The GPU's name, or None without one."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def command(*arguments, code=0, gpu=False):

@@ -12,10 +12,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from tests.bench.record import Record, command
+from tests.bench.record import Record, command, gpu_name
 from tests.bench.tolerance import compare
 from tests.commands import samples
 
@@ -70,7 +69,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", type=Path)
     folder = parser.parse_args().models / "sd15"
-    record = Record("refused", torch.cuda.get_device_name())
+    record = Record("refused", gpu_name())
     for stage, (free_gib, policy) in CASES.items():
         with tempfile.TemporaryDirectory() as scratch:
             expected, none = made(folder, policy, Path(scratch) / "undisturbed")

@@ -9,9 +9,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from tests.bench.record import Record, command
+from tests.bench.record import Record, command, gpu_name
 
 ROWS = 32
 MIB = 1 << 20
@@ -24,7 +23,7 @@ def main():
     parser.add_argument("--batches", type=int, default=300)
     parser.add_argument("arguments", nargs="*", metavar="key=value")
     options = parser.parse_args()
-    record = Record("steady", torch.cuda.get_device_name() if torch.cuda.is_available() else None)
+    record = Record("steady", gpu_name())
     with tempfile.TemporaryDirectory() as scratch:
         prompts = Path(scratch) / "prompts.txt"
         lines = [f"a photo of an astronaut riding horse number {place}" for place in range(options.batches * ROWS)]

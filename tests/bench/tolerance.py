@@ -3,7 +3,7 @@
 Each policy differs from the reference in one field, the last one in all. The policy is frozen for a run, so
 this is what two runs may differ by, not two workers of one run.
 
-python -m tests.bench.tolerance
+python -m tests.bench.tolerance [--gpu]
 """
 
 import argparse
@@ -17,14 +17,14 @@ import numpy as np
 from PIL import Image
 
 from batchgen.config import PLACEMENTS
-from tests.bench.record import Record, command
+from tests.bench.record import Record, command, gpu_name
 from tests.commands import samples
 
 REFERENCE: dict[str, Any] = {
     "micro_batch": 16, "decode_chunk": 4, "tile_px": 0, "threads": 2, "placement": "resident", "guidance_split": False,
-    "channels_last": False, "traced": False, "attention": "sdpa",
+    "channels_last": False, "traced": False, "attention": "sdpa", "dtype": "fp32",
 }  # fmt: skip
-_SPEED = ("channels_last", "traced", "attention")
+_GROUPS = {"channels_last": "speed", "traced": "speed", "attention": "speed", "dtype": "model"}
 CHANGES: list[dict[str, Any]] = [
     {},  # the same once more: what a run differs by from itself
     *({"placement": placement} for placement in PLACEMENTS if placement != "resident"),
@@ -40,6 +40,8 @@ CHANGES: list[dict[str, Any]] = [
     {"decode_chunk": 1},
     {"tile_px": 64},
     {"threads": 1},
+    {"dtype": "bf16"},
+    {"dtype": "fp16"},
     {"micro_batch": 1, "decode_chunk": 1, "tile_px": 64, "threads": 1},
 ]
 SIZE_PX = 128
@@ -49,35 +51,33 @@ STEPS = 20
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=32)
-    count = parser.parse_args().images
-    record = Record("tolerance")
+    parser.add_argument("--gpu", action="store_true", help="on the GPU, against its resident fp32")
+    options = parser.parse_args()
+    record = Record("tolerance_gpu" if options.gpu else "tolerance", gpu_name() if options.gpu else None)
     with tempfile.TemporaryDirectory() as scratch:
-        reference = _images(Path(scratch) / "reference", count, REFERENCE)
+        reference = _images(Path(scratch) / "reference", options, REFERENCE)
         for place, change in enumerate(CHANGES):
-            found = compare(reference, _images(Path(scratch) / str(place), count, REFERENCE | change))
+            found = compare(reference, _images(Path(scratch) / str(place), options, REFERENCE | change))
             record.add(changed=change, policy=REFERENCE | change, **found)
             name = ", ".join(f"{field} {value}" for field, value in change.items()) or "the same policy"
             record.bar(f"worst PSNR in dB, {name} (null: all identical)", found["worst_psnr_db"])
     record.write()
 
 
-def _images(run_dir, count, policy):
+def _images(run_dir, options, policy):
     """{name: pixels} of a run under a policy."""
     command(
-        "batchgen", "job=mars_batch", f"run_dir={run_dir}", f"job.limit={count}", f"job.steps={STEPS}",
+        "batchgen", "job=mars_batch", f"run_dir={run_dir}", f"job.limit={options.images}", f"job.steps={STEPS}",
         f"job.width={SIZE_PX}", f"job.height={SIZE_PX}", "output=png",
-        *(f"{_group(field)}.{field}={value}" for field, value in policy.items()),
+        *(f"{_GROUPS.get(field, 'memory.policy')}.{field}={value}" for field, value in policy.items()),
+        gpu=options.gpu,
     )  # fmt: skip
     files = samples(run_dir)
     for name, data in files.items():
         assert not name.endswith(".json") or json.loads(data)["policy"].items() >= policy.items()
     pngs = {name: data for name, data in files.items() if name.endswith(".png")}
-    assert len(pngs) == count
+    assert len(pngs) == options.images
     return {name: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for name, data in pngs.items()}
-
-
-def _group(field):
-    return "speed" if field in _SPEED else "memory.policy"
 
 
 def compare(reference, images):
