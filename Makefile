@@ -3,13 +3,16 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: mars test lint format wheel clean
+.PHONY: mars test torture lint format wheel clean
 
 mars: $(VENV)/ready
 	$(BIN)/python -m batchgen job=mars_batch
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest
+
+torture: $(VENV)/ready
+	$(BIN)/python -m pytest -m torture
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -7,8 +7,8 @@ from typing import Any
 
 from batchgen.commandline import complain
 from batchgen.composition import explain, require_job, run_dir_of
-from batchgen.config import load, register
-from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, BatchgenError
+from batchgen.config import Config, load, register
+from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, BatchgenError, from_os_error
 from batchgen.paths import conf_dir
 
 
@@ -44,6 +44,7 @@ def _run(composed: Any) -> int:
     from batchgen.run import run
 
     warnings.simplefilter("ignore")
+    config = Config()
     try:
         require_job(composed)
         config = load(composed)
@@ -54,8 +55,7 @@ def _run(composed: Any) -> int:
     except BatchgenError as error:
         return complain(error)
     except OSError as error:  # a full disk, a forbidden directory
-        where = f": {error.filename}" if error.filename else ""
-        return complain(BatchgenError(f"{error.strerror or error}{where}"))
+        return complain(from_os_error(error, config.run_dir))
 
 
 if __name__ == "__main__":

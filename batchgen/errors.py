@@ -1,6 +1,7 @@
 """The errors that batchgen raises on purpose. Each message is for a person: what is wrong, and what to do.
 
 BatchgenError            exit code 1: something is broken
+├── DiskFullError        exit code 75: no room to write; with room made, the same command goes on
 ├── UserError            exit code 2: the user's mistake; one or two lines, no traceback
 │   ├── ConfigError      a key, type or value of the configuration
 │   ├── PromptError      a prompt file that cannot be read
@@ -8,6 +9,8 @@ BatchgenError            exit code 1: something is broken
 │   └── ResumeError      the run directory holds something that this command would change
 └── BrokenRunError       files of a run that contradict each other
 """
+
+import errno
 
 EXIT_WHOLE = 0
 EXIT_BROKEN = 1
@@ -20,6 +23,12 @@ class BatchgenError(Exception):
     """Base of all errors raised on purpose; `exit_code` is what the process ends with."""
 
     exit_code = EXIT_BROKEN
+
+
+class DiskFullError(BatchgenError):
+    """No room to write, or no quota. Nothing is broken, and what is finished is kept."""
+
+    exit_code = EXIT_INTERRUPTED
 
 
 class UserError(BatchgenError):
@@ -46,3 +55,11 @@ class ResumeError(UserError):
 
 class BrokenRunError(BatchgenError):
     """Files of a run directory that contradict each other; they are never overwritten silently."""
+
+
+def from_os_error(error: OSError, where: object) -> BatchgenError:
+    """The error in one line for a person. `where` is what it was about; the error itself may know the very file."""
+    what = f"{error.strerror or error}: {error.filename or where}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"the disk is full ({what}): make room, then the same command goes on")
+    return BatchgenError(what)

@@ -7,11 +7,14 @@ file: after it, the pages are marked clean and a second fsync proves nothing (Re
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
+import stat
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +68,7 @@ def put(source: Path, target: Path) -> bool:
     try:
         os.link(source, target)
     except FileExistsError:
-        return False
+        return _is_same(source, target)
     except OSError as error:
         if error.errno not in NO_LINK_ERRNOS:
             raise
@@ -73,6 +76,14 @@ def put(source: Path, target: Path) -> bool:
             return False
         _put_copy(source, target)
     return True
+
+
+def _is_same(source: Path, target: Path) -> bool:
+    """Whether `target` is `source` already: NFS may do a link and lose the answer, and then say that it is there."""
+    try:
+        return target.samefile(source)
+    except FileNotFoundError:
+        return False
 
 
 def _temporary_beside(path: Path) -> Path:
@@ -92,6 +103,43 @@ def put_over(source: Path, target: Path) -> None:
     temporary = _temporary_beside(target)
     put(source, temporary)
     os.replace(temporary, target)
+
+
+def move(source: Path, target: Path) -> None:
+    """Give `source` the name `target` instead, durably. A symbolic link is moved itself. Raises FileExistsError."""
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    os.rename(source, target)
+    sync_directory(target.parent)
+    sync_directory(source.parent)
+
+
+def new_directory(parent: Path) -> Path:
+    """Make the first of `parent`/0001, 0002, ... that is not there yet, durably."""
+    parent.mkdir(exist_ok=True)
+    for number in itertools.count(1):
+        path = parent / f"{number:04d}"
+        with suppress(FileExistsError):
+            path.mkdir()
+            break
+    sync_directory(parent)
+    sync_directory(parent.parent)
+    return path
+
+
+def put_aside(path: Path, parent: Path) -> None:
+    """Give the file `path` a second name in a new directory of `parent`, durably: the first can be replaced then."""
+    place = new_directory(parent)
+    put(path, place / path.name)
+    sync_directory(place)
+
+
+def is_plain(path: Path) -> bool:
+    """Whether `path` is a file: no symbolic link, which is not followed, no directory, pipe or device."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def put_new(path: Path, data: bytes) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from batchgen.errors import BatchgenError
 from batchgen.events import EventLog
+from batchgen.memory.policy import padded_rows
 from batchgen.memory.stepdown import step_down
 from batchgen.types import Decoded, Policy, Prompt
 
@@ -99,7 +100,7 @@ class Fitting:
             if refused is None:
                 made += [Latent(tensor, policy) for tensor in tensors]
             else:
-                self._retry("denoise", size, refused)
+                self._retry("denoise", size, refused, padded_rows(len(rows), policy.micro_batch))
         return made
 
     def decode(self, size: Size, latents: Sequence[Latent]) -> list[tuple[Decoded, Policy]]:
@@ -125,16 +126,18 @@ class Fitting:
                 raise
             return None, str(error).strip().partition("\n")[0] or type(error).__name__
 
-    def _retry(self, stage: str, size: Size, refused: str) -> None:
-        self._mend(stage, size, refused)
+    def _retry(self, stage: str, size: Size, refused: str, rows: int | None = None) -> None:
+        self._mend(stage, size, refused, rows)
         self.begin(size)
 
-    def _mend(self, stage: str, size: Size, refused: str) -> None:
+    def _mend(self, stage: str, size: Size, refused: str, rows: int | None = None) -> None:
+        # `rows`: how many were denoised at once, where that is fewer than the micro-batch
         self.ooms += 1
         policy = self._policies[size]
         self._engine.recover()
         before = (stage, size, policy)
-        smaller = step_down(policy, stage, *size) if before in self._failed else policy
+        tried = policy if rows is None else replace(policy, micro_batch=rows)
+        smaller = step_down(tried, stage, *size) if before in self._failed else policy
         self._failed.add(before)
         self._log.add(
             "out_of_memory", stage=stage, width=size[0], height=size[1], said=refused, policy=asdict(policy),

@@ -5,14 +5,17 @@ reader's own monotonic clock. Clocks of two machines, and times of files, are ne
 """
 
 import json
+import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from batchgen import process
-from batchgen.files import put_new, replace, to_json
+from batchgen.errors import UserError
+from batchgen.files import is_plain, put_new, replace, to_json
 from batchgen.paths import RunDir
 
 BEAT_S = 1.0
@@ -46,6 +49,18 @@ class Watch:
         One that is not there is not stale: another worker may take it now, and must not be overwritten.
         """
         return not self.is_live(path) and path in self._seen
+
+
+def live_leases(run: RunDir, watch: Watch) -> dict[Path, bytes]:
+    """The leases that somebody holds, with their contents. Raises UserError for one that is no plain file."""
+    live = {}
+    for path in sorted(run.leases.glob("[0-9]*")):
+        if not is_plain(path) and os.path.lexists(path):
+            raise UserError(f"{path} is not a plain file, and no lease: remove it")
+        if watch.is_live(path):
+            with suppress(FileNotFoundError):  # released at this moment
+                live[path] = path.read_bytes()
+    return live
 
 
 def read_lease(content: bytes) -> dict[str, Any]:

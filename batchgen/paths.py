@@ -99,6 +99,11 @@ class RunDir:
         """File, bytes, samples and digest of every shard; written when all are in."""
         return self.root / "index.json"
 
+    @property
+    def damaged(self) -> Path:
+        """What was found damaged and set aside, in numbered directories; no command reads it."""
+        return self.root / "damaged"
+
     def make(self) -> None:
         """Make the directories that workers write to."""
         for directory in (self.policies, self.shards, self.memory_logs, self.worker_logs, self.leases, self.work):
@@ -145,6 +150,15 @@ class RunDir:
         """The shards that have a manifest."""
         names = (path.name for path in self.shards.glob("*.json")) if self.shards.is_dir() else ()
         return {int(match[1]) for name in names if (match := _SHARD_FILE.fullmatch(name))}
+
+    def shard_files(self) -> dict[int, list[Path]]:
+        """Whatever has the name of a manifest or a tar in shards/, by the shard's number; manifests come first."""
+        found: dict[int, list[Path]] = {}
+        for path in sorted(self.shards.iterdir(), key=lambda path: path.suffix) if self.shards.is_dir() else ():
+            match = _SHARD_FILE.fullmatch(path.name)
+            if match and path.suffix in (".json", ".tar"):
+                found.setdefault(int(match[1]), []).append(path)
+        return found
 
 
 def shard_plan(plan: Path, shard: int) -> Path:

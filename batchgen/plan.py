@@ -23,7 +23,7 @@ import yaml
 from batchgen import __version__
 from batchgen.config import Config, from_plain
 from batchgen.errors import BrokenRunError, PromptError, UserError
-from batchgen.files import sha256_bytes, sync, sync_directory, to_json, write_new
+from batchgen.files import sha256_bytes, sha256_file, sync, sync_directory, to_json, write_new
 from batchgen.paths import RunDir, shard_plan
 from batchgen.types import Batch, Prompt, Reject, Shard
 
@@ -117,6 +117,30 @@ def _load_segment(directory: Path) -> Segment:
     return Segment(directory, **{name: facts[name] for name in names})
 
 
+def check_plan(plan: Plan) -> None:
+    """Prove the plan to be what was once written. Reads all of it. Raises BrokenRunError."""
+    first_shard = 0
+    for segment in plan.segments:
+        directory = segment.directory
+        facts = json.loads((directory / "run.json").read_bytes())
+        if facts.get("checksum") != _checksum(facts):
+            raise BrokenRunError(f"{directory}/run.json is damaged, or of a batchgen that wrote no checksums")
+        if (segment.first_shard, segment.run_id) != (first_shard, plan.run_id):
+            raise BrokenRunError(f"{directory} does not go on where the plan before it ends: one is missing or foreign")
+        for name, digest in facts["sha256"].items():
+            try:
+                sound = sha256_file(directory / name) == digest
+            except OSError as error:
+                raise BrokenRunError(f"{directory / name} of the plan cannot be read: {error.strerror}") from error
+            if not sound:
+                raise BrokenRunError(f"{directory / name} of the plan is damaged")
+        first_shard += len(segment.shards)
+
+
+def _checksum(facts: dict[str, Any]) -> str:
+    return sha256_bytes(to_json({name: fact for name, fact in facts.items() if name != "checksum"}).encode())
+
+
 def _parse_shard(index: int, data: bytes) -> Shard:
     batches: list[list[Prompt]] = []
     for line in data.splitlines():
@@ -157,7 +181,9 @@ def save_plan(
         sizes, rejects = _write_shards(draft, shards)
         if not sizes:
             raise PromptError(_nothing_usable(draft, rejects))
-        facts = {
+        write_new(draft / "config.yaml", yaml.safe_dump(asdict(recipe.config), sort_keys=False).encode())
+        digests = {path.name: sha256_file(path) for path in sorted(draft.iterdir())}
+        facts: dict[str, Any] = {
             "format": FORMAT,
             "run_id": run_id,
             "kind": kind,
@@ -168,8 +194,9 @@ def save_plan(
             "inputs": recipe.inputs,
             "recipe": recipe.facts,
             "versions": versions(),
+            "sha256": digests,
         }
-        write_new(draft / "config.yaml", yaml.safe_dump(asdict(recipe.config), sort_keys=False).encode())
+        facts["checksum"] = _checksum(facts)
         write_new(draft / "run.json", (json.dumps(facts, indent=1) + "\n").encode())
         sync_directory(draft)
         os.rename(draft, target)

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from batchgen import index
 from batchgen.config import Config
 from batchgen.display import Display
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES
-from batchgen.files import remove_temporaries, supports_link
+from batchgen.files import remove_temporaries, supports_link, sync_directory
 from batchgen.launch import local
 from batchgen.memory.policy import choose_policy, resolve_dtype
 from batchgen.paths import RunDir
@@ -31,7 +32,9 @@ def run(config: Config) -> int:
     plan = prepare(run_dir, config)
     if index.is_current(plan):
         return _report(plan, "is done already")
+    sync_directory(run_dir.root)  # the name of the plan, should who gave it have been killed: before there is more
     run_dir.make()
+    _make_durable(run_dir)
     # The launch is free to change on a resume: it is taken from this call, not from the plan.
     plan = replace(plan, config=replace(plan.config, launch=config.launch))
     if not supports_link(run_dir.work):
@@ -52,9 +55,19 @@ def run(config: Config) -> int:
     return code
 
 
+def _make_durable(run_dir: RunDir) -> None:
+    """Else a power cut could take a directory with all that is durable in it."""
+    sync_directory(run_dir.worker_logs.parent)
+    sync_directory(run_dir.root)
+    for directory in run_dir.root.absolute().parents:  # this command made some of them, or one that was killed
+        with suppress(OSError):  # above, there are directories that one may enter and not read
+            sync_directory(directory)
+
+
 def _finish(plan: Plan) -> int:
     sweep(plan.run)
-    for directory in (plan.run.root, plan.run.work, plan.run.leases, plan.run.policies):
+    run = plan.run
+    for directory in (run.root, run.work, run.leases, run.policies, run.shards, run.memory_logs):
         remove_temporaries(directory)
     for draft in plan.run.root.glob("plan.*"):  # of a planning that was cut off
         shutil.rmtree(draft, ignore_errors=True)

@@ -12,8 +12,6 @@ import os
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from batchgen import process
@@ -21,6 +19,7 @@ from batchgen.errors import BrokenRunError
 from batchgen.files import (
     create,
     put,
+    put_aside,
     put_over,
     seal,
     sha256_bytes,
@@ -31,71 +30,13 @@ from batchgen.files import (
     write_all,
     write_new,
 )
+from batchgen.journal import Journal, plan_of, read_journal, sound_prefix
 from batchgen.paths import AttemptFiles, RunDir
 from batchgen.tars import END_OF_TAR, tar_members
 from batchgen.types import Sample, Shard
 
 FORMAT = 1
 _COPY_BYTES = 1 << 20
-_RECORD_KEYS = {"tar_start", "tar_end", "sha256", "samples"}
-
-
-@dataclass(frozen=True, slots=True)
-class Journal:
-    """What an attempt's journal proves: its header, its records as far as the tar's bytes bear them out."""
-
-    header: dict[str, Any]
-    records: list[dict[str, Any]]
-
-    @property
-    def tar_end(self) -> int:
-        """How many bytes of the tar the records cover."""
-        return int(self.records[-1]["tar_end"]) if self.records else 0
-
-    @property
-    def rows(self) -> int:
-        """How many rows of the shard, from its first, the records cover."""
-        return sum(len(record["samples"]) for record in self.records)
-
-
-def read_journal(path: Path) -> Journal | None:
-    """The journal's header and its leading sound records; None where not even the header is sound."""
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return None
-    header = unseal(lines[0]) if lines else None
-    if header is None:
-        return None
-    records: list[dict[str, Any]] = []
-    for line in lines[1:]:
-        record = unseal(line)
-        start = records[-1]["tar_end"] if records else 0
-        if record is None or not record.keys() >= _RECORD_KEYS or record["tar_start"] != start:
-            break
-        records.append(record)
-    return Journal(header, records)
-
-
-def sound_prefix(files: AttemptFiles, run_id: str, plan_digest: str) -> Journal | None:
-    """The part of an attempt that can be used again: same run and plan, records and bytes that check out."""
-    journal = read_journal(files.journal)
-    if journal is None or _of(journal.header) != (run_id, plan_digest):
-        return None
-    good = []
-    try:
-        with files.tar.open("rb") as tar:
-            for record in journal.records:
-                if sha256_bytes(tar.read(record["tar_end"] - record["tar_start"])) != record["sha256"]:
-                    break
-                good.append(record)
-    except FileNotFoundError:
-        return None
-    return Journal(journal.header, good)
-
-
-def _of(header: dict[str, Any]) -> tuple[Any, Any]:
-    return (header.get("run_id"), header.get("plan_sha256"))
 
 
 class Attempt:
@@ -123,6 +64,7 @@ class Attempt:
             os.close(self._tar)
             raise
         write_all(self._journal, seal(self._header))
+        sync_directory(run.work)
 
     @property
     def rows(self) -> int:
@@ -136,7 +78,7 @@ class Attempt:
         moment: their files stay until the shard is committed, when they cannot win any more.
         """
         others = [other for other in self._run.attempts(self._shard.index) if other.attempt != self.files.attempt]
-        prefixes = [(sound_prefix(other, *_of(self._header)), other) for other in others]
+        prefixes = [(sound_prefix(other, *plan_of(self._header)), other) for other in others]
         usable = [(prefix, other) for prefix, other in prefixes if prefix is not None and prefix.records]
         if usable:
             with suppress(FileNotFoundError):  # somebody committed the shard meanwhile, and swept
@@ -204,6 +146,7 @@ class Attempt:
             "samples": self._samples,
         }
         write_new(self.files.manifest, seal(manifest))
+        self.files.tar.stat()  # swept while this process was stopped: then this manifest must not be linked
         sync_directory(self._run.work)
         put(self.files.manifest, self._run.manifest(self._shard.index))
         winner = read_manifest(self._run, self._shard.index)
@@ -240,34 +183,39 @@ def read_manifest(run: RunDir, shard: int) -> dict[str, Any]:
     path = run.manifest(shard)
     manifest = unseal(path.read_bytes())
     if manifest is None or (manifest.get("shard"), manifest.get("format")) != (shard, FORMAT):
-        raise BrokenRunError(f"{path} is damaged: move it and {run.tar(shard).name} away to have them made again")
+        raise BrokenRunError(f"{path} is damaged: {_advice(run)}")
     return manifest
 
 
 def publish(run: RunDir, manifest: dict[str, Any]) -> None:
     """Give the tar and the journal that a manifest names their final names; whoever sees the need may call it.
 
-    Raises BrokenRunError where the tar's name holds something else, or the files are gone.
+    Raises BrokenRunError where the files are gone, or the manifest is not the shard's any more.
     """
     shard = int(manifest["shard"])
     files = run.attempt(shard, str(manifest["attempt"]))
     tar, log = run.tar(shard), run.memory_log(shard)
     try:
         if not put(files.tar, tar) and not tar.samefile(files.tar) and sha256_file(tar) != manifest["sha256"]:
-            raise BrokenRunError(f"{tar} is in the way of the committed {files.tar}: move it away")
+            if read_manifest(run, shard) != manifest:
+                raise BrokenRunError(f"{tar} is of another attempt than {files.tar}: run the same command again")
+            put_aside(tar, run.damaged)  # left by a repair that was cut off
+            put_over(files.tar, tar)
         if not put(files.journal, log) and not log.samefile(files.journal):
             put_over(files.journal, log)  # of a shard that was set aside
     except FileNotFoundError:
         gone = [str(path) for path in (tar, log) if not path.exists()]
         if gone:  # else another worker published it, and removed our source
-            raise BrokenRunError(
-                f"{' and '.join(gone)} of a committed shard is gone: move {run.manifest(shard)} away to make it again"
-            ) from None
+            raise BrokenRunError(f"{' and '.join(gone)} of a committed shard is gone: {_advice(run)}") from None
     if tar.stat().st_size != manifest["bytes"]:
-        raise BrokenRunError(f"{tar} is not of the size that its manifest states: move both away to make it again")
+        raise BrokenRunError(f"{tar} is not of the size that its manifest states: {_advice(run)}")
     sync_directory(run.shards)
     sync_directory(run.memory_logs)
     remove(files)
+
+
+def _advice(run: RunDir) -> str:
+    return f"python -m batchgen.repair {run.root} sets the shard aside, to be made again"
 
 
 def remove(files: AttemptFiles) -> None:
@@ -286,7 +234,8 @@ def is_done(run: RunDir, shard: int) -> bool:
     manifest = read_manifest(run, shard)
     tar = run.tar(shard)
     whole = tar.exists() and tar.stat().st_size == manifest["bytes"]
-    if not whole or not run.memory_log(shard).exists():
+    left = run.attempt(shard, str(manifest["attempt"])).tar.exists()  # `publish` removes it last
+    if left or not whole or not run.memory_log(shard).exists():
         publish(run, manifest)
     return True
 

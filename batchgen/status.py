@@ -10,11 +10,12 @@ from typing import Any
 
 from batchgen.commandline import run_dir_command
 from batchgen.errors import EXIT_WHOLE
+from batchgen.journal import Journal, read_journal
 from batchgen.leases import read_lease
 from batchgen.paths import RunDir
 from batchgen.plan import Plan, load_plan
 from batchgen.process import is_gone
-from batchgen.shards import Journal, read_journal, read_manifest
+from batchgen.shards import read_manifest
 
 GIB = 1 << 30
 # The memory logs looked at for the rate and the peak: those of open shards, and of so many committed ones.

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import warnings
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +20,12 @@ from PIL import Image, UnidentifiedImageError
 
 from batchgen.commandline import run_dir_command
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BatchgenError
-from batchgen.files import sha256_bytes, sha256_file
+from batchgen.files import is_plain, sha256_bytes, sha256_file
 from batchgen.index import read_index, shard_entry
+from batchgen.journal import read_journal
 from batchgen.paths import RunDir
 from batchgen.plan import Plan, load_plan
-from batchgen.shards import read_journal, read_manifest
+from batchgen.shards import read_manifest
 from batchgen.status import failed_samples
 from batchgen.tars import read_samples
 from batchgen.types import Prompt
@@ -52,25 +54,45 @@ def verify(plan: Plan) -> Findings:
         f"{plan.run.manifest(shard)} is of no planned shard" for shard in sorted(committed) if shard >= len(sizes)
     ]
     present = [shard for shard in range(len(sizes)) if shard in committed]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and decoding leave Python free
-        for problems, keys in pool.map(lambda shard: _check_shard(plan, shard), present):
-            findings.problems += problems
-            findings.keys.update(keys)
+    for _, problems, keys in check_shards(plan, present):
+        findings.problems += problems
+        findings.keys.update(keys)
     findings.images = sum(findings.keys.values())
     findings.problems += [f"key {key} is there {count} times" for key, count in findings.keys.items() if count > 1]
     if not findings.missing_shards and not findings.problems:
-        findings.problems += _check_index(plan)
+        findings.problems += check_index(plan)
     return findings
 
 
-def _check_shard(plan: Plan, shard: int) -> tuple[list[str], list[str]]:
-    """What is wrong with a committed shard, and the keys that are in its tar."""
-    path = plan.run.tar(shard)
+def check_shards(plan: Plan, shards: Iterable[int]) -> Iterator[tuple[int, list[str], list[str]]]:
+    """Each of these committed shards, in order, with what `check_shard` says of it."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and decoding leave Python free
+        yield from pool.map(lambda shard: (shard, *check_shard(plan, shard)), shards)
+
+
+def check_shard(plan: Plan, shard: int) -> tuple[list[str], list[str]]:
+    """What is wrong with a committed shard, and the keys that are in its tar.
+
+    A file that the disk cannot read back is wrong; one that this user may not read raises PermissionError.
+    """
+    files = (plan.run.manifest(shard), plan.run.tar(shard), plan.run.memory_log(shard))
+    for path in files:
+        if os.path.lexists(path) and not is_plain(path):  # nor followed: where it leads is no part of the run
+            return [f"{path} is not a plain file"], []
     try:
-        manifest = read_manifest(plan.run, shard)
-        planned, digest = plan.shard(shard)
+        return _check_files(plan, shard)
+    except PermissionError:
+        raise
     except (BatchgenError, OSError) as error:
         return [str(error)], []
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        return [f"{files[0]} or {files[2]} is not of this program: {error!r}"], []
+
+
+def _check_files(plan: Plan, shard: int) -> tuple[list[str], list[str]]:
+    path = plan.run.tar(shard)
+    manifest = read_manifest(plan.run, shard)
+    planned, digest = plan.shard(shard)
     if (manifest["run_id"], manifest["plan_sha256"]) != (plan.run_id, digest):
         return [f"{plan.run.manifest(shard)} is of another run or plan"], []
     if not path.is_file():
@@ -126,7 +148,8 @@ def _check_log(path: Path, manifest: dict[str, Any]) -> list[str]:
     return []
 
 
-def _check_index(plan: Plan) -> list[str]:
+def check_index(plan: Plan) -> list[str]:
+    """What is wrong with the index of a run whose shards are all in and sound."""
     index = read_index(plan.run)
     if index is None:
         return ["index.json is missing or damaged: run the same command again to have it written"]
@@ -159,6 +182,7 @@ def show(run: RunDir) -> int:
         print(f"batchgen: and {len(findings.problems) - _SHOWN_PROBLEMS} more", file=sys.stderr)
     if findings.problems:
         print(f"{run.root}: BROKEN: {len(findings.problems)} problems; nothing was changed")
+        print(f"python -m batchgen.repair {run.root} sets damaged shards aside, to be made again")
         return EXIT_BROKEN
     failed = failed_samples(plan)
     checked = len(plan.sizes) - len(findings.missing_shards)

@@ -23,7 +23,9 @@ from batchgen.errors import (
     EXIT_INTERRUPTED,
     EXIT_WHOLE,
     BatchgenError,
+    DiskFullError,
     ModelError,
+    from_os_error,
 )
 from batchgen.events import EventLog
 from batchgen.fitting import Engine
@@ -206,19 +208,26 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
         _stop_with_parent(stop)
     try:
         worker = Worker(load_plan(RunDir(options.run_dir)), options.rank, options.world, load, stop)
-    except BatchgenError as error:
-        print(f"worker {options.rank}: {error}", file=sys.stderr)
-        return error.exit_code
-    real_stderr = _quiet(worker.log.path.with_suffix(".log"))
+        real_stderr = _quiet(worker.log.path.with_suffix(".log"))
+    except (BatchgenError, OSError) as error:
+        known = from_os_error(error, options.run_dir) if isinstance(error, OSError) else error
+        print(f"worker {options.rank}: {known}", file=sys.stderr)
+        return known.exit_code
     try:
         return worker.work()
     except Exception as error:
         worker.log.add("error", error=str(error), traceback=traceback.format_exc())
-        known = isinstance(error, BatchgenError)
-        what = str(error) if known else f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        where = "" if known else f" (more in {worker.log.path})"
-        _say(real_stderr, f"worker {options.rank}: {what}{where}\n")
-        return error.exit_code if isinstance(error, BatchgenError) else EXIT_BROKEN
+        explained = _explained(error, options.run_dir)
+        first_line = f"{type(error).__name__}: {str(error).partition(chr(10))[0]} (more in {worker.log.path})"
+        _say(real_stderr, f"worker {options.rank}: {explained or first_line}\n")
+        return explained.exit_code if explained else EXIT_BROKEN
+
+
+def _explained(error: Exception, run_dir: Path) -> BatchgenError | None:
+    """The error as one whose message is enough; None for one that needs its traceback."""
+    if isinstance(error, OSError) and isinstance(full := from_os_error(error, run_dir), DiskFullError):
+        return full
+    return error if isinstance(error, BatchgenError) else None
 
 
 def _say(fd: int, line: str) -> None:

@@ -4,3 +4,11 @@ import os
 
 # Runs that share two cores must not spin while they wait for each other; see batchgen/worker.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is marked `torture` unless `-m` names it; so `-m "not slow"` leaves it out too."""
+    if "torture" not in config.getoption("-m"):
+        left_out = [item for item in items if item.get_closest_marker("torture")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]

@@ -3,7 +3,8 @@
     python tests/fake_engine.py front job=... [overrides]     as python -m batchgen
     python tests/fake_engine.py worker RUN_DIR RANK WORLD     as python -m batchgen.worker
 
-FAKE_STEP_S is how long a micro-batch takes; FAKE_NAN a key's part: such images are not finite.
+FAKE_STEP_S is how long a micro-batch takes; FAKE_NAN a key's part: such images are not finite. FAKE_ROWS is how many
+rows fit into memory at once.
 """
 
 import hashlib
@@ -42,6 +43,8 @@ class FakeEngine:
 
     def denoise(self, texts, prompts, policy):
         assert len(prompts) <= policy.micro_batch
+        if len(prompts) > int(os.environ.get("FAKE_ROWS", "1000")):
+            raise MemoryError("the device is full")
         time.sleep(float(os.environ.get("FAKE_STEP_S", "0.002")))
         return list(prompts)
 

@@ -19,8 +19,8 @@ ORDER = [
     "prompts.records", "prompts.lines", "prompts.tables", "prompts.json_items", "prompts.parquet", "prompts.formats",
     "prompts.find", "prompts.rows", "prompts",
     "planner", "recipe", "plan",
-    "quality", "images", "samples", "tars", "shards", "index",
-    "leases", "events", "status", "verify", "display",
+    "quality", "images", "samples", "tars", "journal", "shards", "index",
+    "leases", "events", "status", "verify", "repair", "display",
     "memory", "memory.meters", "memory.policy", "memory.predict", "memory.stepdown",
     "pipeline", "pipeline.model", "pipeline.load", "pipeline.noise", "pipeline.guidance", "pipeline.attention",
     "pipeline.placement", "pipeline.traced", "pipeline.loaded", "pipeline.engine",
@@ -106,7 +106,7 @@ def test_everything_public_has_a_docstring_and_annotations(module: str) -> None:
     assert (undocumented, untyped) == ([], [])
 
 
-@pytest.mark.parametrize("module", ["__main__", "run", "status", "verify", "prepare", "worker"])
+@pytest.mark.parametrize("module", ["__main__", "run", "status", "verify", "repair", "prepare", "worker"])
 def test_the_front_door_does_not_load_torch(module: str) -> None:
     code = f"import sys, batchgen.{module}; print(*(name for name in {HEAVY} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)

@@ -56,7 +56,7 @@ def test_a_directory_with_other_files_is_never_written_to(tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("command", ["verify", "status"])
+@pytest.mark.parametrize("command", ["verify", "status", "repair"])
 def test_a_directory_that_is_no_run_is_said_to_be_none(tmp_path, command):
     done = run([sys.executable, "-m", f"batchgen.{command}"], tmp_path)
     assert done.returncode == 2
@@ -74,7 +74,7 @@ def test_bad_rows_are_listed_or_end_it(tmp_path):
     assert len(rejects) == 2 and '"line":4' in rejects[1]
 
 
-def test_help_dry_run_status_and_verify_are_quick_and_load_no_torch(tmp_path):
+def test_help_dry_run_and_the_small_commands_are_quick_and_load_no_torch(tmp_path):
     prompts = write_prompts(tmp_path / "p.txt", 20)
     front(tmp_path / "run", prompts)
     spy = (
@@ -89,6 +89,7 @@ def test_help_dry_run_status_and_verify_are_quick_and_load_no_torch(tmp_path):
         [*job, "dry_run=true", f"run_dir={tmp_path / 'other'}"],
         ["batchgen.status", tmp_path / "run"],
         ["batchgen.verify", tmp_path / "run"],
+        ["batchgen.repair", tmp_path / "run"],
         done,
     ):
         started = time.perf_counter()

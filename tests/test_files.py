@@ -58,6 +58,14 @@ class TestPut:
         assert list(tmp_path.iterdir()) == [target]
 
 
+def test_put_knows_its_own_file(tmp_path: Path) -> None:
+    """NFS may do a link, lose the answer, try again and say that the name is there."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"new")
+    target.hardlink_to(source)
+    assert put(source, target)
+
+
 def test_put_passes_on_errors_that_say_nothing_about_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "source").write_bytes(b"new")
     monkeypatch.setattr(os, "link", no_link(errno.ENOSPC))

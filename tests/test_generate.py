@@ -8,8 +8,9 @@ import pytest
 from batchgen import generate
 from batchgen.events import EventLog
 from batchgen.generate import ShardMaker
+from batchgen.journal import read_journal
 from batchgen.leases import Lease, Watch
-from batchgen.shards import Attempt, read_journal
+from batchgen.shards import Attempt
 from batchgen.types import Policy
 from tests.builders import MAKER, plan_run
 from tests.fake_engine import FakeEngine

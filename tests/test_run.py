@@ -197,3 +197,27 @@ def test_a_users_own_job_directory_works_from_anywhere(tmp_path):
     done = run(FAKE, "--config-dir", "mine", "job=venus", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert verify(tmp_path / "outputs" / "venus").returncode == 0
+
+
+def test_a_device_without_room_for_the_policy_makes_every_image_under_a_smaller_one(tmp_path, prompts):
+    short = front(tmp_path / "run", prompts, FAKE_ROWS="1")
+    assert (short.returncode, verify(tmp_path / "run").returncode) == (0, 0)
+    front(tmp_path / "roomy", prompts)
+    made, expected = samples(tmp_path / "run"), samples(tmp_path / "roomy")
+    assert made.keys() == expected.keys()
+    pictures = {name for name in made if name.endswith(".png")}
+    assert len(pictures) == 50 and all(made[name] == expected[name] for name in pictures)
+    policies = [json.loads(data)["policy"] for name, data in made.items() if name.endswith(".json")]
+    assert {policy["micro_batch"] for policy in policies} == {1}
+    lines = [
+        line for path in (tmp_path / "run" / "logs" / "memory").glob("*") for line in path.read_text().splitlines()
+    ]
+    # The first units met the errors: twice at each of 4 and 2 rows.
+    assert sum(json.loads(line).get("ooms", 0) for line in lines) == 4
+
+
+def test_a_device_without_room_for_one_image_says_so_and_what_to_do(tmp_path, prompts):
+    failed = front(tmp_path / "run", prompts, FAKE_ROWS="0")
+    assert failed.returncode == 1
+    assert "64x64 px do not fit into this device's memory under any policy" in failed.stderr
+    assert "Traceback" not in failed.stderr

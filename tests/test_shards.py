@@ -10,8 +10,9 @@ import pytest
 from batchgen import files, process, shards
 from batchgen.errors import BrokenRunError
 from batchgen.files import sha256_file
+from batchgen.journal import read_journal
 from batchgen.plan import Plan
-from batchgen.shards import is_done, publish, read_journal, read_manifest, sweep
+from batchgen.shards import is_done, publish, read_manifest, sweep
 from tests.builders import (
     append_batches,
     flip,

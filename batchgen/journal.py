@@ -1,0 +1,69 @@
+"""An attempt's journal, as it is read back: what it proves of the bytes in the attempt's tar."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchgen.files import sha256_bytes, unseal
+from batchgen.paths import AttemptFiles
+
+_RECORD_KEYS = {"tar_start", "tar_end", "sha256", "samples"}
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What an attempt's journal proves: its header, its records as far as the tar's bytes bear them out."""
+
+    header: dict[str, Any]
+    records: list[dict[str, Any]]
+
+    @property
+    def tar_end(self) -> int:
+        """How many bytes of the tar the records cover."""
+        return int(self.records[-1]["tar_end"]) if self.records else 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the shard, from its first, the records cover."""
+        return sum(len(record["samples"]) for record in self.records)
+
+
+def read_journal(path: Path) -> Journal | None:
+    """The journal's header and its leading sound records; None where not even the header is sound."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return None
+    header = unseal(lines[0]) if lines else None
+    if header is None:
+        return None
+    records: list[dict[str, Any]] = []
+    for line in lines[1:]:
+        record = unseal(line)
+        start = records[-1]["tar_end"] if records else 0
+        if record is None or not record.keys() >= _RECORD_KEYS or record["tar_start"] != start:
+            break
+        records.append(record)
+    return Journal(header, records)
+
+
+def sound_prefix(files: AttemptFiles, run_id: str, plan_digest: str) -> Journal | None:
+    """The part of an attempt that can be used again: same run and plan, records and bytes that check out."""
+    journal = read_journal(files.journal)
+    if journal is None or plan_of(journal.header) != (run_id, plan_digest):
+        return None
+    good = []
+    try:
+        with files.tar.open("rb") as tar:
+            for record in journal.records:
+                if sha256_bytes(tar.read(record["tar_end"] - record["tar_start"])) != record["sha256"]:
+                    break
+                good.append(record)
+    except FileNotFoundError:
+        return None
+    return Journal(journal.header, good)
+
+
+def plan_of(header: dict[str, Any]) -> tuple[Any, Any]:
+    """Which run and which plan of its shard an attempt is for."""
+    return (header.get("run_id"), header.get("plan_sha256"))

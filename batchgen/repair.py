@@ -1,0 +1,236 @@
+"""Set damaged shards aside, so that the next run of the same command makes just those again.
+
+python -m batchgen.repair RUN_DIR [--dry-run]
+
+Nothing is deleted and nothing overwritten: what is damaged goes to damaged/0001/ (0002, ...), with a note why. The
+index goes first, or it would say that the run is done; then a shard's manifest, which is its commit: killed at any
+moment, this leaves shards that are committed as before, or not committed. A tar that is left without its manifest
+is found by the next repair, and put out of the way by the next commit (`shards.publish`).
+
+An attempt that was stopped before the repair and wakes after it is no danger: it commits with its own files or not
+at all. Those of the attempt that is set aside leave work/ too, and any other's were swept when the shard was
+committed, or are whole. The manifest is linked, so one attempt wins, as ever.
+"""
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from batchgen.commandline import run_dir_command
+from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, BatchgenError, BrokenRunError, UserError
+from batchgen.files import is_plain, move, new_directory, sha256_file, sync_directory, to_json, write_new
+from batchgen.leases import Lease, Watch, live_leases, read_lease
+from batchgen.paths import RunDir
+from batchgen.plan import Plan, check_plan, load_plan
+from batchgen.shards import is_done, read_manifest
+from batchgen.verify import check_index, check_shard, check_shards
+
+_LOOK_AGAIN_S = 0.1
+
+
+@dataclass
+class Damage:
+    """What is wrong: with each shard, with the index alone, and what no repair of shards mends."""
+
+    shards: dict[int, list[str]] = field(default_factory=dict)
+    index: list[str] = field(default_factory=list)
+    lasting: list[str] = field(default_factory=list)
+
+
+def find_damage(plan: Plan, pending: Collection[int] = ()) -> Damage:
+    """Everything that is wrong with the shards of a run at rest. Reads every byte; changes nothing.
+
+    Shards that are `pending` are taken to be sound: a commit of theirs was cut off, and anybody can finish it.
+    Raises BrokenRunError where a shard proves that a part of the plan is gone.
+    """
+    run = plan.run
+    damage = Damage()
+    committed = run.committed()
+    planned = set(range(len(plan.sizes)))
+    for shard in sorted(committed - planned):
+        if _says(run, shard).get("run_id") == plan.run_id:
+            raise BrokenRunError(f"{run.manifest(shard)} was made by this run and is not in its plan: a part is gone")
+        damage.shards[shard] = [f"{run.manifest(shard)} is of no planned shard"]
+    for shard, paths in run.shard_files().items():
+        if shard not in committed:
+            damage.shards[shard] = [f"{paths[0]} has no manifest, so nothing proves it"]
+    keys: Counter[str] = Counter()
+    for shard, problems, found in check_shards(plan, sorted((committed & planned).difference(pending))):
+        if problems:
+            damage.shards[shard] = problems
+        else:
+            keys.update(found)
+    damage.lasting = [f"key {key} is there {count} times" for key, count in keys.items() if count > 1]
+    if os.path.lexists(run.index) and not damage.shards and committed == planned and not pending:
+        damage.index = check_index(plan) if is_plain(run.index) else [f"{run.index} is not a plain file"]
+    return damage
+
+
+def _says(run: RunDir, shard: int) -> dict[str, Any]:
+    """What a shard's manifest says; nothing where it is damaged."""
+    try:
+        return read_manifest(run, shard) if is_plain(run.manifest(shard)) else {}
+    except (BatchgenError, OSError, ValueError):
+        return {}
+
+
+def _pending(run: RunDir) -> list[int]:
+    """The shards whose commit was cut off when the manifest was in, and whose files wait in work/, whole."""
+    return [shard for shard in sorted({files.shard for files in run.attempts()}) if _can_publish(run, shard)]
+
+
+def _can_publish(run: RunDir, shard: int) -> bool:
+    if any(os.path.lexists(path) and not is_plain(path) for path in (run.tar(shard), run.memory_log(shard))):
+        return False
+    manifest = _says(run, shard)
+    return any(
+        is_plain(files.tar)
+        and sha256_file(files.tar) == manifest.get("sha256")
+        and (is_plain(files.journal) or is_plain(run.memory_log(shard)))
+        for files in run.attempts(shard)
+        if files.attempt == manifest.get("attempt")
+    )
+
+
+def wait_until_idle(plan: Plan) -> Watch:
+    """Make sure that nobody works on the run. Raises UserError where somebody does.
+
+    At once where no lease is left, or only those of processes that are gone. Else a lease is watched, as workers
+    watch each other's: it is live when it beats, and stale when it was silent for `launch.lease_timeout_s`.
+    """
+    watch = Watch(plan.config.launch.lease_timeout_s)
+    first = live_leases(plan.run, watch)
+    if first:
+        names = ", ".join(sorted({str(read_lease(content).get("worker", "unknown")) for content in first.values()}))
+        _say(f"somebody may be at work ({names}): watching for up to {watch.timeout_s:g} s")
+    now = first
+    while now:
+        if now.items() - first.items():
+            raise UserError(f"workers are at work on {plan.run.root}: nothing was changed. Stop them, then repair")
+        time.sleep(_LOOK_AGAIN_S)
+        now = live_leases(plan.run, watch)
+    return watch
+
+
+def set_aside(plan: Plan, damage: Damage, watch: Watch) -> Path:
+    """Move what is damaged to a new directory; return it. Raises UserError where a worker came in between."""
+    run = plan.run
+    place = new_directory(run.damaged)
+    if os.path.lexists(run.index):
+        move(run.index, place / run.index.name)
+    for shard, problems in sorted(damage.shards.items()):
+        # The lease keeps workers and another repair away; what either did before we had it is looked at again.
+        lease = Lease.take(run, shard, "repair", watch)
+        if lease is None:
+            raise UserError(f"a worker began with shard {shard}: stop it, then repair the rest")
+        try:
+            if not _is_mended(plan, shard):
+                _move_shard(run, shard, problems, place)
+                _tell(shard, problems, "set aside")
+        finally:
+            lease.release()
+    for problem in damage.index:
+        print(f"index.json set aside: {problem}")
+    return place
+
+
+def _is_mended(plan: Plan, shard: int) -> bool:
+    if shard not in plan.run.committed():
+        return shard not in plan.run.shard_files()
+    return shard < len(plan.sizes) and not check_shard(plan, shard)[0]
+
+
+def _move_shard(run: RunDir, shard: int, problems: list[str], place: Path) -> None:
+    """Manifest first, tar last: as long as there is anything to do, the next repair sees it."""
+    in_shards = run.shard_files().get(shard, [])
+    manifests = [path for path in in_shards if path.suffix == ".json"]
+    tars = [path for path in in_shards if path.suffix == ".tar"]
+    attempt = _says(run, shard).get("attempt")
+    # By the manifest these are the same damaged bytes. Its writer, should it only be stopped, finds them gone.
+    attempts = [
+        path
+        for files in run.attempts(shard)
+        if files.attempt == attempt
+        for path in (files.manifest, files.journal, files.tar)
+    ]
+    paths = [path for path in [*manifests, run.memory_log(shard), *attempts, *tars] if os.path.lexists(path)]
+    note = {
+        "shard": shard,
+        "problems": problems,
+        "files": [path.relative_to(run.root).as_posix() for path in paths],
+        "set_aside_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_new(place / f"{shard:06d}.why.json", to_json(note).encode() + b"\n")
+    sync_directory(place)
+    for path in paths:
+        with suppress(FileNotFoundError):  # of an attempt that just lost, and removed its own files
+            move(path, place / path.name)
+
+
+def _load(run: RunDir) -> Plan:
+    plan = load_plan(run)
+    for path in (run.shards, run.work, run.leases, run.damaged, run.memory_logs.parent, run.memory_logs):
+        if path.is_symlink():
+            raise UserError(f"{path} is a symbolic link, which repair does not follow: put the directory itself there")
+    try:
+        check_plan(plan)
+    except BrokenRunError as error:
+        raise BrokenRunError(f"{error}. No shard can be repaired by it, and none was set aside") from error
+    return plan
+
+
+def _tell(shard: int, problems: list[str], verb: str) -> None:
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    print(f"shard {shard} {verb}: {' '.join(problems[0].split())}{more}")
+
+
+def _code(damage: Damage) -> int:
+    for problem in damage.lasting:
+        _say(f"{problem}, by the plan: no repair changes that")
+    return EXIT_BROKEN if damage.lasting else EXIT_WHOLE
+
+
+def rehearse(run: RunDir) -> int:
+    """Say what `repair` would do; return the exit code. Raises BatchgenError."""
+    plan = _load(run)
+    wait_until_idle(plan)
+    damage = find_damage(plan, _pending(run))
+    for shard, problems in sorted(damage.shards.items()):
+        _tell(shard, problems, "would be set aside")
+    for problem in damage.index:
+        print(f"index.json would be set aside: {problem}")
+    print(f"{run.root}: {len(damage.shards)} of {len(plan.sizes)} shards are damaged; dry run: nothing was changed")
+    return _code(damage)
+
+
+def repair(run: RunDir) -> int:
+    """Set damaged shards aside; return the exit code. Raises BatchgenError."""
+    plan = _load(run)
+    watch = wait_until_idle(plan)
+    run.make()
+    for shard in _pending(run):
+        with suppress(BatchgenError, OSError):  # then it is damaged, which is found next
+            is_done(run, shard)
+    damage = find_damage(plan)
+    if damage.shards or damage.index:
+        place = set_aside(plan, damage, watch)
+        what = f"{len(damage.shards)} of {len(plan.sizes)} shards" if damage.shards else "index.json"
+        print(f"{run.root}: {what} set aside in {place}; the command that started the run makes them again")
+    else:
+        print(f"{run.root}: no shard is damaged; nothing was set aside")
+    return _code(damage)
+
+
+def _say(line: str) -> None:
+    print(f"batchgen: {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(run_dir_command("repair", "Set damaged shards aside, to be made again.", repair, rehearse))

@@ -1,0 +1,280 @@
+"""batchgen's commands in forked processes, so that hundreds run in a minute, and what must hold after them.
+
+The front command composes nothing anew and workers are forked, not started; past that both are the real ones.
+"""
+
+import functools
+import io
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import PIL.PngImagePlugin  # noqa: F401
+
+import batchgen.run
+import batchgen.verify
+from batchgen import __main__ as front_door
+from batchgen import plan, prepare, recipe, shards, worker
+from batchgen.config import load, register
+from batchgen.errors import BatchgenError
+from batchgen.launch import local
+from batchgen.paths import RunDir, conf_dir
+from batchgen.pipeline.model import locate
+from tests.fake_engine import FakeEngine
+from tests.torture import watch
+
+PROMPTS = [f"a rover on mars, take {number}" for number in range(12)]
+IMAGES = len(PROMPTS)
+LIMIT_S = 20.0
+# All that a command may say: no traceback, nothing unforeseen.
+_SYSTEM_SAYS = "(Input/output error|Stale file handle|File exists)"
+_EXPECTED = [
+    re.compile(pattern)
+    for pattern in (
+        r"batchgen: \S+ is done( already)?: 12 images in 3 shards, [\d.]+ MiB",
+        r"batchgen: interrupted; what is finished is kept, and the same command goes on",
+        r"batchgen: (worker 0: )?the disk is full .*same command goes on",
+        rf"batchgen: worker 0: OSError: \[Errno \d+\] {_SYSTEM_SAYS}.*\(more in \S+\)",
+        rf"batchgen: (worker 0: )?{_SYSTEM_SAYS}: \S+",
+        r"batchgen: worker 0 (ended with exit code 1|was killed by SIGKILL); started again \([123] of 3\)",
+        r"batchgen: worker 0 ended with exit code 1; given up after \d restarts",
+        r"batchgen: this file system has no hard links: one worker, .*",
+    )
+]
+FULL_LINE = re.compile(r"batchgen: (worker 0: )?the disk is full .*the same command goes on", re.M)
+
+
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    code: int
+    stderr: str
+
+    def problems(self, codes):
+        """What of it is not as documented."""
+        found = [] if self.code in codes else [f"exit code {self.code}, not of {codes}"]
+        lines = self.stderr.splitlines()
+        odd = [line for line in lines if not any(one.fullmatch(line) for one in _EXPECTED)]
+        return found + ([f"said {odd[:6]}"] if odd else [])
+
+
+def set_up(folder):
+    """Get ready to run commands on runs below `folder`: what takes long is done once, here."""
+    prompts = Path(folder) / "prompts.txt"
+    prompts.write_text("".join(f"{line}\n" for line in PROMPTS))
+    register()
+    config = load(_compose(prompts))
+    fingerprint, versions = functools.cache(recipe.fingerprint_model), functools.cache(plan.versions)
+    fingerprint(locate(config.model))
+    versions()
+    _swap(prepare, fingerprint_model=fingerprint)
+    _swap(plan, versions=versions)
+    list(prepare.plan_shards(config, [prompts]))  # imports what reads prompts
+    local._POLL_S = 0.004
+    worker._IDLE_S = 0.01
+    _swap(local, subprocess=_Subprocess)
+    os.environ["FAKE_STEP_S"] = "0"
+    _swap(uuid, uuid4=lambda: uuid.UUID(int=random.Random(watch.next_number()).getrandbits(128)))  # the same each time
+    _mark_promises()
+    watch.install()
+    watch.forbid_truncate()
+    return config
+
+
+def _compose(prompts):
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("config", [
+            "job=mars_batch", f"job.prompts={prompts}", "job.width=64", "job.height=64", "job.batch_size=2",
+            "output.batches_per_shard=2", "launch.lease_timeout_s=0.3",
+        ])  # fmt: skip
+
+
+def _mark_promises():
+    append, commit = shards.Attempt.append, shards.Attempt.commit
+
+    def marked_append(self, samples, record):
+        append(self, samples, record)
+        watch.mark("appended", self._shard.index, self.rows)
+
+    def marked_commit(self):
+        won = commit(self)
+        watch.mark("committed", self._shard.index)
+        return won
+
+    _swap(shards.Attempt, append=marked_append, commit=marked_commit)
+
+
+def _swap(owner, **replacements):
+    for name, replacement in replacements.items():
+        setattr(owner, name, replacement)
+
+
+class _CountingEngine(FakeEngine):
+    def decode(self, latents, policy):
+        watch.note_images(len(latents))
+        return super().decode(latents, policy)
+
+
+class _Popen:
+    """A worker, forked: as subprocess.Popen for what batchgen.launch.local asks of it."""
+
+    def __init__(self, command, **_):
+        arguments = command[len(local.WORKER_COMMAND) :]
+        stdin_read, stdin_write = os.pipe()
+        stderr_read, stderr_write = os.pipe()
+        self.returncode = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(stdin_write)
+            os.close(stderr_read)
+            os.dup2(stdin_read, 0)
+            os.dup2(stderr_write, 2)
+            sys.argv = ["worker", *arguments]
+            _end_with(lambda: worker.main(lambda _: _CountingEngine()))
+        os.close(stdin_read)
+        os.close(stderr_write)
+        self._stdin = stdin_write
+        self.stderr = os.fdopen(stderr_read, "rb")
+
+    def poll(self):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._ended(status)
+        return self.returncode
+
+    def wait(self):
+        if self.returncode is None:
+            self._ended(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+    def _ended(self, status):
+        self.returncode = os.waitstatus_to_exitcode(status)
+        os.close(self._stdin)
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+
+
+class _Subprocess:
+    PIPE = DEVNULL = None
+    Popen = _Popen
+
+
+def _end_with(act):
+    """Run `act` and end this process with its code, as the interpreter would."""
+    code: Any = 1
+    try:
+        sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), line_buffering=True, write_through=True)
+        code = act()
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def command(config, run_dir):
+    """`python -m batchgen` with this configuration, in a process of its own."""
+    config.run_dir = str(run_dir)
+    with tempfile.TemporaryFile() as stderr:
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            os.dup2(stderr.fileno(), 2)
+            watch._State.front = os.getpid()
+            _swap(front_door, require_job=lambda _: None, load=lambda composed: composed)
+            _swap(front_door, run_dir_of=lambda config: config.run_dir)
+            _end_with(lambda: front_door._run(config))
+        code = _wait(pid)
+        _wait_for_group(pid)
+        stderr.seek(0)
+        return Ended(code, stderr.read().decode())
+
+
+def _wait(pid):
+    end_s = time.monotonic() + LIMIT_S
+    while time.monotonic() < end_s:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return "hung"
+
+
+def _wait_for_group(pid):
+    """A front command that was killed leaves its worker, which ends by itself."""
+    end_s = time.monotonic() + LIMIT_S
+    while time.monotonic() < end_s:
+        try:
+            os.killpg(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.002)
+    os.killpg(pid, signal.SIGKILL)
+
+
+def committed_files(run_dir):
+    """{name: bytes} of manifests, and of the tars that have one."""
+    run = RunDir(Path(run_dir))
+    found = {}
+    for shard in sorted(run.committed()):
+        found[run.manifest(shard).name] = run.manifest(shard).read_bytes()
+        if run.tar(shard).exists():
+            found[run.tar(shard).name] = run.tar(shard).read_bytes()
+    return found
+
+
+def tars(run_dir):
+    """{name: bytes} of the tars of a run."""
+    return {path.name: path.read_bytes() for path in sorted((Path(run_dir) / "shards").glob("*.tar"))}
+
+
+def wrongs(run_dir, expected_tars):
+    """What is wrong with a run that says that it is whole."""
+    try:
+        loaded = plan.load_plan(RunDir(Path(run_dir)))
+        findings = batchgen.verify.verify(loaded)
+        planned = sorted(prompt.key for prompt in loaded.prompts())
+    except BatchgenError as error:
+        return [f"verify: {error}"]
+    found = [f"verify: {problem}" for problem in findings.problems]
+    found += [f"shards {findings.missing_shards} are missing"] if findings.missing_shards else []
+    if sorted(findings.keys.elements()) != planned or len(planned) != IMAGES:
+        found.append("the keys are not those that were planned, each once")
+    if tars(run_dir) != expected_tars:
+        found.append("the tars differ from an undisturbed run's")
+    return found
+
+
+def left_behind(run_dir):
+    """Files of a finished run that nobody needs."""
+    names = [path.relative_to(run_dir) for path in Path(run_dir).rglob("*")]
+    drafts = [name for name in names if name.name.startswith(".") or name.parts[0].startswith("plan.")]
+    return [str(name) for name in drafts + [name for name in names if name.parent.name == "work"]]
+
+
+def empty(folder):
+    """An empty directory at `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
