@@ -23,6 +23,8 @@ SCHEDULERS = ("model", "ddim", "unipc", "euler", "euler_a", "dpm++")
 PLACEMENTS = (
     "resident", "text_offload", "model_offload", "group_offload_block", "group_offload_leaf", "sequential_offload",
 )  # fmt: skip
+# Under these the UNet's weights stay where they are while it runs; under the others hooks move them.
+UNHOOKED = ("resident", "text_offload", "model_offload")
 ATTENTION = ("sdpa", "flash", "efficient", "cudnn", "plain", "xformers")
 CHOICES = {
     "job.scheduler": SCHEDULERS,
@@ -179,8 +181,7 @@ def check(config: Config) -> None:
         no_tiling = name == "memory.policy.tile_px" and value == 0
         if bound and value is not None and not no_tiling and (problem := bound.problem(name, value)):
             raise ConfigError(problem)
-    offloaded = config.memory.policy.placement not in (None, "resident", "text_offload", "model_offload")
-    if config.speed.traced and offloaded:
+    if config.speed.traced and config.memory.policy.placement not in (None, *UNHOOKED):
         raise ConfigError(
             f"speed.traced=true needs the UNet's weights in one place, not memory.policy.placement="
             f"{config.memory.policy.placement}: set one of the two"

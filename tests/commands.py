@@ -1,5 +1,6 @@
 """Running batchgen as a user does: as commands, in processes of their own."""
 
+import json
 import os
 import random
 import signal
@@ -110,6 +111,21 @@ def write_prompts(path: Path, count: int) -> Path:
 def shard_files(run_dir):
     """{name: bytes} of the committed tars."""
     return {path.name: path.read_bytes() for path in sorted((Path(run_dir) / "shards").glob("*.tar"))}
+
+
+def memory_log(run_dir):
+    """The records of all units of a run, from its committed shards' memory logs."""
+    logs = sorted((Path(run_dir) / "logs" / "memory").glob("*.jsonl"))
+    records = [json.loads(line) for path in logs for line in path.read_text().splitlines()]
+    return [record for record in records if "stage_seconds" in record]
+
+
+def answer(module, *arguments):
+    """The JSON that `python -m MODULE ARGUMENTS` prints when all goes well."""
+    done = run([sys.executable, "-m", module], *arguments, timeout_s=1800, OMP_NUM_THREADS="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    print(done.stdout)
+    return json.loads(done.stdout)
 
 
 def samples(run_dir):

@@ -2,13 +2,11 @@
 
 from dataclasses import replace
 
-from batchgen.config import PLACEMENTS
+from batchgen.config import PLACEMENTS, UNHOOKED
 from batchgen.memory.policy import PADDED_SIZES
 from batchgen.types import Policy
 
 _SMALLEST_TILE_PX = 128
-# A trace records where the weights are: only these leave them there while the UNet runs.
-_TRACEABLE = ("resident", "text_offload", "model_offload")
 
 
 def step_down(policy: Policy, stage: str, width: int, height: int) -> Policy | None:
@@ -31,7 +29,8 @@ def step_down(policy: Policy, stage: str, width: int, height: int) -> Policy | N
     if place == len(PLACEMENTS):
         return None
     placement = PLACEMENTS[place]
-    return replace(policy, placement=placement, traced=policy.traced and placement in _TRACEABLE)
+    # A trace records where the weights are.
+    return replace(policy, placement=placement, traced=policy.traced and placement in UNHOOKED)
 
 
 def _smaller_tile(tile_px: int, edge_px: int) -> int | None:

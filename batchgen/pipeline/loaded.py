@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from batchgen.config import UNHOOKED
 from batchgen.pipeline.attention import attention_kernel, usable_attention
 from batchgen.pipeline.guidance import in_two_passes
 from batchgen.pipeline.load import DTYPES, load_pipeline
@@ -65,21 +66,22 @@ class LoadedModel:
     def reload(self) -> None:
         """Load the pipeline anew, the old one gone first: hooks and half-moved weights go with it."""
         self.pipe = self._placement = self._forward = None
-        gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._collect()
         self._load()
 
     def recover(self) -> None:
         """After an out-of-memory error: free what can be freed, with every weight, hook and dtype as before."""
-        if self._layout is not None and self._layout[0] in ("resident", "text_offload", "model_offload"):
+        if self._layout is not None and self._layout[0] in UNHOOKED:
             assert self._placement is not None
             self._placement.leave()
-            gc.collect()
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
+            self._collect()
         else:
             self.reload()  # its hooks may have stopped half way
+
+    def _collect(self) -> None:
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _place(self, placement: str, channels_last: bool) -> None:
         if channels_last:

@@ -29,7 +29,7 @@ class Reconstruction:
     def __call__(self, share: float) -> Tensor:
         """See the class; it is the same at any time."""
         pictures, covered, _ = next(self._pictures)
-        weights = 1 + _FIGURES * covered
+        weights = pixel_weights(covered)
         with torch.autocast(pictures.device.type, torch.bfloat16):
             moments = self._encode(pictures)
         mean, log_variance = moments.float().chunk(2, dim=1)
@@ -79,6 +79,11 @@ def random_piece(latents: Tensor, pictures: Tensor) -> tuple[Tensor, Window]:
     factor = pictures.shape[-1] // latents.shape[-1]
     rows, columns = (slice(place * factor, (place + _CROP) * factor) for place in (row, column))
     return latents[:, :, row : row + _CROP, column : column + _CROP], (..., rows, columns)
+
+
+def pixel_weights(covered: Tensor) -> Tensor:
+    """How much each pixel counts, by how much of it a figure covers, 0..1."""
+    return 1 + _FIGURES * covered
 
 
 def difference(made: Tensor, real: Tensor, weights: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from jobs.train_tiny.autoencoder import PIECE_SHARE, Decode, difference, random_piece
+from jobs.train_tiny.autoencoder import PIECE_SHARE, Decode, difference, pixel_weights, random_piece
 from jobs.train_tiny.data import Pictures
 
 PEAK_RATE = 5e-4
@@ -56,7 +56,7 @@ class Sharpening:
     def __call__(self, share: float) -> Tensor:
         """See the class; `share` is the part of the training that has passed, 0..1."""
         pictures, covered, _ = next(self._pictures)
-        weights = 1 + 3 * covered
+        weights = pixel_weights(covered)
         with torch.autocast(pictures.device.type, torch.bfloat16):
             with torch.no_grad():
                 latents = self._vae.encode(pictures).latent_dist.mean.float()

@@ -15,6 +15,7 @@ from batchgen.config import PLACEMENTS
 from batchgen.index import read_index
 from batchgen.paths import RunDir
 from tests.bench.record import RESULTS, Record, command, gpu_name
+from tests.commands import memory_log
 
 GIB = 1 << 30
 IMAGES = 32
@@ -53,8 +54,7 @@ def measure(cell, folder, steps):
         index = read_index(RunDir(run_dir))
         assert index is not None
         assert index["samples"] == cell["images"], "images were lost"
-        logs = [path.read_text().splitlines() for path in sorted((run_dir / "logs" / "memory").glob("*.jsonl"))]
-    units = [record for record in map(json.loads, sum(logs, [])) if "stage_seconds" in record]
+        units = memory_log(run_dir)
     seconds = sum(sum(unit["stage_seconds"][stage] for stage in ("encode", "denoise", "decode")) for unit in units)
     return {
         **{"steps": steps, "seconds": round(seconds, 2), "wall_s": wall_s},

@@ -4,13 +4,13 @@ python -m tests.bench.steady [--batches 300] [key=value ...for batchgen]     mod
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from tests.bench.record import Record, command, gpu_name
+from tests.commands import memory_log
 
 ROWS = 32
 MIB = 1 << 20
@@ -32,8 +32,7 @@ def main():
         given = (f"job.prompts={prompts}", f"run_dir={run_dir}", "job.steps=2", f"job.batch_size={ROWS}")
         policy = ("memory.policy.placement=model_offload", *options.arguments)
         wall_s = command("batchgen", "job=mars_batch", *given, *policy, gpu=True)
-        logs = [path.read_text().splitlines() for path in sorted((run_dir / "logs" / "memory").glob("*.jsonl"))]
-    units = [unit for unit in map(json.loads, sum(logs, [])) if "host_rss_bytes" in unit]
+        units = memory_log(run_dir)
     assert len(units) == options.batches
     record.add(batches=len(units), wall_s=wall_s, arguments=list(policy))
     for name in ("host_rss_bytes", "device_used_bytes", "peak_reserved_bytes", "host_pinned_bytes"):

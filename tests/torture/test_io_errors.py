@@ -1,21 +1,15 @@
 """Each durable operation of a run fails in turn: what was said and left is sound, and the same command ends it."""
 
-import json
-import sys
-
 import pytest
 
-from tests.commands import run
+from tests.commands import answer
 
 # One case in so many for every `make test`; the rest with `make torture`.
 SAMPLED = 23
 
 
 def faults(folder, every):
-    done = run([sys.executable, "-m", "tests.torture.faults"], folder, every, timeout_s=1800, OMP_NUM_THREADS="1")
-    assert (done.returncode, done.stderr) == (0, "")
-    print(done.stdout)
-    return json.loads(done.stdout)
+    return answer("tests.torture.faults", folder, every)
 
 
 def test_a_sample_of_failed_operations_loses_nothing(tmp_path):

@@ -1,12 +1,9 @@
 """The power fails at any moment: from whatever is left the same command ends the run, and nothing that was durable is
 made again. And each fsync that this needs is shown to be needed, by taking it out."""
 
-import json
-import sys
-
 import pytest
 
-from tests.commands import run
+from tests.commands import answer
 
 # Who asks for an fsync, and of what. Without one of these some state after a power cut is wrong.
 NECESSARY = {
@@ -46,10 +43,7 @@ SPARE = {
 
 
 def power(folder, what):
-    done = run([sys.executable, "-m", "tests.torture.power"], folder, what, timeout_s=1800, OMP_NUM_THREADS="1")
-    assert (done.returncode, done.stderr) == (0, "")
-    print(done.stdout)
-    return json.loads(done.stdout)
+    return answer("tests.torture.power", folder, what)
 
 
 def test_a_run_goes_on_from_some_states_after_a_power_cut(tmp_path):
