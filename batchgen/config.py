@@ -17,11 +17,14 @@ from batchgen.paths import jobs_dir
 from batchgen.types import Columns
 
 _LISTED_NAMES = 12
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B)", re.IGNORECASE)
+_UNITS = {f"{prefix}{i}b": (1024 if i else 1000) ** power for power, prefix in enumerate("kmgt", 1) for i in ("", "i")}
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 SCHEDULERS = ("model", "ddim", "unipc", "euler", "euler_a", "dpm++")
 # Where the weights wait while they are not needed, from the fastest to the smallest: pipeline/placement.py.
 PLACEMENTS = (
-    "resident", "text_offload", "model_offload", "group_offload_block", "group_offload_leaf", "sequential_offload",
+    "resident", "text_offload", "model_offload", "weight_streaming", "group_offload_block", "group_offload_leaf",
+    "sequential_offload",
 )  # fmt: skip
 # Under these the UNet's weights stay where they are while it runs; under the others hooks move them.
 UNHOOKED = ("resident", "text_offload", "model_offload")
@@ -86,6 +89,8 @@ class MemoryConfig:
     """How the model sits in memory."""
 
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    max_vram: str | None = None  # the most that a worker may take of its GPU: 6GiB, say
+    assume_vram: str | None = None  # of a dry run on a machine without a GPU: plan for one with so much free
 
 
 @dataclass
@@ -181,6 +186,9 @@ def check(config: Config) -> None:
         no_tiling = name == "memory.policy.tile_px" and value == 0
         if bound and value is not None and not no_tiling and (problem := bound.problem(name, value)):
             raise ConfigError(problem)
+    for name in ("max_vram", "assume_vram"):
+        if (value := getattr(config.memory, name)) is not None:
+            size_bytes(f"memory.{name}", value)
     if config.speed.traced and config.memory.policy.placement not in (None, *UNHOOKED):
         raise ConfigError(
             f"speed.traced=true needs the UNet's weights in one place, not memory.policy.placement="
@@ -197,6 +205,14 @@ def check(config: Config) -> None:
 
 def _is_list_of_text(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) and one for one in value)
+
+
+def size_bytes(name: str, value: str) -> int:
+    """`6GiB`, `6GB` (which is less) or `800MiB` in bytes. Raises ConfigError in the name of the key."""
+    match = _SIZE.fullmatch(str(value).strip())
+    if match is None:
+        raise ConfigError(f"{name}={value} is not a size: write it as 6GiB, 6GB or 800MiB")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 def prompt_patterns(config: Config) -> list[str]:

@@ -49,6 +49,10 @@ class ModelError(UserError):
     """A model folder that is missing, incomplete or of a kind that batchgen does not run."""
 
 
+class MemoryNeededError(UserError):
+    """A job that no policy can fit into the memory there is."""
+
+
 class ResumeError(UserError):
     """The run directory was made by another recipe, so this command must not go on in it."""
 

@@ -5,11 +5,14 @@ and when it fails again under the next smaller policy, which then holds for that
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from batchgen.errors import BatchgenError
 from batchgen.events import EventLog
+from batchgen.memory.figures import Figures
+from batchgen.memory.meters import Gauge, Stopwatch
 from batchgen.memory.policy import padded_rows
 from batchgen.memory.stepdown import step_down
 from batchgen.types import Decoded, Policy, Prompt
@@ -24,6 +27,7 @@ class Engine(Protocol):
     device_kind: str
     dtype: str
     scheduler_name: str
+    gauge: Gauge | None  # of the device's memory; None where there is none to plan for
 
     def prepare(self, policy: Policy) -> tuple[Policy, str | None]:
         """Set up for the stages that follow; the policy as the device can have it, and why it is another."""
@@ -37,8 +41,11 @@ class Engine(Protocol):
     def decode(self, latents: Sequence[Any], policy: Policy) -> list[Decoded]:
         """One image for each latent."""
 
-    def predict(self, policy: Policy, width: int, height: int) -> int | None:
-        """The peak of allocated bytes to expect on the device; None where it has none."""
+    def estimate(self, width: int, height: int) -> Figures:
+        """What the model's files say of what it takes."""
+
+    def passes(self) -> AbstractContextManager[list[Stopwatch]]:
+        """Within it, calls of the denoising model are timed: one stopwatch for each."""
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether memory was refused."""

@@ -18,6 +18,7 @@ from batchgen.fitting import Engine, Fitting, Latent
 from batchgen.leases import Lease
 from batchgen.memory.meters import Stopwatch, read_meters, reset_peaks
 from batchgen.memory.policy import spans
+from batchgen.policies import Policies
 from batchgen.samples import Maker
 from batchgen.shards import Attempt
 from batchgen.types import Batch, Policy, Sample, Shard
@@ -74,13 +75,13 @@ class ShardMaker:
         self,
         engine: Engine,
         maker: Maker,
-        policy_for: Callable[[int, int], Policy],
+        policies: Policies,
         worker: dict[str, str],
         log: EventLog,
         stop: threading.Event,
     ) -> None:
-        self._engine = engine
-        self._fitting = Fitting(engine, policy_for, log)
+        self._fitting = Fitting(engine, policies.of, log)
+        self._policies = policies
         self._maker = maker
         self._worker = worker
         self._log = log
@@ -158,7 +159,7 @@ class ShardMaker:
             "micro_batch": policy.micro_batch,
             "decode_chunk": policy.decode_chunk,
             "policy": asdict(policy),
-            "predicted_peak_bytes": self._engine.predict(policy, *size),
+            "predicted_peak_bytes": self._policies.predicted_bytes(policy, *size),
             **asdict(read_meters()),
             "ooms": self._fitting.ooms - unit.ooms_before,
             "retries": unit.retries,

@@ -14,7 +14,7 @@ from batchgen.files import sha256_file, to_json
 # Free to change on a resume: where and how the run is worked on, not what comes out.
 FREE = (
     "run_dir", "dry_run", "extend", "retry_failed", "launch", "job.name", "job.prompts", "job.on_bad_row",
-    "model.path", "model.size_px", "model.guidance",
+    "model.path", "model.size_px", "model.guidance", "memory.max_vram", "memory.assume_vram",
 )  # fmt: skip
 _SAMPLED_BYTES = 1 << 20
 _SAMPLES = 8

@@ -9,19 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 
 from batchgen import index
-from batchgen.config import Config
+from batchgen.config import Config, size_bytes
 from batchgen.display import Display
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES
 from batchgen.files import remove_temporaries, supports_link, sync_directory
 from batchgen.launch import local
+from batchgen.memory.meters import CONTEXT_BYTES
 from batchgen.memory.policy import choose_policy, resolve_dtype
 from batchgen.paths import RunDir
+from batchgen.pipeline.model import find_model
 from batchgen.plan import Plan
+from batchgen.policies import foresee, task_of
 from batchgen.prepare import prepare, summary
+from batchgen.recipe import fingerprint_model
 from batchgen.shards import sweep
 from batchgen.worker import catch_signals
 
 MIB = 1 << 20
+_ASSUMED_CAPABILITY = (8, 0)  # of a GPU that is only assumed: one that has fp16 and bf16
 
 
 def run(config: Config) -> int:
@@ -32,6 +37,7 @@ def run(config: Config) -> int:
     plan = prepare(run_dir, config)
     if index.is_current(plan):
         return _report(plan, "is done already")
+    _refuse_what_cannot_fit(plan)
     sync_directory(run_dir.root)  # the name of the plan, should who gave it have been killed: before there is more
     run_dir.make()
     _make_durable(run_dir)
@@ -90,6 +96,8 @@ def _report(plan: Plan, state: str) -> int:
 def _dry_run(run_dir: RunDir, config: Config) -> int:
     counts = summary(run_dir, config)
     capability = local.capability()
+    if config.memory.assume_vram is not None and capability is None:
+        capability = _ASSUMED_CAPABILITY
     dtype = resolve_dtype(config.model.dtype, capability)
     device = "cuda" if capability else "cpu"
     print(f"run        {run_dir.root}" + (f" ({counts['done_shards']} shards done)" if "done_shards" in counts else ""))
@@ -103,14 +111,46 @@ def _dry_run(run_dir: RunDir, config: Config) -> int:
     print(f"shards     {counts['shards']} of up to {config.output.batches_per_shard} batches")
     print(f"model      {config.model.path}, {dtype} on {device}, scheduler {config.job.scheduler}")
     for width, height in counts["sizes"]:
-        policy = choose_policy(config.memory.policy, config.speed, width, height, dtype, os.cpu_count() or 1)
-        tiling = f"tiles of {policy.tile_px} px" if policy.tile_px else "no tiling"
-        print(
-            f"policy     {width}x{height}: micro-batch {policy.micro_batch}, decode chunk {policy.decode_chunk}, "
-            f"{tiling}, {policy.placement}"
-        )
+        for line in _policy_lines(config, width, height, dtype, counts["prompts"]):
+            print(line)
     print("dry run: nothing was written")
     return EXIT_WHOLE
+
+
+def _refuse_what_cannot_fit(plan: Plan) -> None:
+    """Before anything is loaded. Raises MemoryNeededError for a job that no policy fits into the first GPU."""
+    config, gpu, folder = plan.config, local.first_gpu(), find_model(plan.config.model)
+    if gpu is None or folder is None:
+        return
+    dtype = resolve_dtype(config.model.dtype, local.capability())
+    task = task_of(config, config.job.width, config.job.height, plan.images)
+    foresee(config, folder, str(plan.recipe["model"]), task, gpu[0], dtype, _budget_bytes(config, gpu[1]))
+
+
+def _budget_bytes(config: Config, free_bytes: int | None) -> int:
+    """What torch may allocate of a GPU with so much free, or of the one that is assumed."""
+    memory = config.memory
+    if memory.assume_vram is not None and config.dry_run:
+        free_bytes = size_bytes("memory.assume_vram", memory.assume_vram)
+    assert free_bytes is not None
+    cap_bytes = free_bytes if memory.max_vram is None else size_bytes("memory.max_vram", memory.max_vram)
+    return min(free_bytes, cap_bytes) - CONTEXT_BYTES
+
+
+def _policy_lines(config: Config, width: int, height: int, dtype: str, images: int) -> list[str]:
+    """What the policy for a size would be, why, and what else there is; `assume_vram` stands in for a GPU."""
+    title = f"policy     {width}x{height}: "
+    gpu, folder = local.first_gpu(), find_model(config.model)
+    if (gpu is None and config.memory.assume_vram is None) or folder is None:
+        policy = choose_policy(config.memory.policy, config.speed, width, height, dtype, os.cpu_count() or 1)
+        why = "a GPU's is chosen once the model is there" if folder is None else "on the CPU"
+        return [f"{title}micro-batch {policy.micro_batch}, decode chunk {policy.decode_chunk}, {why}"]
+    kind, free_bytes = gpu or ("", None)
+    budget_bytes = _budget_bytes(config, free_bytes)
+    task = task_of(config, width, height, images)
+    choice, measured = foresee(config, folder, fingerprint_model(folder), task, kind, dtype, budget_bytes)
+    source = f"measured on this {kind}" if measured else "estimated from the model's files; the first run measures"
+    return [f"{title}{choice.reason} ({source})", *(f"           {line}" for line in choice.table())]
 
 
 def _say(line: str) -> None:

@@ -15,9 +15,9 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
+from batchgen.config import size_bytes
 from batchgen.errors import (
     EXIT_BROKEN,
     EXIT_INTERRUPTED,
@@ -31,14 +31,13 @@ from batchgen.events import EventLog
 from batchgen.fitting import Engine
 from batchgen.generate import ShardMaker
 from batchgen.leases import Lease, Watch
-from batchgen.memory.policy import choose_policy, freeze
 from batchgen.paths import RunDir
 from batchgen.pipeline.model import locate
 from batchgen.plan import Plan, load_plan
+from batchgen.policies import Policies
 from batchgen.recipe import fingerprint_model
 from batchgen.samples import Maker
 from batchgen.shards import Attempt, is_done
-from batchgen.types import Policy
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 _IDLE_S = 0.5
@@ -58,7 +57,6 @@ class Worker:
         self._load_engine = load_engine
         self._stop = stop
         self._watch = Watch(plan.config.launch.lease_timeout_s)
-        self._policies: dict[tuple[int, int], Policy] = {}
         self._maker: ShardMaker | None = None
         self.log = EventLog(self._run.worker_logs / f"{self.name}.jsonl")
 
@@ -123,22 +121,12 @@ class Worker:
                     output.format,
                     output.quality,
                 ),
-                lambda width, height: self._policy(engine, width, height),
+                Policies(self._plan, engine, self.log),
                 {"worker": self.name, "host": socket.gethostname(), "device": engine.device_kind},
                 self.log,
                 self._stop,
             )
         return self._maker
-
-    def _policy(self, engine: Engine, width: int, height: int) -> Policy:
-        if (width, height) not in self._policies:
-            config = self._plan.config
-            cpu_count = os.cpu_count() or 1
-            chosen = choose_policy(config.memory.policy, config.speed, width, height, engine.dtype, cpu_count)
-            frozen = freeze(self._run.policy(engine.device_kind, width, height), chosen)
-            self._policies[width, height] = frozen
-            self.log.add("policy", width=width, height=height, policy=asdict(frozen))
-        return self._policies[width, height]
 
 
 def load_engine(plan: Plan) -> Engine:
@@ -147,9 +135,12 @@ def load_engine(plan: Plan) -> Engine:
     folder = locate(model)
     if fingerprint_model(folder) != plan.recipe["model"]:
         raise ModelError(f"the model in {folder} is not the one that this run was planned with: put that one back")
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # else fragments take half as much again
     from batchgen.pipeline.engine import DiffusersEngine
 
-    return DiffusersEngine(folder, plan.config.job.scheduler, model.dtype, model.variant)
+    max_vram = plan.config.memory.max_vram
+    cap_bytes = None if max_vram is None else size_bytes("memory.max_vram", max_vram)
+    return DiffusersEngine(folder, plan.config.job.scheduler, model.dtype, model.variant, cap_bytes)
 
 
 def catch_signals(stop: threading.Event, second_ctrl_c_ends: bool = False) -> None:

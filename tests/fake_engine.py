@@ -25,12 +25,10 @@ class FakeEngine:
     device_kind = "fake"
     dtype = "fp32"
     scheduler_name = "FakeScheduler"
+    gauge = None
 
     def prepare(self, policy):
         return policy, None
-
-    def predict(self, policy, width, height):
-        return None
 
     def is_out_of_memory(self, error):
         return isinstance(error, MemoryError)

@@ -21,6 +21,7 @@ class ShortEngine:
     """Refuses memory as `refuses(stage, rows, policy)` says."""
 
     device_kind, dtype, scheduler_name = "fake", "fp32", "none"
+    gauge = None
 
     def __init__(self, refuses: Any) -> None:
         self._refuses = refuses
@@ -52,8 +53,11 @@ class ShortEngine:
         self._call("decode", len(latents), policy)
         return [fake_image(prompt) for prompt in latents]
 
-    def predict(self, policy: Policy, width: int, height: int) -> None:
-        return None
+    def estimate(self, width: int, height: int) -> Any:
+        raise NotImplementedError
+
+    def passes(self) -> Any:
+        raise NotImplementedError
 
     def is_out_of_memory(self, error: Exception) -> bool:
         return isinstance(error, MemoryError)

@@ -10,6 +10,8 @@ from batchgen.events import EventLog
 from batchgen.generate import ShardMaker
 from batchgen.journal import read_journal
 from batchgen.leases import Lease, Watch
+from batchgen.memory.policy import freeze
+from batchgen.policies import Policies
 from batchgen.shards import Attempt
 from batchgen.types import Policy
 from tests.builders import MAKER, plan_run
@@ -35,7 +37,9 @@ def make(plan, engine=None, stop=None):
     log = EventLog(plan.run.worker_logs / "test.jsonl")
     worker = {"worker": "test", "host": "here", "device": "fake"}
     try:
-        maker = ShardMaker(engine or FakeEngine(), MAKER, lambda *_: POLICY, worker, log, stop)
+        freeze(plan.run.policy("fake", 64, 64), lambda: POLICY)
+        engine = engine or FakeEngine()
+        maker = ShardMaker(engine, MAKER, Policies(plan, engine, log), worker, log, stop)
         return maker.make(shard, attempt, lease), attempt
     finally:
         attempt.close()

@@ -45,10 +45,20 @@ def capability() -> tuple[int, int] | None:
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (7, 0)
 
 
-def _nvidia_smi(what: str) -> list[str]:
+def first_gpu() -> tuple[str, int] | None:
+    """The name of the first GPU and how many bytes of its memory are free, asked without torch; None without one."""
+    devices = gpus()
+    if not devices:
+        return None
+    name, free = (_nvidia_smi(what, devices[0].strip()) for what in ("name", "memory.free"))
+    return (" ".join(name), int(free[0]) << 20) if name and free and free[0].isdigit() else None
+
+
+def _nvidia_smi(what: str, device: str | None = None) -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
-    query = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader"]
+    query = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
+    query += [] if device is None else [f"--id={device}"]
     answer = subprocess.run(query, capture_output=True, text=True, check=False)
     return answer.stdout.split() if answer.returncode == 0 else []
 

@@ -1,11 +1,11 @@
-"""The policy: how many rows run at once, chosen once for a kind of device and a size, then frozen.
+"""The policy without a device's memory to plan for: rows by the size of the image. And freezing: what is chosen stays.
 
-Pure functions, no torch. The choice is a simple one for now: rows by the size of the image, so that a batch of
-small images runs whole while a 4k image runs alone.
+Pure functions, no torch. On the CPU a batch of small images runs whole while a 4k image runs alone; on a GPU
+memory/choose.py chooses.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -71,13 +71,13 @@ def resolve_dtype(dtype: str, capability: tuple[int, int] | None) -> str:
     return "fp16" if fast else "fp32"
 
 
-def freeze(path: Path, policy: Policy) -> Policy:
-    """Put `policy` at `path` for all workers and later resumes; return the one that was there first.
+def freeze(path: Path, choose: Callable[[], Policy]) -> Policy:
+    """The policy that is at `path`; if there is none, what `choose` gives is put there, for all workers and resumes.
 
-    Raises BrokenRunError where the file holds something else.
+    Of two at once the first one's holds. Raises BrokenRunError where the file holds something else.
     """
     if not path.exists():
-        put_new(path, to_json(asdict(policy)).encode() + b"\n")
+        put_new(path, to_json(asdict(choose())).encode() + b"\n")
     try:
         return Policy(**json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from batchgen.config import PLACEMENTS, UNHOOKED
+from batchgen.memory.choose import CHOSEN_FROM
 from batchgen.memory.policy import PADDED_SIZES
 from batchgen.types import Policy
 
@@ -25,10 +26,10 @@ def step_down(policy: Policy, stage: str, width: int, height: int) -> Policy | N
             return replace(policy, decode_chunk=policy.decode_chunk // 2)
         if (tile_px := _smaller_tile(policy.tile_px, max(width, height))) is not None:
             return replace(policy, tile_px=tile_px)
-    place = PLACEMENTS.index(policy.placement) + 1
-    if place == len(PLACEMENTS):
+    smaller = [name for name in CHOSEN_FROM if PLACEMENTS.index(name) > PLACEMENTS.index(policy.placement)]
+    if not smaller:
         return None
-    placement = PLACEMENTS[place]
+    placement = smaller[0]
     # A trace records where the weights are.
     return replace(policy, placement=placement, traced=policy.traced and placement in UNHOOKED)
 

@@ -1,15 +1,17 @@
 """The engine: encode, denoise and decode with a diffusers pipeline."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from batchgen.memory.figures import Figures, estimate
+from batchgen.memory.meters import Gauge, Stopwatch
 from batchgen.memory.policy import pad, padded_rows, resolve_dtype, spans
-from batchgen.memory.predict import predict_peak_bytes, read_footprint
 from batchgen.pipeline.guidance import RowGuidance
 from batchgen.pipeline.load import DTYPES
 from batchgen.pipeline.loaded import LoadedModel
@@ -38,13 +40,17 @@ class EncodedText:
 class DiffusersEngine:
     """Runs one model on one device. Stateless between calls but for a cache of encoded texts."""
 
-    def __init__(self, folder: Path, scheduler: str, dtype: str, variant: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, scheduler: str, dtype: str, variant: str | None = None, cap_bytes: int | None = None
+    ) -> None:
+        """`cap_bytes`: what this process may take of a GPU's memory. Raises ModelError, and as `LoadedModel`."""
         on_cuda = torch.cuda.is_available()
         self.device = torch.device("cuda" if on_cuda else "cpu")
         self.device_kind = torch.cuda.get_device_name() if on_cuda else "cpu"
         self.dtype = resolve_dtype(dtype, torch.cuda.get_device_capability() if on_cuda else None)
+        self.gauge = Gauge(cap_bytes) if on_cuda else None
         self._model = LoadedModel(folder, scheduler, self.dtype, variant, self.device)
-        self._footprint = read_footprint(folder, variant)
+        self._files = (folder, variant)
         self._keywords = FAMILIES[type(self._pipe).__name__]
         self._texts: OrderedDict[str, EncodedText] = OrderedDict()
         self.scheduler_name = type(self._pipe.scheduler).__name__
@@ -58,9 +64,28 @@ class DiffusersEngine:
         torch.set_num_threads(policy.threads)
         return self._model.apply(policy)
 
-    def predict(self, policy: Policy, width: int, height: int) -> int | None:
-        """The peak of allocated bytes to expect on the device; None on the CPU."""
-        return predict_peak_bytes(self._footprint, policy, width, height) if self.device.type == "cuda" else None
+    def estimate(self, width: int, height: int) -> Figures:
+        """What the model's files say of what it takes at this size."""
+        return estimate(*self._files, self.dtype, width, height)
+
+    @contextmanager
+    def passes(self) -> Iterator[list[Stopwatch]]:
+        """Within it, each call of the UNet is timed by a stopwatch of the list."""
+        watches: list[Stopwatch] = []
+
+        def start(*_: Any) -> None:
+            watches.append(Stopwatch())
+            watches[-1].__enter__()
+
+        hooks = [
+            self._pipe.unet.register_forward_pre_hook(start),
+            self._pipe.unet.register_forward_hook(lambda *_: watches[-1].__exit__()),
+        ]
+        try:
+            yield watches
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether the device or the host refused memory, in any of the ways in which torch says so."""

@@ -11,6 +11,7 @@ from batchgen.config import UNHOOKED
 from batchgen.pipeline.attention import attention_kernel, usable_attention
 from batchgen.pipeline.guidance import in_two_passes
 from batchgen.pipeline.load import DTYPES, load_pipeline
+from batchgen.pipeline.model import vae_wants_fp32
 from batchgen.pipeline.placement import Placement, components
 from batchgen.pipeline.traced import TracedForward
 from batchgen.types import Policy
@@ -27,8 +28,8 @@ class LoadedModel:
 
     def _load(self) -> None:
         self.pipe = load_pipeline(*self._source)
-        if self._source[2] == "fp16" and self.pipe.vae.config.get("force_upcast", False):
-            self.pipe.vae.to(torch.float32)  # its model says that it overflows in fp16, as SDXL's does
+        if self._source[2] == "fp16" and vae_wants_fp32(type(self.pipe).__name__, self.pipe.vae.config):
+            self.pipe.vae.to(torch.float32)
         self._placement: Placement | None = None
         self._layout: tuple[str, bool] | None = None
         self._forward: Any = None

@@ -3,7 +3,9 @@
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from batchgen.config import ModelConfig, did_you_mean
 from batchgen.errors import ModelError
@@ -18,6 +20,9 @@ FAMILIES = {
 # They draw noise of their own (a Brownian tree) and ignore per-image generators, so that an image would depend
 # on its neighbours (diffusers 0.42.1, schedulers/scheduling_{dpmsolver_sde,cosine_dpmsolver_multistep}.py).
 REFUSED_SCHEDULERS = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler")
+# Their VAE overflows in fp16 unless its configuration says otherwise. That of older ones has the same field, set by
+# default, and does not: diffusers' own pipelines ask it in these families alone.
+_UPCASTING = ("StableDiffusionXLPipeline",)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -92,6 +97,11 @@ def check_model(folder: Path, scheduler: str) -> None:
         weights = {path.suffix for path in (folder / name).glob("*") if path.suffix in (".bin", ".safetensors")}
         if weights == {".bin"}:
             raise ModelError(f"{folder / name} has pickled weights only; batchgen loads safetensors alone")
+
+
+def vae_wants_fp32(family: str, vae_config: Mapping[str, Any]) -> bool:
+    """Whether the VAE of a model of this family, otherwise in fp16, decodes in fp32."""
+    return family in _UPCASTING and bool(vae_config.get("force_upcast", False))
 
 
 def hub_revision(folder: Path) -> str | None:

@@ -7,20 +7,24 @@ from typing import Any
 
 import torch
 
+from batchgen.pipeline.streaming import Streamer
+
 STAGES = ("encode", "denoise", "decode")
 # How the weights of each stage are held: text encoders, UNet, VAE.
 #   resident  on the device, always
 #   staged    on the device while their stage runs
-#   blocks, leaves   group offload: brought in one block or layer after the other, ahead of use (diffusers)
-#   streamed  sequential offload: each layer when it is called (accelerate)
-# The VAE is small and decodes chunk after chunk: it is staged rather than streamed once for each.
+#   blocks, leaves   group offload: one block or layer after the other, ahead of use (diffusers)
+#   layers    sequential offload: each layer when it is called (accelerate)
+#   streamed  packed into groups that cross ahead of use: pipeline/streaming.py
+# The VAE is small and decodes chunk after chunk: it is staged rather than brought in piecemeal once for each.
 HELD = {
     "resident": ("resident", "resident", "resident"),
     "text_offload": ("staged", "resident", "resident"),
     "model_offload": ("staged", "staged", "staged"),
+    "weight_streaming": ("streamed", "streamed", "staged"),
     "group_offload_block": ("staged", "blocks", "staged"),
     "group_offload_leaf": ("staged", "leaves", "staged"),
-    "sequential_offload": ("streamed", "streamed", "staged"),
+    "sequential_offload": ("layers", "layers", "staged"),
 }
 
 
@@ -31,7 +35,7 @@ class Placement:
     """
 
     def __init__(self, pipe: Any, name: str, device: torch.device) -> None:
-        self._staged: dict[str, list[Staged]] = {stage: [] for stage in STAGES}
+        self._staged: dict[str, list[Staged | Streamer]] = {stage: [] for stage in STAGES}
         self._at: str | None = None
         for stage, how in zip(STAGES, HELD[name], strict=True):
             for module in components(pipe, stage):
@@ -44,7 +48,9 @@ class Placement:
         elif how == "staged":
             self._staged[stage].append(Staged(module, device))
         elif how == "streamed":
-            _stream(module, device)
+            self._staged[stage].append(Streamer(module, device))
+        elif how == "layers":
+            _bring_in_by_layers(module, device)
         else:
             _group(module, device, "block_level" if how == "blocks" else "leaf_level")
 
@@ -103,7 +109,7 @@ def _pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
         return tensor
 
 
-def _stream(module: torch.nn.Module, device: torch.device) -> None:
+def _bring_in_by_layers(module: torch.nn.Module, device: torch.device) -> None:
     # As diffusers' enable_sequential_cpu_offload, which cannot be told to use the CPU, for tests
     from accelerate import cpu_offload
 

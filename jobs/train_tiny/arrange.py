@@ -70,10 +70,14 @@ class Arranger:
         return found
 
     def riding(self, first: Actor, second: Actor, _: int) -> tuple[Figure, ...]:
-        """The first sits in the second and hides a part of it."""
-        below = self._rng.uniform(0.44, 0.7)
-        above = below * self._rng.uniform(0.52, 0.66)
-        return self._stacked(first, second, above, below, sunk=self._rng.uniform(0.28, 0.4))
+        """The first sits in the second's back half. Neither is mirrored: emoji face left, so that the head is clear."""
+        rng = self._rng
+        below = rng.uniform(0.5, 0.82)
+        mount, rider = self._stacked(
+            replace(first, flipped=False), replace(second, flipped=False), below * rng.uniform(0.42, 0.54), below,
+            sunk=rng.uniform(0.28, 0.42),
+        )  # fmt: skip
+        return mount, replace(rider, x=mount.x + below * rng.uniform(0.03, 0.14))
 
     def on(self, first: Actor, second: Actor, _: int) -> tuple[Figure, ...]:
         """The first stands on the second's top."""

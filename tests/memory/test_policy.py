@@ -101,8 +101,8 @@ def test_bf16_is_refused_where_it_would_be_emulated(capability: tuple[int, int])
 def test_the_policy_that_was_frozen_first_holds(tmp_path: Path) -> None:
     path = tmp_path / "cpu-64x64.json"
     later = choose_policy(PolicyConfig(micro_batch=9), SPEED, 64, 64, "fp32", 1)
-    assert freeze(path, POLICY) == POLICY
-    assert freeze(path, later) == POLICY
+    assert freeze(path, lambda: POLICY) == POLICY
+    assert freeze(path, lambda: later) == POLICY
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "{}", '{"micro_batch": 1, "unknown": 2}'])
@@ -110,7 +110,7 @@ def test_a_damaged_frozen_policy_is_named_and_not_overwritten(tmp_path: Path, co
     path = tmp_path / "cpu-64x64.json"
     path.write_text(content)
     with pytest.raises(BrokenRunError, match=r"cpu-64x64\.json does not hold a policy"):
-        freeze(path, POLICY)
+        freeze(path, lambda: POLICY)
     assert path.read_text() == content
 
 

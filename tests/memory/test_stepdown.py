@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from batchgen.config import PLACEMENTS
+from batchgen.memory.choose import CHOSEN_FROM
 from batchgen.memory.stepdown import step_down
 from batchgen.types import Policy
 from tests.builders import POLICY
@@ -25,7 +25,7 @@ def test_denoising_takes_fewer_rows_then_splits_guidance_then_moves_weights() ->
     steps = all_steps(LARGE, "denoise")
     assert [step.micro_batch for step in steps[:4]] == [8, 4, 2, 1]
     assert steps[4] == replace(LARGE, micro_batch=1, guidance_split=True)
-    assert [step.placement for step in steps[5:]] == list(PLACEMENTS[1:])
+    assert [step.placement for step in steps[5:]] == list(CHOSEN_FROM[1:])
 
 
 @pytest.mark.parametrize(("micro_batch", "next_one"), [(3, 2), (12, 8), (33, 32), (100, 32), (2, 1)])
@@ -40,7 +40,7 @@ def test_decoding_takes_smaller_chunks_then_smaller_tiles_then_moves_weights() -
     assert [step.decode_chunk for step in steps[:2]] == [2, 1]
     assert [step.tile_px for step in steps[2:4]] == [256, 128]
     assert {step.micro_batch for step in steps} == {16}
-    assert [step.placement for step in steps[4:]] == list(PLACEMENTS[1:])
+    assert [step.placement for step in steps[4:]] == list(CHOSEN_FROM[1:])
 
 
 @pytest.mark.parametrize(
@@ -55,17 +55,17 @@ def test_tiles_shrink_by_powers_of_two(edge_px: int, tile_px: int, smaller: int)
 
 @pytest.mark.parametrize("stage", ["load", "encode"])
 def test_what_has_no_rows_moves_weights_at_once(stage: str) -> None:
-    assert [step.placement for step in all_steps(LARGE, stage)] == list(PLACEMENTS[1:])
+    assert [step.placement for step in all_steps(LARGE, stage)] == list(CHOSEN_FROM[1:])
 
 
 @pytest.mark.parametrize("stage", ["load", "encode", "denoise", "decode"])
 def test_no_step_is_taken_twice_and_the_last_placement_ends_it(stage: str) -> None:
     steps = all_steps(LARGE, stage)
     assert len(set(steps)) == len(steps)
-    assert steps[-1].placement == PLACEMENTS[-1]
+    assert steps[-1].placement == CHOSEN_FROM[-1]
 
 
 def test_a_trace_ends_where_the_weights_begin_to_move_under_it() -> None:
     steps = {step.placement: step.traced for step in all_steps(replace(LARGE, traced=True), "load")}
     assert steps["model_offload"]
-    assert not any(steps[name] for name in PLACEMENTS[3:])
+    assert not any(steps[name] for name in CHOSEN_FROM[3:])

@@ -1,0 +1,152 @@
+"""The policy for a size: of all that fit, the fastest. Pure functions over figures; no torch."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+from batchgen.config import PLACEMENTS, UNHOOKED, PolicyConfig
+from batchgen.errors import MemoryNeededError
+from batchgen.memory.costs import Task, batch_s, peak_bytes, pinned_bytes
+from batchgen.memory.figures import Figures
+from batchgen.memory.policy import PADDED_SIZES
+from batchgen.types import Policy
+
+GIB = 1 << 30
+# What is chosen from, the fastest first; group offload is there for those who want it: streaming is faster and smaller.
+CHOSEN_FROM = ("resident", "text_offload", "model_offload", "weight_streaming", "sequential_offload")
+_TILES_PX = (2048, 1024, 512, 256, 128)
+_MOST_TILES_AT_ONCE = 4
+# Kept free: fragments, other processes' small change, and errors of measured or estimated figures.
+_MARGIN_BYTES = 192 << 20
+_MARGIN_SHARE = {True: 0.04, False: 0.15}
+# Within this share of the best, simpler and then smaller wins; and tiles, which leave seams, must be worth them.
+_AS_FAST = 1.02
+_TILES_COST = 1.05
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A policy, with what it would take: bytes on the device at once, and seconds a batch."""
+
+    policy: Policy
+    peak_bytes: int
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """For people: what sets it apart."""
+        policy = self.policy
+        parts = [policy.placement.replace("_", " "), f"micro-batch {policy.micro_batch}"]
+        parts += ["guidance split"] if policy.guidance_split else []
+        parts += [f"decode chunk {policy.decode_chunk}"]
+        return ", ".join(parts + ([f"tiles of {policy.tile_px} px"] if policy.tile_px else []))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen, why, and the best of each placement beside it, with what speaks against it."""
+
+    option: Option
+    reason: str
+    others: tuple[tuple[Option, str], ...]
+
+    def table(self) -> list[str]:
+        """A line for each of the others."""
+        return [
+            f"{option.name}: {option.peak_bytes / GIB:.1f} GiB, {option.seconds:.1f} s a batch: {against}"
+            for option, against in self.others
+        ]
+
+
+def choose(
+    figures: Figures, task: Task, budget_bytes: int, host_bytes: int, fixed: PolicyConfig, base: Policy
+) -> Choice:
+    """The fastest policy that fits into `budget_bytes` of the device and pins at most `host_bytes` of the host.
+
+    Fields that the user fixed stay; those that `fixed` and memory say nothing of are `base`'s. If nothing fits with
+    a margin, the smallest that fits without is taken. Raises MemoryNeededError where none does.
+    """
+    options = [
+        Option(policy, peak_bytes(figures, policy, task), batch_s(figures, policy, task))
+        for policy in _candidates(fixed, base, task)
+    ]
+    margin = max(_MARGIN_BYTES, int(_MARGIN_SHARE[figures.measured] * budget_bytes))
+    possible = [one for one in options if one.peak_bytes <= budget_bytes] or options
+    pinnable = [one for one in possible if pinned_bytes(figures.weights, one.policy.placement) <= host_bytes]
+    # Where the host cannot pin, weights wait in plain memory; it is slower, and no reason to give up.
+    considered = pinnable or possible
+    fitting = [one for one in considered if one.peak_bytes <= budget_bytes - margin]
+    if fitting:
+        best = _fastest(fitting)
+    else:
+        best = min(considered, key=lambda one: one.peak_bytes)
+        if best.peak_bytes > budget_bytes:
+            raise MemoryNeededError(
+                f"{task.width}x{task.height} px: at least {best.peak_bytes / GIB:.2f} GiB of free device memory are "
+                f"needed ({best.name}), {budget_bytes / GIB:.2f} GiB are there: free some, or make smaller images"
+            )
+    others = _others(best, options, considered, budget_bytes)
+    return Choice(best, _reason(best, _fastest(options), budget_bytes), others)
+
+
+def _candidates(fixed: PolicyConfig, base: Policy, task: Task) -> Iterator[Policy]:
+    rows = [size for size in PADDED_SIZES if size < 2 * task.rows]
+    edge = max(task.width, task.height)
+    placements = [name for name in CHOSEN_FROM if not base.traced or name in UNHOOKED]
+    micro_batches = [fixed.micro_batch] if fixed.micro_batch else rows
+    splits = [fixed.guidance_split] if fixed.guidance_split is not None else [False, True]
+    chunks = [fixed.decode_chunk] if fixed.decode_chunk else rows
+    tiles = [fixed.tile_px] if fixed.tile_px is not None else [0, *(tile for tile in _TILES_PX if tile < edge)]
+    for placement, micro_batch, split, chunk, tile in product(
+        [fixed.placement] if fixed.placement else placements, micro_batches, splits, chunks, tiles
+    ):
+        if split and fixed.guidance_split is None and (micro_batch > 1 or not task.guided):
+            continue  # with half the rows it takes as much
+        if tile and fixed.tile_px is None and chunk > max(_MOST_TILES_AT_ONCE, fixed.decode_chunk or 0):
+            continue
+        yield replace(
+            base, placement=placement, micro_batch=micro_batch, guidance_split=split, decode_chunk=chunk, tile_px=tile
+        )
+
+
+def _fastest(options: list[Option]) -> Option:
+    least_s = min(_weighed_s(one) for one in options)
+    near = [one for one in options if _weighed_s(one) <= _AS_FAST * least_s]
+    return min(near, key=lambda one: (PLACEMENTS.index(one.policy.placement), one.peak_bytes, _weighed_s(one)))
+
+
+def _weighed_s(option: Option) -> float:
+    return option.seconds * (_TILES_COST if option.policy.tile_px else 1.0)
+
+
+def _reason(best: Option, fastest: Option, budget_bytes: int) -> str:
+    free = f"{budget_bytes / GIB:.1f} GiB free"
+    if best.seconds <= _AS_FAST * fastest.seconds:
+        return f"{best.name}: {best.peak_bytes / GIB:.1f} GiB of {free}, and nothing is faster"
+    costs = math.ceil(100 * (best.seconds / fastest.seconds - 1))
+    return (
+        f"{best.name}: {best.peak_bytes / GIB:.1f} GiB of {free}; {fastest.name} would take "
+        f"{fastest.peak_bytes / GIB:.1f} GiB, doing without costs {costs}%"
+    )
+
+
+def _others(
+    best: Option, options: list[Option], considered: list[Option], budget_bytes: int
+) -> tuple[tuple[Option, str], ...]:
+    found = []
+    for placement in dict.fromkeys(one.policy.placement for one in options):
+        own = [one for one in options if one.policy.placement == placement]
+        if placement == best.policy.placement:
+            continue
+        fitting = [one for one in own if one.peak_bytes <= budget_bytes]
+        option = _fastest(fitting) if fitting else min(own, key=lambda one: one.peak_bytes)
+        if not fitting:
+            against = "does not fit"
+        elif option not in considered:
+            against = "more than this host can pin"
+        else:
+            slower = round(100 * (option.seconds / best.seconds - 1))
+            against = f"{slower}% slower" if slower > 0 else "fits too tightly" if slower < 0 else "no faster"
+        found.append((option, against))
+    return tuple(found)

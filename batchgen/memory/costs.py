@@ -1,0 +1,144 @@
+"""What a policy costs: bytes on the device in each stage, pinned bytes of the host, seconds of a batch. Pure."""
+
+import math
+from dataclasses import dataclass
+
+from batchgen.memory.figures import Figures, Weights, at
+from batchgen.memory.policy import padded_rows, spans
+from batchgen.types import Policy
+
+# Weight streaming: so many buffers on the device are used in turn, each of this size or that of the largest layer.
+STREAM_BUFFERS = 3
+STREAM_GROUP_BYTES = 64 << 20
+# Beside the largest layer: of diffusers' group offload, the share of weights on the device at once; and seconds for
+# each layer that hooks take, on whatever machine (measured with SD 1.5 and SDXL).
+_BLOCK_SHARE = 0.75
+_LEAF_S, _LAYER_S = 60e-6, 550e-6
+_STREAMING_OVERHEAD = 1.02
+# Of a tiled decode: bytes for each pixel of the whole image (tiles, rows of tiles and the image itself, in fp32).
+_TILED_PIXEL_BYTES = 36
+_TILE_OVERLAP = 0.25
+_LATENT_BYTES = 64  # for each latent place and image: latents, noise and what schedulers keep
+_LATENT_PX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Of a batch: what decides how long it takes and what fits."""
+
+    width: int
+    height: int
+    rows: int
+    steps: int
+    guided: bool
+
+    @property
+    def pixels(self) -> int:
+        """Of one image."""
+        return self.width * self.height
+
+
+def held_bytes(weights: Weights, placement: str) -> tuple[int, int, int]:
+    """Bytes of weights on the device while it encodes, denoises and decodes."""
+    text, unet, vae = weights.text_bytes, weights.unet_bytes, weights.vae_bytes
+    text_layer, unet_layer = weights.largest_text_layer_bytes, weights.largest_unet_layer_bytes
+    everything = text + unet + vae
+    if placement == "resident":
+        return everything, everything, everything
+    if placement == "text_offload":
+        return everything, unet + vae, unet + vae
+    if placement == "model_offload":
+        return text, unet, vae
+    if placement == "weight_streaming":
+        return _buffers(text, text_layer), _buffers(unet, unet_layer), vae
+    if placement == "group_offload_block":
+        return text, int(_BLOCK_SHARE * unet), vae
+    if placement == "group_offload_leaf":
+        return text, min(unet, 2 * unet_layer), vae
+    return text_layer, unet_layer, vae  # sequential offload
+
+
+def pinned_bytes(weights: Weights, placement: str) -> int:
+    """Bytes of page-locked host memory that a placement keeps."""
+    text, unet, vae = weights.text_bytes, weights.unet_bytes, weights.vae_bytes
+    return {"resident": 0, "text_offload": text}.get(placement, text + unet + vae)
+
+
+def stage_bytes(figures: Figures, policy: Policy, task: Task) -> dict[str, int]:
+    """The most that each stage allocates on the device."""
+    encoding, denoising, decoding = held_bytes(figures.weights, policy.placement)
+    together = _tile_pixels(policy, task) * policy.decode_chunk
+    whole = task.pixels * policy.decode_chunk * _TILED_PIXEL_BYTES if together < task.pixels else 0
+    latents = task.rows * task.pixels // _LATENT_PX**2 * _LATENT_BYTES
+    kept = figures.workspace_bytes + latents
+    return {
+        "encode": encoding + kept + figures.encode_bytes,
+        "denoise": denoising + kept + int(figures.row_bytes * _rows_at_once(policy, task)),
+        "decode": decoding + kept + int(figures.pixel_bytes * together) + whole,
+    }
+
+
+def peak_bytes(figures: Figures, policy: Policy, task: Task) -> int:
+    """The most that a batch allocates on the device at once."""
+    return max(stage_bytes(figures, policy, task).values())
+
+
+def batch_s(figures: Figures, policy: Policy, task: Task) -> float:
+    """Seconds of a batch: denoising, decoding, and weights that cross between the stages."""
+    passes = 2 if task.guided and policy.guidance_split else 1
+    each = 2 if task.guided and passes == 1 else 1
+    pieces = (padded_rows(len(span), policy.micro_batch) for span in spans(task.rows, policy.micro_batch))
+    denoise = task.steps * sum(passes * _pass_s(figures, policy.placement, each * rows) for rows in pieces)
+    return denoise + _decode_s(figures, policy, task) + _moves_s(figures, policy.placement)
+
+
+def _pass_s(figures: Figures, placement: str, rows: int) -> float:
+    # Of the UNet. What crosses while it computes costs only what is longer.
+    compute_s = at(figures.pass_s, rows)
+    copy_s = figures.weights.unet_bytes / figures.copied_bytes_per_s
+    layers = figures.weights.unet_layers
+    if placement == "weight_streaming":
+        return max(compute_s, copy_s) * _STREAMING_OVERHEAD
+    if placement == "group_offload_leaf":
+        return max(compute_s, copy_s) + layers * _LEAF_S
+    if placement == "group_offload_block":
+        return compute_s + 2 * copy_s
+    if placement == "sequential_offload":
+        return compute_s + copy_s + layers * _LAYER_S
+    return compute_s
+
+
+def _decode_s(figures: Figures, policy: Policy, task: Task) -> float:
+    calls = math.ceil(task.rows / policy.decode_chunk) * tiles(policy, task)
+    return calls * at(figures.decode_s, _tile_pixels(policy, task) * policy.decode_chunk)
+
+
+def tiles(policy: Policy, task: Task) -> int:
+    """How many tiles an image is decoded in; 1 without tiling. They overlap by a quarter, as in diffusers."""
+    if _tile_pixels(policy, task) == task.pixels:
+        return 1
+    stride = policy.tile_px * (1 - _TILE_OVERLAP)
+    return math.ceil(task.width / stride) * math.ceil(task.height / stride)
+
+
+def _moves_s(figures: Figures, placement: str) -> float:
+    weights = figures.weights
+    moved = {
+        "resident": 0,
+        "text_offload": weights.text_bytes,
+        "model_offload": weights.text_bytes + weights.unet_bytes + weights.vae_bytes,
+    }
+    return moved.get(placement, weights.text_bytes + weights.vae_bytes) / figures.copied_bytes_per_s
+
+
+def _tile_pixels(policy: Policy, task: Task) -> int:
+    return min(policy.tile_px, task.width) * min(policy.tile_px, task.height) if policy.tile_px else task.pixels
+
+
+def _rows_at_once(policy: Policy, task: Task) -> int:
+    rows = min(policy.micro_batch, task.rows)
+    return rows * 2 if task.guided and not policy.guidance_split else rows
+
+
+def _buffers(total: int, largest: int) -> int:
+    return min(total, STREAM_BUFFERS * max(STREAM_GROUP_BYTES, largest))

@@ -1,0 +1,141 @@
+"""What one model takes at one size on one kind of device: measured by a probe, or estimated from its files.
+
+Pure, no torch: of weight files only the headers are read.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchgen.pipeline.model import vae_wants_fp32
+
+_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+_LATENT_PX = 8
+# Of the estimate. Maps of the UNet's first width that are alive at once for each row: more where its first blocks have
+# attention (Stable Diffusion 1.5, measured: 26) than where they have none (SDXL: 16). Maps of the VAE's second width.
+_UNET_MAPS = {True: 27.0, False: 17.0}
+_VAE_MAPS = 3.6
+_ENCODE_BYTES = 64 << 20
+_WORKSPACE_BYTES = 64 << 20
+# A card of no name, for time: what it computes in a second in 16 bits, what a pass takes at least,
+# and what crosses to it. A UNet's weights are
+# used at a tenth of the latent's places on average, since most of them sit where it is small.
+_FLOP_PER_S = 30e12
+_PASS_S = 0.02
+_COPIED_BYTES_PER_S = 12e9
+_USED_SHARE = 0.1
+_VAE_FLOP_PER_PIXEL = 9.6e6
+
+Points = tuple[tuple[float, float], ...]
+"""(how much at once, seconds), ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Bytes of each component's weights as they lie on the device; `vae_value_bytes`: of one of the VAE's numbers."""
+
+    text_bytes: int
+    unet_bytes: int
+    vae_bytes: int
+    largest_text_layer_bytes: int
+    largest_unet_layer_bytes: int
+    unet_layers: int
+    vae_value_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a model takes beside its weights, and how long: for one size, dtype and kind of device.
+
+    `row_bytes`: of activations, for each row that the UNet runs at once (guidance runs two for an image).
+    `pixel_bytes`: of activations, for each pixel that the VAE decodes at once.
+    `pass_s`: (rows, seconds) of one pass of the UNet, its weights in place.
+    `decode_s`: (pixels at once, seconds) of one call of the VAE.
+    """
+
+    weights: Weights
+    workspace_bytes: int
+    encode_bytes: int
+    row_bytes: float
+    pixel_bytes: float
+    pass_s: Points
+    decode_s: Points
+    copied_bytes_per_s: float
+    measured: bool
+
+
+def read_weights(folder: Path, variant: str | None, dtype: str) -> Weights:
+    """Of a model in the diffusers layout. Raises OSError and ValueError."""
+    size = vae_size = _BYTES[dtype]
+    family = json.loads((folder / "model_index.json").read_bytes())["_class_name"]
+    if dtype == "fp16" and vae_wants_fp32(family, _config(folder, "vae")):
+        vae_size = _BYTES["fp32"]
+    texts = [_layers(folder / name, variant) for name in ("text_encoder", "text_encoder_2")]
+    text = [count * size for layers in texts for count in layers.values()]
+    unet = [count * size for count in _layers(folder / "unet", variant).values()]
+    vae_bytes = sum(_layers(folder / "vae", variant).values()) * vae_size
+    return Weights(sum(text), sum(unet), vae_bytes, max(text), max(unet), len(unet), vae_size)
+
+
+def estimate(folder: Path, variant: str | None, dtype: str, width: int, height: int) -> Figures:
+    """The figures as far as a model's files tell them; seconds are those of a card of no name.
+
+    Raises OSError and ValueError.
+    """
+    weights = read_weights(folder, variant, dtype)
+    unet, vae = _config(folder, "unet"), _config(folder, "vae")
+    size, pixels = _BYTES[dtype], width * height
+    places = pixels // _LATENT_PX**2
+    maps = _UNET_MAPS["Attn" in unet["down_block_types"][0]]
+    row_s = 2 * weights.unet_bytes / size * places * _USED_SHARE / _FLOP_PER_S * size / 2
+    return Figures(
+        weights=weights,
+        workspace_bytes=_WORKSPACE_BYTES,
+        encode_bytes=_ENCODE_BYTES,
+        row_bytes=places * unet["block_out_channels"][0] * maps * size,
+        pixel_bytes=vae["block_out_channels"][1] * _VAE_MAPS * weights.vae_value_bytes,
+        pass_s=((1, _PASS_S + row_s), (64, _PASS_S + 64 * row_s)),
+        decode_s=((pixels, pixels * _VAE_FLOP_PER_PIXEL / _FLOP_PER_S * weights.vae_value_bytes / 2),),
+        copied_bytes_per_s=_COPIED_BYTES_PER_S,
+        measured=False,
+    )
+
+
+def at(points: Points, amount: float) -> float:
+    """The seconds that `amount` at once takes: between points by a line, beyond them in proportion."""
+    first, last = points[0], points[-1]
+    if amount <= first[0]:
+        return first[1] * max(amount / first[0], 0.2)  # small calls wait for the host
+    if amount >= last[0]:
+        return last[1] * amount / last[0]
+    above = next(place for place, point in enumerate(points) if point[0] >= amount)
+    (low, low_s), (high, high_s) = points[above - 1], points[above]
+    return low_s + (high_s - low_s) * (amount - low) / (high - low)
+
+
+def _config(folder: Path, name: str) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / name / "config.json").read_bytes())
+    return config
+
+
+def _layers(folder: Path, variant: str | None) -> dict[str, int]:
+    # {layer: its number of weights}
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    marked = [path for path in files if variant and f".{variant}." in path.name]
+    plain = [path for path in files if path.name.count(".") == 1]
+    found: dict[str, int] = {}
+    for path in marked or plain or files:
+        for name, shape in _tensors(path):
+            layer = name.rpartition(".")[0]
+            found[layer] = found.get(layer, 0) + math.prod(shape)
+    return found
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, list[int]]]:
+    # safetensors: eight bytes of length, then that much JSON, then the data
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    yield from ((name, entry["shape"]) for name, entry in header.items() if name != "__metadata__")

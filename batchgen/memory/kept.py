@@ -1,0 +1,39 @@
+"""Measured figures, kept on disk and used again: in the user's cache directory, or in $BATCHGEN_CACHE."""
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import platformdirs
+
+from batchgen.files import put_new, to_json
+from batchgen.memory.figures import Figures, Weights
+
+
+def load(key: str) -> Figures | None:
+    """The figures kept under `key`; None if there are none, or none that can be read."""
+    try:
+        values = json.loads(_path(key).read_bytes())
+        points = {name: tuple((float(one), float(seconds)) for one, seconds in values[name]) for name in _POINTS}
+        return Figures(**values | points | {"weights": Weights(**values["weights"])})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def save(key: str, figures: Figures) -> None:
+    """Keep the figures. A cache that cannot be written costs another probe and nothing else."""
+    with suppress(OSError):
+        path = _path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        put_new(path, to_json(asdict(figures)).encode() + b"\n")
+
+
+_POINTS = ("pass_s", "decode_s")
+
+
+def _path(key: str) -> Path:
+    folder = os.environ.get("BATCHGEN_CACHE")
+    return (Path(folder) if folder else platformdirs.user_cache_path("batchgen")) / "figures" / f"{key}.json"

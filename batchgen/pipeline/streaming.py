@@ -1,0 +1,226 @@
+"""Weight streaming: a module's weights cross to the device group by group, ahead of their use.
+
+Group offload of diffusers 0.42 has one group on its way at a time and waits on the host for each; its leaf level makes
+a copy for every tensor. Here the layers are packed, in the order in which they run, into flat pinned buffers of some
+64 MiB, which cross in one copy each into buffers on the device that are used in turn. Copies run on a stream of their
+own; events order them, and the host never waits. The order is circular: the first groups of the next step cross while
+the last layers of this one compute. (Double buffering with events, as musubi-tuner's and nunchaku's offloaders do.)
+"""
+
+from collections import deque
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from batchgen.memory.costs import STREAM_BUFFERS, STREAM_GROUP_BYTES
+
+GROUP_BYTES = STREAM_GROUP_BYTES
+BUFFERS = STREAM_BUFFERS  # one computes, two are on their way
+_ALIGNED_BYTES = 256
+
+
+class Streamer:
+    """Streams one module's weights. Until its first pass has shown the order of layers, each comes when it is called.
+
+    `leave` frees the device's buffers; the next pass allocates them again. A layer's bits are the same wherever they
+    lie, so images don't change.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device, group_bytes: int = GROUP_BYTES) -> None:
+        self._device, self._group_bytes = device, group_bytes
+        self._order: list[_Layer] = []
+        self._groups: list[_Group] = []
+        self._layers = _layers(module, device)
+        for layer in self._layers:
+            layer.module.register_forward_pre_hook(self._before(layer))
+            layer.module.register_forward_hook(self._after(layer))
+        module.register_forward_hook(lambda *_: self._pack())
+        self._turns = _Turns(device, self._groups)
+
+    def enter(self) -> None:
+        """Nothing: the first layer brings its group in."""
+
+    def leave(self) -> None:
+        """Free what is on the device."""
+        self._turns.end()
+
+    def _before(self, layer: "_Layer") -> Any:
+        def bring_in(*_: Any) -> None:
+            if layer.group is not None:
+                self._turns.use(layer.group)
+            else:
+                self._order.append(layer)
+                layer.point_at([host.to(self._device) for host in layer.host])
+
+        return bring_in
+
+    def _after(self, layer: "_Layer") -> Any:
+        def let_go(*_: Any) -> None:
+            if layer.group is None:
+                layer.point_at(layer.host)
+
+        return let_go
+
+    def _pack(self) -> None:
+        # After the first pass: its layers, in their order, into groups
+        if self._groups or not self._order:
+            return
+        with torch.inference_mode(False):  # tensors made here outlive it
+            batch: list[_Layer] = []
+            for layer in dict.fromkeys(self._order):
+                if batch and sum(one.size_bytes for one in batch) + layer.size_bytes > self._group_bytes:
+                    self._groups.append(_Group(len(self._groups), batch, self._device))
+                    batch = []
+                batch.append(layer)
+            self._groups.append(_Group(len(self._groups), batch, self._device))
+        self._order.clear()
+
+
+class _Layer:
+    """A module without children that has weights: its tensors, and where they are in host memory."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self._tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        self.host = [tensor.data for tensor in self._tensors]
+        self.size_bytes = sum(_aligned(host) for host in self.host)
+        self.group: int | None = None
+
+    def point_at(self, places: list[Tensor]) -> None:
+        """Let the module's tensors be these."""
+        for tensor, place in zip(self._tensors, places, strict=True):
+            tensor.data = place
+
+
+class _Group:
+    """Layers that cross together: one flat buffer in host memory, pinned where the host grants it."""
+
+    def __init__(self, number: int, layers: list[_Layer], device: torch.device) -> None:
+        self.layers = layers
+        self.size_bytes = sum(layer.size_bytes for layer in layers)
+        self.flat = _pinned_bytes(self.size_bytes, device)
+        for layer, views in zip(layers, self.views(self.flat), strict=True):
+            for view, host in zip(views, layer.host, strict=True):
+                view.copy_(host)
+            layer.host = views
+            layer.point_at(views)
+            layer.group = number
+
+    def views(self, flat: Tensor) -> list[list[Tensor]]:
+        """Each layer's tensors as they lie in `flat`, strides as they were (channels_last stays so)."""
+        found, start = [], 0
+        for layer in self.layers:
+            views = []
+            for host in layer.host:
+                raw = flat[start : start + host.numel() * host.element_size()].view(host.dtype)
+                views.append(raw.as_strided(host.size(), host.stride()))
+                start += _aligned(host)
+            found.append(views)
+        return found
+
+
+class _Turns:
+    """The device's buffers: which group is in which, which may be written again, and what is on its way."""
+
+    def __init__(self, device: torch.device, groups: list[_Group]) -> None:
+        self._device, self._groups = device, groups
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._coming: deque[_Loan] = deque()
+        self._current: _Loan | None = None
+        self._free: list[tuple[Tensor, Any]] = []  # with what the device must have done before it is written
+
+    def use(self, number: int) -> None:
+        """Make this group's layers ready for the device's next work, and send for the ones after it."""
+        if self._current is not None and self._current.number == number:
+            return
+        if self._coming and self._coming[0].number != number:
+            self.end()  # the pass before was cut off: begin anew
+        self._let_go()
+        if not self._coming:
+            self._send(number)
+        while len(self._coming) < min(BUFFERS, len(self._groups)):
+            self._send((self._coming[-1].number + 1) % len(self._groups))
+        self._current = self._coming.popleft()
+        if self._copies is not None:
+            torch.cuda.current_stream(self._device).wait_event(self._current.ready)
+        group = self._groups[number]
+        for layer, views in zip(group.layers, group.views(self._current.buffer), strict=True):
+            layer.point_at(views)
+
+    def end(self) -> None:
+        """Let all buffers go. What is on its way arrives before their memory is used for anything else."""
+        self._let_go()
+        if self._copies is not None:
+            torch.cuda.current_stream(self._device).wait_stream(self._copies)
+        self._coming.clear()
+        self._free.clear()
+
+    def _let_go(self) -> None:
+        if self._current is None:
+            return
+        for layer in self._groups[self._current.number].layers:
+            layer.point_at(layer.host)
+        self._free.append((self._current.buffer, self._event_on_the_device()))
+        self._current = None
+
+    def _send(self, number: int) -> None:
+        buffer, used = self._free.pop(0) if self._free else self._new_buffer()
+        flat = self._groups[number].flat
+        ready = None
+        if self._copies is None:
+            buffer[: len(flat)].copy_(flat)
+        else:
+            self._copies.wait_event(used)
+            with torch.cuda.stream(self._copies):
+                buffer[: len(flat)].copy_(flat, non_blocking=True)
+                ready = self._copies.record_event()
+        self._coming.append(_Loan(number, buffer, ready))
+
+    def _new_buffer(self) -> tuple[Tensor, Any]:
+        with torch.inference_mode(False):
+            size_bytes = max(group.size_bytes for group in self._groups)
+            buffer = torch.empty(size_bytes, dtype=torch.uint8, device=self._device)
+        return buffer, self._event_on_the_device()  # until now its memory may have been used for something else
+
+    def _event_on_the_device(self) -> Any:
+        return torch.cuda.current_stream(self._device).record_event() if self._copies is not None else None
+
+
+class _Loan:
+    """A buffer with a group in it, or on its way; `ready`: the event of its arrival."""
+
+    def __init__(self, number: int, buffer: Tensor, ready: Any) -> None:
+        self.number, self.buffer, self.ready = number, buffer, ready
+
+
+def _layers(module: nn.Module, device: torch.device) -> list[_Layer]:
+    # What is shared by two layers, or held by a module with children, is small: it stays on the device.
+    leaves = [one for one in module.modules() if not list(one.children())]
+    seen: dict[int, int] = {}
+    for leaf in leaves:
+        for tensor in (*leaf.parameters(), *leaf.buffers()):
+            seen[id(tensor)] = seen.get(id(tensor), 0) + 1
+    found = []
+    for leaf in leaves:
+        own = [*leaf.parameters(), *leaf.buffers()]
+        if own and all(seen[id(tensor)] == 1 for tensor in own):
+            found.append(_Layer(leaf))
+            for tensor in own:
+                seen.pop(id(tensor))
+    streamed = {id(tensor) for layer in found for tensor in (*layer.module.parameters(), *layer.module.buffers())}
+    for tensor in (*module.parameters(), *module.buffers()):
+        if id(tensor) not in streamed:
+            tensor.data = tensor.data.to(device)
+    return found
+
+
+def _aligned(tensor: Tensor) -> int:
+    return -(-tensor.numel() * tensor.element_size() // _ALIGNED_BYTES) * _ALIGNED_BYTES
+
+
+def _pinned_bytes(size_bytes: int, device: torch.device) -> Tensor:
+    try:
+        return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    except RuntimeError:  # plain memory crosses several times slower, but it crosses
+        return torch.empty(size_bytes, dtype=torch.uint8)

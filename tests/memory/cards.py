@@ -1,0 +1,29 @@
+"""Figures of models on cards, for tests of what is chosen there. No torch."""
+
+from batchgen.memory.figures import Figures, Weights
+
+MIB, GIB = 1 << 20, 1 << 30
+SD15 = Weights(246_120_960, 1_719_041_928, 167_307_726, 75_890_688, 58_982_400, 282, 2)
+SDXL = Weights(1_635_000_000, 5_135_000_000, 334_600_000, 126_480_000, 58_982_400, 796, 4)
+
+
+def sd15_512(teraflops: float = 390.0, copied_bytes_per_s: float = 55e9) -> Figures:
+    """Stable Diffusion 1.5 at 512x512 in fp16: bytes as measured on an H200, seconds by what the card computes."""
+    row_s, image_s, least_s = 0.803 / teraflops, 2.51 / teraflops, 0.01
+    return Figures(
+        SD15, 50 * MIB, 64 * MIB, 65.4 * MIB, 1792.0,
+        tuple((rows, max(least_s, rows * row_s)) for rows in (1, 2, 4, 8, 16, 32, 64)),
+        tuple((count * 512 * 512, max(least_s, count * image_s)) for count in (1, 2, 4, 8)),
+        copied_bytes_per_s, measured=True,
+    )  # fmt: skip
+
+
+def sdxl_1024(teraflops: float = 390.0, copied_bytes_per_s: float = 55e9) -> Figures:
+    """SDXL at 1024x1024 in fp16, its VAE in fp32."""
+    row_s, image_s = 5.98 / teraflops, 10.0 / teraflops
+    return Figures(
+        SDXL, 50 * MIB, 64 * MIB, 168.0 * MIB, 3584.0,
+        tuple((rows, rows * row_s) for rows in (1, 2, 4, 8, 16)),
+        tuple((count * 1024 * 1024, count * image_s) for count in (1, 2, 4)),
+        copied_bytes_per_s, measured=True,
+    )  # fmt: skip

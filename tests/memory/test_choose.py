@@ -1,0 +1,149 @@
+"""The choice: what is the fastest that fits, on cards from 2 to 141 GiB, over slow PCIe, on small hosts. No torch."""
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from batchgen.config import PolicyConfig
+from batchgen.errors import MemoryNeededError
+from batchgen.memory.choose import Choice, choose
+from batchgen.memory.costs import Task, batch_s, peak_bytes
+from batchgen.memory.figures import Figures
+from batchgen.types import Policy
+from tests.builders import POLICY
+from tests.memory.cards import GIB, sd15_512, sdxl_1024
+
+SMALL = Task(512, 512, 32, 30, guided=True)
+LARGE = Task(1024, 1024, 32, 30, guided=True)
+CARDS_GIB = (2, 3, 4, 6, 8, 10, 12, 16, 24, 40, 80, 141)
+CONTEXT_GIB = 0.7
+
+
+def chosen(figures: Figures, task: Task = SMALL, card_gib: float = 24, host_gib: float = 64, **fixed: Any) -> Choice:
+    return choose(
+        figures, task, int((card_gib - CONTEXT_GIB) * GIB), int(host_gib * GIB), PolicyConfig(**fixed), POLICY
+    )
+
+
+@pytest.mark.parametrize(
+    ("figures", "card_gib", "placement"),
+    [
+        (sd15_512(390, 55e9), 80, "resident"),
+        (sd15_512(390, 55e9), 3, "weight_streaming"),
+        (sd15_512(40, 12e9), 12, "resident"),
+        (sd15_512(4, 6e9), 4, "resident"),  # slow enough that two rows at once are as good as many
+        (sd15_512(4, 6e9), 3, "model_offload"),
+        (sd15_512(4, 6e9), 2, "weight_streaming"),
+    ],
+)
+def test_the_winner_on_known_cards(figures: Figures, card_gib: float, placement: str) -> None:
+    assert chosen(figures, card_gib=card_gib).option.policy.placement == placement
+
+
+@pytest.mark.parametrize("card_gib", CARDS_GIB)
+@pytest.mark.parametrize(("figures", "task"), [(sd15_512(), SMALL), (sdxl_1024(), LARGE)], ids=["sd15", "sdxl"])
+@pytest.mark.parametrize("copied_bytes_per_s", [55e9, 3e9])
+def test_what_is_chosen_fits_and_no_more_memory_makes_it_slower(
+    figures: Figures, task: Task, card_gib: float, copied_bytes_per_s: float
+) -> None:
+    from dataclasses import replace
+
+    figures = replace(figures, copied_bytes_per_s=copied_bytes_per_s)
+    found = chosen(figures, task, card_gib)
+    assert found.option.peak_bytes <= (card_gib - CONTEXT_GIB) * GIB
+    assert found.option.peak_bytes == peak_bytes(figures, found.option.policy, task)
+    for larger_gib in CARDS_GIB:
+        if larger_gib > card_gib:
+            # Of what is nearly as fast the simpler wins, and tiles are avoided.
+            assert chosen(figures, task, larger_gib).option.seconds <= 1.08 * found.option.seconds
+
+
+def test_sd15_in_3_gib_loses_less_than_a_third() -> None:
+    whole, short = chosen(sd15_512(), card_gib=80), chosen(sd15_512(), card_gib=3)
+    assert whole.option.seconds > 2 / 3 * short.option.seconds
+
+
+def test_sequential_offload_of_single_images_is_the_mistake_that_it_saves_from() -> None:
+    figures = sd15_512()
+    guide = Policy(1, 1, 0, "sequential_offload", "fp16", 1)
+    assert batch_s(figures, guide, SMALL) > 5 * chosen(figures, card_gib=3).option.seconds
+
+
+def test_tiles_are_for_what_does_not_fit_whole() -> None:
+    assert chosen(sd15_512(), card_gib=4).option.policy.tile_px == 0
+    assert 0 < chosen(sdxl_1024(), LARGE, card_gib=3).option.policy.tile_px < 1024
+
+
+def test_a_host_that_can_pin_little_is_not_asked_to() -> None:
+    assert chosen(sdxl_1024(), LARGE, card_gib=8, host_gib=14).option.policy.placement != "resident"
+    assert chosen(sdxl_1024(), LARGE, card_gib=12, host_gib=2).option.policy.placement in ("resident", "text_offload")
+    # Nothing else fits: weights wait in plain memory, which is better than not at all.
+    assert chosen(sdxl_1024(), LARGE, card_gib=3, host_gib=0).option.policy.placement == "weight_streaming"
+
+
+@pytest.mark.parametrize(
+    "fixed",
+    [
+        {"micro_batch": 3},
+        {"placement": "group_offload_block"},
+        {"decode_chunk": 7},
+        {"tile_px": 256},
+        {"guidance_split": True},
+        {"placement": "sequential_offload", "micro_batch": 5, "decode_chunk": 2},
+    ],
+    ids=str,
+)
+def test_what_the_user_fixed_stays(fixed: dict[str, Any]) -> None:
+    policy = chosen(sd15_512(), card_gib=12, **fixed).option.policy
+    assert {name: getattr(policy, name) for name in fixed} == fixed
+
+
+def test_a_traced_model_stays_in_place() -> None:
+    from dataclasses import replace
+
+    found = choose(sd15_512(), SMALL, 4 * GIB, 64 * GIB, PolicyConfig(), replace(POLICY, traced=True))
+    assert found.option.policy.placement in ("resident", "text_offload", "model_offload")
+
+
+def test_what_cannot_fit_is_refused_with_what_it_needs() -> None:
+    with pytest.raises(MemoryNeededError, match=r"1024x1024 px: at least 0\.\d\d GiB .* 0\.30 GiB are there"):
+        chosen(sdxl_1024(), LARGE, card_gib=CONTEXT_GIB + 0.3)
+
+
+def test_what_fits_without_a_margin_alone_is_still_taken() -> None:
+    figures = sdxl_1024()
+    least = chosen(figures, LARGE, card_gib=2).option
+    smallest_gib = min(card / 40 for card in range(28, 120) if _fits(figures, card / 40))
+    found = chosen(figures, LARGE, card_gib=smallest_gib).option
+    assert found.peak_bytes <= least.peak_bytes
+    assert found.peak_bytes / GIB == pytest.approx(smallest_gib - CONTEXT_GIB, abs=0.03)
+
+
+def _fits(figures: Figures, card_gib: float) -> bool:
+    try:
+        chosen(figures, LARGE, card_gib)
+    except MemoryNeededError:
+        return False
+    return True
+
+
+def test_reasons_name_what_was_chosen_and_what_it_costs() -> None:
+    assert chosen(sd15_512(), card_gib=80).reason.endswith("nothing is faster")
+    tight = chosen(sd15_512(), card_gib=3)
+    assert tight.reason.startswith("weight streaming, micro-batch ")
+    assert "resident" in tight.reason and "costs" in tight.reason
+    others = {option.policy.placement: against for option, against in tight.others}
+    assert others["resident"].endswith("% slower") or others["resident"] == "does not fit"
+    assert others["sequential_offload"].endswith("% slower")
+    assert len(tight.table()) == len(tight.others)
+
+
+def test_choosing_takes_milliseconds_and_no_torch() -> None:
+    started = time.perf_counter()
+    chosen(sd15_512())
+    assert time.perf_counter() - started < 0.5
+    code = "import sys, tests.memory.cards, batchgen.memory.choose; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

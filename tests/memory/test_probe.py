@@ -1,0 +1,205 @@
+"""The probe, on a device that is simulated: what it finds, and that it stays within memory. No torch."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from batchgen.errors import MemoryNeededError
+from batchgen.memory import probe as module
+from batchgen.memory.costs import Task, held_bytes
+from batchgen.memory.figures import Figures, Weights
+from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
+from batchgen.types import Policy
+from tests.builders import POLICY
+from tests.memory.cards import GIB, MIB, sd15_512
+
+TASK = Task(512, 512, 32, 30, guided=True)
+TRUE = sd15_512(teraflops=40)
+GUESS = replace(TRUE, row_bytes=2 * TRUE.row_bytes, pixel_bytes=0.5 * TRUE.pixel_bytes, measured=False)
+
+
+class Clock:
+    """In place of the device's time: what ran adds to it."""
+
+    now_s = 0.0
+
+
+class Watch:
+    """A stopwatch of that clock."""
+
+    def __enter__(self) -> None:
+        self._began_s = Clock.now_s
+
+    def __exit__(self, *_: object) -> None:
+        self._took_s = Clock.now_s - self._began_s
+
+    def seconds(self) -> float:
+        return self._took_s
+
+
+@dataclass
+class Device:
+    """Engine and gauge at once: takes what TRUE says, and refuses more than `size_bytes`."""
+
+    size_bytes: float
+    weights: Weights = TRUE.weights
+    neighbour_bytes: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.allocated = self.peak = 0.0
+        self.refused = self.recovered = 0
+        self.largest = 0
+        self._watches: list[Watch] | None = None
+
+    def free_bytes(self) -> int:
+        return int(self.size_bytes - self.neighbour_bytes)
+
+    def begin(self) -> int:
+        self.peak = self.allocated
+        return int(self.allocated)
+
+    def peak_bytes(self) -> int:
+        return int(self.peak)
+
+    def copied_bytes_per_s(self) -> float:
+        return 7e9
+
+    def prepare(self, policy: Policy) -> tuple[Policy, None]:
+        self.placement = policy.placement
+        if policy.placement == "resident":
+            self._hold(held_bytes(self.weights, "resident")[0])
+        return policy, None
+
+    def encode(self, prompts: list[Any]) -> str:
+        self._hold(held_bytes(self.weights, self.placement)[0])
+        self._take(30 * MIB)
+        return "texts"
+
+    def denoise(self, texts: Any, prompts: list[Any], policy: Policy) -> list[str]:
+        assert texts == "texts"
+        rows = len(prompts) * (1 if policy.guidance_split else 2)
+        self._hold(held_bytes(self.weights, self.placement)[1])
+        self.largest = max(self.largest, rows)
+        for _ in range(prompts[0].steps):
+            self._take(rows * TRUE.row_bytes)
+            pass_s = (2 if policy.guidance_split else 1) * dict(TRUE.pass_s)[rows]
+            watch = Watch()
+            with watch:
+                Clock.now_s += pass_s
+            if self._watches is not None:
+                self._watches.append(watch)
+        return ["latent"] * len(prompts)
+
+    def decode(self, latents: list[Any], policy: Policy) -> list[str]:
+        self._hold(held_bytes(self.weights, self.placement)[2])
+        pixels = len(latents) * (policy.tile_px**2 or TASK.pixels)
+        self._take(pixels * TRUE.pixel_bytes)
+        Clock.now_s += len(latents) * TASK.pixels * 1e-7
+        return ["image"] * len(latents)
+
+    @contextmanager
+    def passes(self) -> Iterator[list[Watch]]:
+        self._watches = []
+        yield self._watches
+        self._watches = None
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        return isinstance(error, MemoryError)
+
+    def recover(self) -> None:
+        self.recovered += 1
+        self.allocated = 0.0
+
+    def _hold(self, weight_bytes: float) -> None:
+        self.allocated = 0.0
+        self._take(weight_bytes)
+        self.allocated = weight_bytes
+
+    def _take(self, more_bytes: float) -> None:
+        if self.allocated + more_bytes > self.size_bytes - self.neighbour_bytes:
+            self.refused += 1
+            raise MemoryError
+        self.peak = max(self.peak, self.allocated + more_bytes)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Stopwatch", Watch)
+
+
+def found(device: Device, guess: Figures = GUESS, placement: str | None = None) -> Figures:
+    under = placement or probed_placement(guess, TASK, POLICY, device.free_bytes())
+    return probe(device, device, guess, TASK, POLICY, under)
+
+
+@pytest.mark.parametrize("size_gib", [80, 12, 6, 4, 2.5, 1.3])
+def test_it_finds_what_the_device_takes_and_does_not_run_out_of_memory(size_gib: float) -> None:
+    device = Device(size_gib * GIB)
+    figures = found(device)
+    assert device.refused == 0
+    assert figures.measured
+    assert figures.row_bytes == pytest.approx(TRUE.row_bytes, rel=0.01)
+    assert figures.pixel_bytes == pytest.approx(TRUE.pixel_bytes, rel=0.01)
+    assert figures.copied_bytes_per_s == 7e9
+    for rows, seconds in figures.pass_s:
+        assert seconds == pytest.approx(dict(TRUE.pass_s)[int(rows)])
+
+
+def test_series_end_when_more_at_once_gains_nothing() -> None:
+    device = Device(80 * GIB)
+    found(device)
+    assert device.largest < 64  # this card is busy with a few rows
+
+
+@pytest.mark.parametrize(
+    ("size_gib", "placement"), [(80, "resident"), (3, "resident"), (2.2, "model_offload"), (1, "weight_streaming")]
+)
+def test_it_runs_with_as_much_in_place_as_fits(size_gib: float, placement: str) -> None:
+    assert probed_placement(TRUE, TASK, POLICY, int(size_gib * GIB)) == placement
+    assert placement in PROBED_UNDER
+
+
+def test_a_guess_that_is_far_too_low_ends_series_at_what_was_refused() -> None:
+    low = replace(GUESS, row_bytes=1.0, pixel_bytes=0.01)
+    device = Device(2.0 * GIB)
+    figures = found(device, low, "model_offload")
+    assert figures.row_bytes == pytest.approx(TRUE.row_bytes, rel=0.01)
+    assert figures.pixel_bytes == pytest.approx(TRUE.pixel_bytes, rel=0.01)
+
+
+def test_a_neighbour_that_grows_ends_the_series_and_not_the_probe() -> None:
+    device = Device(12 * GIB)
+    denoise = device.denoise
+
+    def crowded(texts: Any, prompts: list[Any], policy: Policy) -> list[str]:
+        if len(prompts) == 4:
+            device.neighbour_bytes = 9.6 * GIB
+        return denoise(texts, prompts, policy)
+
+    device.denoise = crowded  # type: ignore[method-assign]
+    figures = found(device)
+    assert max(rows for rows, _ in figures.pass_s) <= 4
+    assert figures.row_bytes == pytest.approx(TRUE.row_bytes, rel=0.01)
+
+
+@pytest.mark.parametrize(("size_gib", "stage"), [(0.2, "load"), (2.04, "denoise")])
+def test_what_does_not_fit_at_all_is_said(size_gib: float, stage: str) -> None:
+    with pytest.raises(MemoryNeededError, match=f"not even one image at a time fits .{stage}.*free some"):
+        found(Device(size_gib * GIB), placement="resident")
+
+
+def test_other_errors_are_not_taken_for_refusals() -> None:
+    device = Device(80 * GIB)
+    device.decode = lambda *_: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    with pytest.raises(ZeroDivisionError):
+        found(device)
+
+
+def test_the_probe_takes_no_time_of_its_own() -> None:
+    started = time.perf_counter()
+    found(Device(80 * GIB))
+    assert time.perf_counter() - started < 0.5

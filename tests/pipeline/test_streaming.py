@@ -1,0 +1,96 @@
+"""Weight streaming: what a module computes stays the same to the bit, and its weights wait in host memory."""
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from torch import nn
+
+from batchgen.pipeline.streaming import BUFFERS, Streamer
+
+CPU = torch.device("cpu")
+SMALL = 2048
+
+
+class Net(nn.Module):
+    """Layers that run in another order than they are registered in; `last` shares its weight with `first`."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(16, 16)
+        self.convs = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(6))
+        self.scale = nn.Parameter(torch.rand(1))
+        self.norm = nn.BatchNorm2d(8).eval()
+        self.unused = nn.Linear(3, 3)
+        self.first = nn.Linear(16, 16)
+        self.last.weight = self.first.weight
+
+    def forward(self, rows):
+        rows = self.first(rows)
+        for conv in reversed(self.convs):
+            rows = torch.relu(conv(rows))
+        return self.last(self.norm(rows)) * self.scale
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return Net().to(memory_format=torch.channels_last).eval()
+
+
+@pytest.fixture
+def rows():
+    return torch.rand(2, 8, 16, 16)
+
+
+@pytest.mark.parametrize("group_bytes", [1, SMALL, 3000, 1 << 30], ids=str)
+@torch.inference_mode()
+def test_every_pass_computes_the_same(net, rows, group_bytes):
+    expected = net(rows)
+    streamer = Streamer(net, CPU, group_bytes)
+    for _ in range(3):
+        assert torch.equal(net(rows), expected)
+    streamer.leave()
+    for _ in range(2):
+        assert torch.equal(net(rows), expected), "after the buffers were let go"
+
+
+@torch.inference_mode()
+def test_a_pass_that_was_cut_off_does_not_disturb_the_next(net, rows):
+    expected = net(rows)
+    Streamer(net, CPU, SMALL)
+    net(rows)
+
+    def fail(*_):
+        raise MemoryError
+
+    for conv in net.convs:
+        handle = conv.register_forward_hook(fail)
+        with pytest.raises(MemoryError):
+            net(rows)
+        handle.remove()
+        assert torch.equal(net(rows), expected)
+
+
+@torch.inference_mode()
+def test_few_buffers_are_in_use_and_all_weights_are_back_in_the_end(net, rows):
+    streamer = Streamer(net, CPU, SMALL)
+    net(rows)
+    net(rows)
+    turns = streamer._turns
+    used = {loan.buffer.data_ptr() for loan in turns._coming} | {buffer.data_ptr() for buffer, _ in turns._free}
+    assert len(used) < BUFFERS < len(streamer._groups)  # and one is in use
+    streamer.leave()
+    assert not turns._coming and not turns._free
+    for group in streamer._groups:
+        lies = range(group.flat.data_ptr(), group.flat.data_ptr() + len(group.flat))
+        for layer in group.layers:
+            assert all(tensor.data_ptr() in lies for tensor in layer.module.parameters())
+
+
+def test_the_memory_format_of_weights_stays(net, rows):
+    Streamer(net, CPU, SMALL)
+    with torch.inference_mode():
+        net(rows)
+    assert all(conv.weight.is_contiguous(memory_format=torch.channels_last) for conv in net.convs)

@@ -1,0 +1,125 @@
+"""What a worker does about memory: probe once, choose, freeze; and use again what is known. On a simulated device."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchgen.errors import MemoryNeededError
+from batchgen.events import EventLog
+from batchgen.memory import probe
+from batchgen.memory.figures import Figures
+from batchgen.plan import Plan
+from batchgen.policies import Policies, foresee, task_of
+from tests.builders import make_config, plan_run
+from tests.memory.cards import GIB
+from tests.memory.test_probe import GUESS, Device, Watch
+
+PROMPTS = [f"a red fox, take {place}" for place in range(40)]
+
+
+class Engine(Device):
+    """The simulated device as an engine."""
+
+    device_kind, dtype, scheduler_name = "Card 6", "fp16", "none"
+    encodings = 0
+
+    @property
+    def gauge(self) -> Any:
+        return self
+
+    def estimate(self, width: int, height: int) -> Figures:
+        return GUESS
+
+    def encode(self, prompts: Any) -> str:
+        self.encodings += 1
+        return super().encode(list(prompts))
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "Stopwatch", Watch)
+    monkeypatch.setenv("BATCHGEN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return plan_run(tmp_path, PROMPTS, job__width=512, job__height=512, job__batch_size=32)
+
+
+def policies(plan: Plan, engine: Any) -> Policies:
+    return Policies(plan, engine, EventLog(plan.run.worker_logs / "test.jsonl"))
+
+
+def events(plan: Plan) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (plan.run.worker_logs / "test.jsonl").read_text().splitlines()]
+
+
+def test_the_first_worker_probes_and_says_why_it_chose(plan: Plan) -> None:
+    policy = policies(plan, Engine(3 * GIB)).of(512, 512)
+    assert (policy.placement, policy.tile_px) == ("resident", 0)
+    kinds = [event["event"] for event in events(plan)]
+    assert kinds == ["probed", "chosen", "policy"]
+    chosen = events(plan)[1]
+    assert "micro-batch" in chosen["reason"]
+    assert len(chosen["rejected"]) == 4
+
+
+def test_what_is_known_is_not_measured_again(plan: Plan, tmp_path: Path) -> None:
+    first, second = Engine(6 * GIB), Engine(2.6 * GIB)
+    policies(plan, first).of(512, 512)
+    (tmp_path / "other").mkdir()
+    other = plan_run(tmp_path / "other", PROMPTS, job__width=512, job__height=512, job__batch_size=32)
+    policies(other, second).of(512, 512)
+    assert (first.encodings, second.encodings) == (1, 0)
+    assert [event["event"] for event in events(other)] == ["chosen", "policy"]
+
+
+def test_a_frozen_policy_holds_whatever_memory_is_there(plan: Plan) -> None:
+    large = policies(plan, Engine(80 * GIB)).of(512, 512)
+    assert policies(plan, Engine(2 * GIB)).of(512, 512) == large
+
+
+def test_the_prediction_is_of_the_measured_figures(plan: Plan) -> None:
+    own = policies(plan, Engine(6 * GIB))
+    policy = own.of(512, 512)
+    predicted = own.predicted_bytes(policy, 512, 512)
+    assert predicted is not None
+    assert predicted == policies(plan, Engine(6 * GIB)).predicted_bytes(policy, 512, 512)
+    assert predicted < 6 * GIB
+
+
+def test_nothing_is_probed_where_all_is_fixed_by_hand(tmp_path: Path) -> None:
+    fixed = {"micro_batch": 2, "decode_chunk": 1, "tile_px": 0, "placement": "model_offload", "guidance_split": False}
+    given = {f"memory__policy__{name}": value for name, value in fixed.items()}
+    plan, engine = plan_run(tmp_path, PROMPTS, **given), Engine(6 * GIB)
+    policy = policies(plan, engine).of(64, 64)
+    assert {name: getattr(policy, name) for name in fixed} == fixed
+    assert engine.encodings == 0
+
+
+def test_a_probe_that_does_not_fit_is_tried_with_less_in_place(plan: Plan) -> None:
+    engine = Engine(6 * GIB)
+    engine.free_bytes = lambda: int(6 * GIB)  # type: ignore[method-assign]
+    engine.size_bytes = 1.9 * GIB  # somebody takes the rest just then
+    policies(plan, engine).of(512, 512)
+    assert [event["event"] for event in events(plan)][:2] == ["probe_failed", "probed"]
+
+
+def test_a_card_that_is_too_small_is_the_users_to_know(plan: Plan) -> None:
+    with pytest.raises(MemoryNeededError, match="not even one image at a time"):
+        policies(plan, Engine(0.15 * GIB)).of(512, 512)
+
+
+def test_an_estimate_foresees_and_does_not_refuse_what_may_fit(tmp_path: Path) -> None:
+    from batchgen.paths import models_dir
+
+    config = make_config(tmp_path, PROMPTS)
+    folder, task = models_dir() / "tiny", task_of(config, 1024, 1024, 40)
+    choice, measured = foresee(config, folder, "fingerprint", task, "Card 6", "fp16", 2 * GIB)
+    assert not measured
+    needed = min(option.peak_bytes for option, _ in choice.others)
+    foresee(config, folder, "fingerprint", task, "Card 6", "fp16", int(needed / 1.4))
+    with pytest.raises(MemoryNeededError):
+        foresee(config, folder, "fingerprint", task, "Card 6", "fp16", 16 << 20)
