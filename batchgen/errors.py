@@ -6,6 +6,7 @@ BatchgenError            exit code 1: something is broken
 │   ├── ConfigError      a key, type or value of the configuration
 │   ├── PromptError      a prompt file that cannot be read
 │   ├── ModelError       a model that is missing or not supported
+│   ├── MemoryNeededError  a job that no policy fits into the memory there is
 │   └── ResumeError      the run directory holds something that this command would change
 └── BrokenRunError       files of a run that contradict each other
 """
@@ -17,6 +18,7 @@ EXIT_BROKEN = 1
 EXIT_USER = 2
 EXIT_WHOLE_WITH_FAILURES = 3
 EXIT_INTERRUPTED = 75
+EXIT_RENEW = 76  # of a worker alone: its memory had grown, and whoever started it starts a new one
 
 
 class BatchgenError(Exception):

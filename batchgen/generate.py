@@ -16,6 +16,7 @@ from typing import Any
 from batchgen.events import EventLog, now
 from batchgen.fitting import Engine, Fitting, Latent
 from batchgen.leases import Lease
+from batchgen.memory.growth import Growth
 from batchgen.memory.meters import Stopwatch, read_meters, reset_peaks
 from batchgen.memory.policy import spans
 from batchgen.policies import Policies
@@ -82,6 +83,7 @@ class ShardMaker:
     ) -> None:
         self._fitting = Fitting(engine, policies.of, log)
         self._policies = policies
+        self.host_growth, self.device_growth = Growth(), Growth()
         self._maker = maker
         self._worker = worker
         self._log = log
@@ -146,6 +148,9 @@ class ShardMaker:
     def _record(
         self, unit: "_Unit", policy: Policy, attempt: Attempt, size: tuple[int, int], images: int
     ) -> dict[str, Any]:
+        meters = read_meters()
+        self.host_growth.add(meters.host_rss_bytes)
+        self.device_growth.add(meters.peak_reserved_bytes)
         return {
             "shard": unit.shard,
             "batch": unit.batch,
@@ -160,7 +165,7 @@ class ShardMaker:
             "decode_chunk": policy.decode_chunk,
             "policy": asdict(policy),
             "predicted_peak_bytes": self._policies.predicted_bytes(policy, *size),
-            **asdict(read_meters()),
+            **asdict(meters),
             "ooms": self._fitting.ooms - unit.ooms_before,
             "retries": unit.retries,
         }

@@ -17,10 +17,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
+
 from batchgen.config import size_bytes
 from batchgen.errors import (
     EXIT_BROKEN,
     EXIT_INTERRUPTED,
+    EXIT_RENEW,
     EXIT_WHOLE,
     BatchgenError,
     DiskFullError,
@@ -31,6 +34,7 @@ from batchgen.events import EventLog
 from batchgen.fitting import Engine
 from batchgen.generate import ShardMaker
 from batchgen.leases import Lease, Watch
+from batchgen.memory.growth import wants_renewal
 from batchgen.paths import RunDir
 from batchgen.pipeline.model import locate
 from batchgen.plan import Plan, load_plan
@@ -79,6 +83,8 @@ class Worker:
                             done.add(shard)
                     finally:
                         lease.release()
+                    if self._grows() and len(done) < len(self._plan.sizes):
+                        return EXIT_RENEW
             if not busy:
                 self._stop.wait(_IDLE_S)  # others work on the rest: take over should one of them die
         self.log.add("end")
@@ -103,6 +109,17 @@ class Worker:
         finally:
             attempt.close()
         return True
+
+    def _grows(self) -> bool:
+        """Say how memory grows; whether a new process had better go on, before it runs short."""
+        if self._maker is None:
+            return False
+        host, device = self._maker.host_growth, self._maker.device_growth
+        slopes = {"host_bytes_a_unit": round(host.slope_bytes()), "device_bytes_a_unit": round(device.slope_bytes())}
+        units_ahead = 2 * self._plan.config.output.batches_per_shard
+        renew = wants_renewal(host, psutil.virtual_memory().available, units_ahead)
+        self.log.add("renew" if renew else "growth", **slopes)
+        return renew
 
     def _shard_maker(self) -> ShardMaker:
         if self._maker is None:

@@ -4,7 +4,8 @@
     python tests/fake_engine.py worker RUN_DIR RANK WORLD     as python -m batchgen.worker
 
 FAKE_STEP_S is how long a micro-batch takes; FAKE_NAN a key's part: such images are not finite. FAKE_ROWS is how many
-rows fit into memory at once.
+rows fit into memory at once; FAKE_LEAK_MIB is what each micro-batch leaks, and a worker that has grown by ten times
+that is renewed.
 """
 
 import hashlib
@@ -17,6 +18,10 @@ from types import SimpleNamespace
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from batchgen.types import Decoded  # noqa: E402
+
+
+LEAK_MIB = int(os.environ.get("FAKE_LEAK_MIB", "0"))
+LEAKED = []
 
 
 class FakeEngine:
@@ -44,6 +49,7 @@ class FakeEngine:
         if len(prompts) > int(os.environ.get("FAKE_ROWS", "1000")):
             raise MemoryError("the device is full")
         time.sleep(float(os.environ.get("FAKE_STEP_S", "0.002")))
+        LEAKED.append(b"x" * (LEAK_MIB << 20))
         return list(prompts)
 
     def decode(self, latents, policy):
@@ -63,8 +69,11 @@ def _image(prompt):
 def main():
     role = sys.argv.pop(1)
     if role == "worker":
+        from batchgen.memory import growth
         from batchgen.worker import main as worker
 
+        if LEAK_MIB:
+            growth.MOST_GROWN_BYTES = 10 * LEAK_MIB << 20
         sys.exit(worker(lambda plan: FakeEngine()))
     from batchgen.__main__ import main as front
     from batchgen.launch import local

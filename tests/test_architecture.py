@@ -22,7 +22,7 @@ ORDER = [
     "quality", "images", "samples", "tars", "journal", "shards", "index",
     "leases", "events", "status", "verify", "repair", "display",
     "pipeline", "pipeline.model",
-    "memory", "memory.meters", "memory.policy", "memory.figures", "memory.costs", "memory.choose", "memory.kept",
+    "memory", "memory.growth", "memory.meters", "memory.policy", "memory.figures", "memory.costs", "memory.choose", "memory.kept",
     "memory.probe", "memory.stepdown",
     "pipeline.load", "pipeline.noise", "pipeline.guidance", "pipeline.attention",
     "pipeline.streaming",

@@ -221,3 +221,14 @@ def test_a_device_without_room_for_one_image_says_so_and_what_to_do(tmp_path, pr
     assert failed.returncode == 1
     assert "64x64 px do not fit into this device's memory under any policy" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_a_worker_whose_memory_grows_is_renewed_between_shards(tmp_path):
+    prompts = write_prompts(tmp_path / "prompts.txt", 400)
+    done = front(tmp_path / "run", prompts, "output.batches_per_shard=25", FAKE_LEAK_MIB="4")
+    assert done.returncode == 0, done.stderr
+    assert "had grown in memory; a new one goes on" in done.stderr
+    assert (verify(tmp_path / "run").returncode, len(samples(tmp_path / "run"))) == (0, 1200)
+    logs = [path.read_text() for path in (tmp_path / "run" / "logs" / "workers").glob("*.jsonl")]
+    assert 1 < len(logs) <= 4
+    assert sum('"event":"renew"' in log for log in logs) >= 1

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_USER, EXIT_WHOLE
+from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_RENEW, EXIT_USER, EXIT_WHOLE
 from batchgen.plan import Plan
 
 # What starts a worker; RUN_DIR, RANK and WORLD follow.
@@ -87,7 +87,10 @@ def launch(plan: Plan, stop: threading.Event, tick: Callable[[], None], say: Cal
                 code = child.process.poll()
                 if code is None or child.rank in codes:
                     continue
-                if code in (EXIT_WHOLE, EXIT_INTERRUPTED, EXIT_USER) or stop.is_set():
+                if code == EXIT_RENEW and not stop.is_set():
+                    say(f"worker {child.rank} had grown in memory; a new one goes on (growth in its log)")
+                    children[place] = _start(plan, child.rank, world, devices, say)
+                elif code in (EXIT_WHOLE, EXIT_INTERRUPTED, EXIT_RENEW, EXIT_USER) or stop.is_set():
                     codes[child.rank] = code
                     if code == EXIT_USER:  # every worker would say the same
                         stop.set()

@@ -1,0 +1,117 @@
+"""One model at one size: what denoising takes by placement and micro-batch, and decoding by chunk and tiles.
+
+python -m tests.bench.grid FOLDER WIDTH HEIGHT ROWS PLACEMENT     JSON lines; ladder.py composes them into policies
+
+Decoding is measured with all weights in place, and with the VAE alone, as it is under every other placement.
+"""
+
+import argparse
+import gc
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from batchgen.memory.policy import PADDED_SIZES
+from batchgen.pipeline.engine import DiffusersEngine
+from batchgen.types import Policy, Prompt
+
+STEPS = (2, 4)  # a step's seconds are half of the difference
+DECODED_UNDER = ("resident", "model_offload")
+TILES_PX = (0, 1024, 512, 256)
+MOST_PIXELS = 64 * 1024 * 1024  # at once; beyond, a decode takes hundreds of GiB
+
+
+def prompts(count, width, height, steps):
+    """So many that differ in their seeds."""
+    text = "a photo of an astronaut riding a horse on mars"
+    return [Prompt(str(place), text, "", place, width, height, steps, 7.5, "grid", 1) for place in range(count)]
+
+
+class Grid:
+    """Measures one engine, and prints."""
+
+    def __init__(self, folder, width, height, rows, placement):
+        self._size = (width, height)
+        self._rows_at_once = [size for size in PADDED_SIZES if size < 2 * rows]
+        self._engine = DiffusersEngine(folder, "model", "auto")
+        self._policy = Policy(1, 1, 0, placement, self._engine.dtype, 4, channels_last=True)
+
+    def denoise(self):
+        """By micro-batch, and in two passes for one row."""
+        self._engine.prepare(self._policy)
+        texts = self._engine.encode(prompts(1, *self._size, 1))
+        for micro_batch, split in [(1, True), *((size, False) for size in self._rows_at_once)]:
+            policy = self._with(micro_batch=micro_batch, guidance_split=split)
+            taken = [
+                self._measured(policy, lambda p=policy, s=steps: self._engine.denoise(texts, self._rows(p, s), p))
+                for steps in (STEPS[0], *STEPS)
+            ]
+            if None in taken:
+                break
+            step_s = (taken[2][0] - taken[1][0]) / (STEPS[1] - STEPS[0])
+            self._say("denoise", policy, step_s, max(one[1] for one in taken[1:]))
+
+    def decode(self):
+        """By chunk and tile, of latents that are noise."""
+        channels = self._engine._pipe.unet.config.in_channels
+        width, height = self._size
+        latent = torch.randn(channels, height // 8, width // 8, device="cuda", dtype=torch.float16)
+        for tile_px in TILES_PX:
+            for chunk in self._rows_at_once:
+                if chunk * (tile_px**2 or width * height) > MOST_PIXELS or tile_px >= max(self._size):
+                    continue
+                policy = self._with(decode_chunk=chunk, tile_px=tile_px)
+                taken = [
+                    self._measured(policy, lambda p=policy: self._engine.decode([latent] * p.decode_chunk, p))
+                    for _ in range(2)
+                ]
+                if taken[1] is not None:
+                    self._say("decode", policy, taken[1][0] / chunk, taken[1][1])
+
+    def _with(self, **changes):
+        return replace(self._policy, **changes)
+
+    def _rows(self, policy, steps):
+        return prompts(policy.micro_batch, *self._size, steps)
+
+    def _measured(self, policy, work):
+        # (seconds, peak bytes), or None when memory is refused
+        try:
+            self._engine.prepare(policy)
+            gc.collect()
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            started = time.perf_counter()
+            work()
+            torch.cuda.synchronize()
+            return time.perf_counter() - started, torch.cuda.max_memory_allocated()
+        except torch.OutOfMemoryError:
+            pass
+        self._engine.recover()
+        return None
+
+    def _say(self, stage, policy, seconds, peak_bytes):
+        fields = ("placement", "micro_batch", "guidance_split", "decode_chunk", "tile_px")
+        own = {field: getattr(policy, field) for field in fields}
+        print(json.dumps({"stage": stage, **own, "seconds": seconds, "peak_bytes": peak_bytes}), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("width", type=int)
+    parser.add_argument("height", type=int)
+    parser.add_argument("rows", type=int)
+    parser.add_argument("placement")
+    options = parser.parse_args()
+    grid = Grid(options.folder, options.width, options.height, options.rows, options.placement)
+    grid.denoise()
+    if options.placement in DECODED_UNDER:
+        grid.decode()
+
+
+if __name__ == "__main__":
+    main()

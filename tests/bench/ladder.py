@@ -1,0 +1,205 @@
+"""Whether every job fits, at the best speed that fits: full-size models, while another process holds most of the GPU.
+
+python -m tests.bench.ladder MODELS [--jobs sd15 sdxl landscape] [--rows FILE]     MODELS: made by full_size.py
+
+One GPU. First what denoising and decoding take by themselves, without the other process (grid.py): from these all
+policies are composed. Then each job in each so much free memory, by the command, with its own choice and nothing known
+before; where a composed policy would have been faster by more than 5%, that one too. Rows that FILE holds are kept.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from batchgen.config import PLACEMENTS
+from batchgen.errors import EXIT_USER
+from tests.bench.record import RESULTS, ROOT, Record, gpu_name
+from tests.bench.refused import Ballast
+from tests.commands import memory_log
+
+GIB = 1 << 30
+FREE_GIB = (2, 3, 4, 6, 8, 10, 12, 16, 24, 40, None)  # None: the whole card
+STEPS = 10
+# Model, size, images, and how many of those a batch has.
+JOBS = {
+    "sd15": ("sd15", 512, 512, 96, 32),
+    "sdxl": ("sdxl", 1024, 1024, 64, 32),
+    "landscape": ("sd15", 3840, 2224, 2, 1),
+}
+REGRET_GOAL, SHARE_GOAL, WITHIN = 0.95, 0.9, 0.1
+# Of free memory, what is no policy's to use: the context, kernels, and what fragments take.
+CONTEXT_BYTES = 0.75 * GIB
+
+
+class Rows:
+    """What was measured, kept in a file of JSON lines, so that a run that was cut off goes on."""
+
+    def __init__(self, path):
+        self._path = path
+        self.all = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def get(self, key, measure):
+        """The rows of this key, measured unless they are there."""
+        key = json.loads(json.dumps(key))
+        found = [row for row in self.all if {name: row.get(name) for name in key} == key]
+        if not found:
+            found = [key | row for row in measure()]
+            self.all += found
+            with self._path.open("a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in found)
+            print(json.dumps(found[-1])[:400], flush=True)
+        return found
+
+
+def grid(job, models, placement):
+    """grid.py's rows, in a process of its own."""
+    model, width, height, _, batch = JOBS[job]
+    arguments = [models / model, width, height, batch, placement]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.grid", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTORCH_ALLOC_CONF": "expandable_segments:True"},
+    )  # fmt: skip
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert rows, done.stderr[-2000:]
+    return rows
+
+
+def cell(job, models, free_gib, policy=None):
+    """One run of the command beside a process that leaves so much free; what it made and took."""
+    if free_gib is not None:
+        with Ballast(free_gib):
+            return cell(job, models, None, policy)
+    model, width, height, images, batch = JOBS[job]
+    with tempfile.TemporaryDirectory() as scratch:
+        run_dir = Path(scratch) / "run"
+        prompts = Path(scratch) / "prompts.txt"
+        prompts.write_text("".join(f"a photo of an astronaut riding horse {place}\n" for place in range(images)))
+        arguments = [
+            "job=mars_batch", f"model.path={models / model}", "model.guidance=7.5", f"run_dir={run_dir}",
+            f"job.prompts={prompts}", f"job.steps={STEPS}", f"job.width={width}", f"job.height={height}",
+            f"job.batch_size={batch}", "speed.channels_last=true",
+            *(f"memory.policy.{field}={value}" for field, value in (policy or {}).items()),
+        ]  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "batchgen", *arguments], cwd=ROOT, capture_output=True, text=True, check=False,
+            env=os.environ | {"BATCHGEN_CACHE": scratch},
+        )  # fmt: skip
+        row = {"code": done.returncode, "said": done.stderr.strip()[-300:] if done.returncode else ""}
+        if done.returncode == 0:
+            row |= _taken(run_dir, images, batch)
+        return [row]
+
+
+def _taken(run_dir, images, batch):
+    units = memory_log(run_dir)
+    assert sum(unit["images"] for unit in units) == images, "images were lost"
+    later = [unit for unit in units if unit["batch"] > 0]  # the first one warms up
+    seconds = sum(sum(unit["stage_seconds"][stage] for stage in ("encode", "denoise", "decode")) for unit in later)
+    logs = [path.read_text().splitlines() for path in (run_dir / "logs" / "workers").glob("*.jsonl")]
+    events = [json.loads(line) for lines in logs for line in lines]
+    return {
+        "images_per_s": (images - batch) / seconds,
+        "peaks": [[unit["predicted_peak_bytes"], unit["peak_allocated_bytes"]] for unit in units],
+        "reserved_bytes": max(unit["peak_reserved_bytes"] for unit in units),
+        "ooms": sum(unit["ooms"] for unit in units),
+        "policy": {field: units[-1]["policy"][field] for field in _FIELDS},
+        "reason": next((event["reason"] for event in events if event["event"] == "chosen"), None),
+    }
+
+
+_FIELDS = ("placement", "micro_batch", "guidance_split", "decode_chunk", "tile_px")
+
+
+def composed(rows, job):
+    """Every policy that the grid's rows make up: (images a second, peak bytes, policy)."""
+    _, _, _, images, batch = JOBS[job]
+    found = []
+    decoded = {
+        name: [row for row in rows if (row["stage"], row["placement"]) == ("decode", name)] for name in PLACEMENTS
+    }
+    for one in (row for row in rows if row["stage"] == "denoise"):
+        # The text encoders, where they are not in place, are away while it decodes: a little less than all in place.
+        in_place = one["placement"] in ("resident", "text_offload")
+        passes = -(-batch // one["micro_batch"])
+        for other in decoded["resident" if in_place else "model_offload"]:
+            seconds = STEPS * passes * one["seconds"] + batch * other["seconds"]
+            policy = {field: one[field] for field in _FIELDS[:3]} | {field: other[field] for field in _FIELDS[3:]}
+            found.append((batch / seconds, max(one["peak_bytes"], other["peak_bytes"]), policy))
+    return sorted(found, key=lambda one: -one[0])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", type=Path)
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
+    parser.add_argument("--rows", type=Path, default=RESULTS / "ladder.rows.jsonl")
+    options = parser.parse_args()
+    options.rows.parent.mkdir(exist_ok=True)
+    rows, record, models = Rows(options.rows), Record("ladder", gpu_name()), options.models.resolve()
+    chosen = {}
+    for job in options.jobs:
+        for free_gib in FREE_GIB:
+            key = {"kind": "chosen", "job": job, "free_gib": free_gib}
+            chosen[job, free_gib] = rows.get(key, lambda j=job, f=free_gib: cell(j, models, f))[0]
+    for job in options.jobs:
+        known = [
+            row
+            for placement in PLACEMENTS
+            for row in rows.get(
+                {"kind": "grid", "job": job, "placement": placement}, lambda j=job, p=placement: grid(j, models, p)
+            )
+        ]
+        policies = composed(known, job)
+        for free_gib in FREE_GIB:
+            chosen[job, free_gib] |= best_of_all(rows, job, models, free_gib, policies, chosen[job, free_gib])
+    for row in chosen.values():
+        record.add(**row)
+    bars(record, list(chosen.values()))
+    record.write()
+
+
+def best_of_all(rows, job, models, free_gib, policies, row):
+    """The best of the composed policies at this cell: the images a second that it has there."""
+    budget_bytes = (1 << 50) if free_gib is None else free_gib * GIB - CONTEXT_BYTES
+    fitting = [one for one in policies if one[1] <= budget_bytes]
+    if not fitting:
+        return {"best_images_per_s": None, "best": None}
+    speed, _, policy = fitting[0]
+    if row["code"] == 0 and row["images_per_s"] >= REGRET_GOAL * speed:
+        return {"best_images_per_s": speed, "best": policy}
+    # Composed figures leave things out: the winner is run under the same conditions.
+    key = {"kind": "best", "job": job, "free_gib": free_gib}
+    checked = rows.get(key, lambda: cell(job, models, free_gib, policy))[0]
+    return {"best_images_per_s": checked.get("images_per_s"), "best": policy}
+
+
+def bars(record, rows):
+    """The goals, over all cells."""
+    crashed = [row for row in rows if row["code"] not in (0, EXIT_USER)]
+    wrongly = [row for row in rows if row["code"] == EXIT_USER and row["best_images_per_s"]]
+    record.bar("cells that crashed", len(crashed), below=1)
+    record.bar("cells refused that some policy runs", len(wrongly), below=1)
+    run = [row for row in rows if row["code"] == 0]
+    peaks = [peak for row in run for peak in row["peaks"]]
+    near = sum(abs(predicted - measured) <= WITHIN * measured for predicted, measured in peaks)
+    record.bar("share of batches whose peak was predicted within 10%", round(near / len(peaks), 3), at_least=SHARE_GOAL)
+    short = max(measured - predicted for predicted, measured in peaks) / GIB
+    record.bar("most that a prediction was too low by, GiB (the margin is 0.19 or more)", round(short, 3), below=0.19)
+    best = [row for row in run if row["best_images_per_s"]]
+    good = sum(row["images_per_s"] >= REGRET_GOAL * row["best_images_per_s"] for row in best)
+    record.bar("share of cells at 95% of the best policy's speed", round(good / len(best), 3), at_least=SHARE_GOAL)
+    by_cell = {(row["job"], row["free_gib"]): row for row in run}
+    if ("sd15", 3) in by_cell and ("sd15", None) in by_cell:
+        share = by_cell["sd15", 3]["images_per_s"] / by_cell["sd15", None]["images_per_s"]
+        record.bar("SD 1.5 in 3 GiB: images/s over those of the whole card", round(share, 3), at_least=0.667)
+    if any(job == "landscape" for job, _ in by_cell):
+        record.bar("3840x2224 in 8 GiB: images", int(("landscape", 8) in by_cell), at_least=1)
+
+
+if __name__ == "__main__":
+    main()
