@@ -32,8 +32,7 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(complain(explain(error)))
     except KeyboardInterrupt:
-        print("batchgen: stopped; the same command goes on", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(_stopped())
     # A sweep goes on after a run that failed; the worst is what it ends with.
     sys.exit(max(codes, default=EXIT_WHOLE))
 
@@ -56,6 +55,13 @@ def _run(composed: Any) -> int:
         return complain(error)
     except OSError as error:  # a full disk, a forbidden directory
         return complain(from_os_error(error, config.run_dir))
+    except KeyboardInterrupt:
+        return _stopped()
+
+
+def _stopped() -> int:
+    print("batchgen: stopped; the same command goes on", file=sys.stderr)
+    return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -14,9 +14,13 @@ import re
 import shutil
 import stat
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_TRIES = 3  # of what another process's sweep may have cut short
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}(\.2)?")
 NO_LINK_ERRNOS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -144,7 +148,10 @@ def is_plain(path: Path) -> bool:
 
 def put_new(path: Path, data: bytes) -> bool:
     """Write `data` under a name of its own, then `put` it at `path`. False if `path` was there first."""
-    temporary = _temporary_beside(path)
+    return _unless_swept(path, lambda temporary: _put_new(temporary, path, data))
+
+
+def _put_new(temporary: Path, path: Path, data: bytes) -> bool:
     try:
         write_new(temporary, data)
         created = put(temporary, path)
@@ -154,12 +161,26 @@ def put_new(path: Path, data: bytes) -> bool:
     return created
 
 
+def _unless_swept(path: Path, act: Callable[[Path], T]) -> T:
+    """What `act` gives with a temporary file beside `path`; again if another process's sweep took that file away."""
+    for _ in range(_TRIES):
+        temporary = _temporary_beside(path)
+        with suppress(FileNotFoundError):
+            return act(temporary)
+    return act(_temporary_beside(path))
+
+
 def replace(path: Path, data: bytes, durable: bool = True) -> None:
     """Write `data` to `path` so that a reader sees the old content or the new, never a part.
 
     With `durable` false nothing is forced to the disk: for files that only help, such as leases.
     """
-    temporary = _temporary_beside(path)
+    _unless_swept(path, lambda temporary: _replace(temporary, path, data, durable))
+    if durable:
+        sync_directory(path.parent)
+
+
+def _replace(temporary: Path, path: Path, data: bytes, durable: bool) -> None:
     try:
         if durable:
             write_new(temporary, data)
@@ -169,8 +190,6 @@ def replace(path: Path, data: bytes, durable: bool = True) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if durable:
-        sync_directory(path.parent)
 
 
 def supports_link(directory: Path) -> bool:
@@ -181,6 +200,8 @@ def supports_link(directory: Path) -> bool:
     try:
         os.link(source, target)
         target.unlink(missing_ok=True)
+    except FileNotFoundError:  # swept away by another process, which is finishing the run
+        return supports_link(directory)
     except OSError as error:
         if error.errno not in NO_LINK_ERRNOS:
             raise

@@ -105,6 +105,7 @@ class Fitting:
             rows = prompts[len(made) : len(made) + policy.micro_batch]
             tensors, refused = self._try(self._engine.denoise, texts, rows, policy)
             if refused is None:
+                _expect("latents", len(tensors), len(rows))
                 made += [Latent(tensor, policy) for tensor in tensors]
             else:
                 self._retry("denoise", size, refused, padded_rows(len(rows), policy.micro_batch))
@@ -118,6 +119,7 @@ class Fitting:
             rows = latents[len(made) : len(made) + policy.decode_chunk]
             images, refused = self._try(self._engine.decode, [row.tensor for row in rows], policy)
             if refused is None:
+                _expect("images", len(images), len(rows))
                 made += [(image, _merged(row.policy, policy)) for image, row in zip(images, rows, strict=True)]
             else:
                 self._retry("decode", size, refused)
@@ -156,6 +158,11 @@ class Fitting:
                 "free memory on it, or make smaller images"
             )
         self._policies[size] = smaller
+
+
+def _expect(what: str, given: int, asked: int) -> None:
+    if given != asked:
+        raise BatchgenError(f"the model gave {given} {what} for {asked} prompts; nothing of these was written")
 
 
 def _merged(denoised: Policy, decoded: Policy) -> Policy:

@@ -24,16 +24,16 @@ def shard_entry(run: RunDir, shard: int) -> dict[str, Any]:
     }
 
 
+def index_of(plan: Plan) -> dict[str, Any]:
+    """The index of a run whose shards are all in. Raises BrokenRunError."""
+    shards = [shard_entry(plan.run, shard) for shard in range(len(plan.sizes))]
+    samples = sum(entry["samples"] for entry in shards)
+    return {"format": FORMAT, "run_id": plan.run_id, "samples": samples, "shards": shards}
+
+
 def write_index(plan: Plan) -> None:
     """Write the index of a run whose shards are all in. Raises BrokenRunError."""
-    shards = [shard_entry(plan.run, shard) for shard in range(len(plan.sizes))]
-    index = {
-        "format": FORMAT,
-        "run_id": plan.run_id,
-        "samples": sum(entry["samples"] for entry in shards),
-        "shards": shards,
-    }
-    replace(plan.run.index, (json.dumps(index, indent=1) + "\n").encode())
+    replace(plan.run.index, (json.dumps(index_of(plan), indent=1) + "\n").encode())
 
 
 def read_index(run: RunDir) -> dict[str, Any] | None:

@@ -43,6 +43,7 @@ class Segment:
     inputs: list[dict[str, Any]]
     recipe: dict[str, Any]
     run_id: str
+    sha256: dict[str, str]  # of its files, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,11 @@ class Plan:
         path = shard_plan(segment.directory, index)
         try:
             data = path.read_bytes()
-            return _parse_shard(index, data), sha256_bytes(data)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            digest = sha256_bytes(data)
+            if segment.sha256[path.name] != digest:
+                raise ValueError("it is not what was planned; its sha256 differs")
+            return _parse_shard(index, data), digest
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BrokenRunError(f"{path} of the plan cannot be read: {error}") from error
 
     def prompts(self) -> Iterator[Prompt]:
@@ -103,9 +107,12 @@ def load_plan(run: RunDir) -> Plan:
     if not directories or directories[0] != run.plan:
         raise UserError(f"{run.root} is not a run: it has no plan/. Name the directory that holds one")
     try:
-        config = from_plain(yaml.safe_load((run.plan / "config.yaml").read_text()))
-        return Plan(run, config, [_load_segment(directory) for directory in directories])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        segments = [_load_segment(directory) for directory in directories]
+        data = (run.plan / "config.yaml").read_bytes()
+        if segments[0].sha256["config.yaml"] != sha256_bytes(data):
+            raise ValueError("config.yaml is not what was planned; its sha256 differs")
+        return Plan(run, from_plain(yaml.safe_load(data)), segments)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise BrokenRunError(f"the plan in {run.root} cannot be read: {error}") from error
 
 
@@ -113,7 +120,9 @@ def _load_segment(directory: Path) -> Segment:
     facts = json.loads((directory / "run.json").read_bytes())
     if facts["format"] != FORMAT:
         raise ValueError(f"format {facts['format']} is of another version of batchgen")
-    names = ("kind", "first_shard", "shards", "rejects", "inputs", "recipe", "run_id")
+    if facts.get("checksum") != _checksum(facts):
+        raise ValueError(f"{directory}/run.json is damaged, or of a batchgen that wrote no checksums")
+    names = ("kind", "first_shard", "shards", "rejects", "inputs", "recipe", "run_id", "sha256")
     return Segment(directory, **{name: facts[name] for name in names})
 
 
@@ -122,12 +131,9 @@ def check_plan(plan: Plan) -> None:
     first_shard = 0
     for segment in plan.segments:
         directory = segment.directory
-        facts = json.loads((directory / "run.json").read_bytes())
-        if facts.get("checksum") != _checksum(facts):
-            raise BrokenRunError(f"{directory}/run.json is damaged, or of a batchgen that wrote no checksums")
         if (segment.first_shard, segment.run_id) != (first_shard, plan.run_id):
             raise BrokenRunError(f"{directory} does not go on where the plan before it ends: one is missing or foreign")
-        for name, digest in facts["sha256"].items():
+        for name, digest in segment.sha256.items():
             try:
                 sound = sha256_file(directory / name) == digest
             except OSError as error:
@@ -201,7 +207,9 @@ def save_plan(
         sync_directory(draft)
         os.rename(draft, target)
     except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+        # Or its draft was swept away, by one that finished the run meanwhile
+        swept = error.errno == errno.ENOENT and target.is_dir() and not draft.exists()
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) and not swept:
             raise
         return False
     finally:

@@ -42,7 +42,8 @@ def prepare(run: RunDir, config: Config) -> Plan:
 
 def _refuse_used(run: RunDir) -> None:
     drafts = "plan."  # of a planning that was cut off
-    if run.root.is_dir() and any(not path.name.startswith(drafts) for path in run.root.iterdir()):
+    used = run.root.is_dir() and any(not path.name.startswith(drafts) for path in run.root.iterdir())
+    if used and not run.plans():  # asked again: another command may have planned it just now
         raise ResumeError(f"run_dir={run.root} holds other files and is not a run: name a directory of its own")
     if run.root.exists() and not run.root.is_dir():
         raise ResumeError(f"run_dir={run.root} is a file: name a directory")

@@ -9,4 +9,11 @@ def verdict(image: Decoded) -> str | None:
         return "not finite, when decoded in fp32 too"
     if len(image.pixels) != image.width * image.height * 3:
         return f"not {image.width}x{image.height} pixels"
+    if is_blank(image.pixels):
+        return "black" if not any(image.pixels[:3]) else "blank: every pixel is the same"
     return None
+
+
+def is_blank(pixels: bytes) -> bool:
+    """Whether every pixel, of three bytes, is the same: no model means that."""
+    return pixels == pixels[:3] * (len(pixels) // 3)

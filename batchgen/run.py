@@ -75,8 +75,11 @@ def _finish(plan: Plan) -> int:
     run = plan.run
     for directory in (run.root, run.work, run.leases, run.policies, run.shards, run.memory_logs):
         remove_temporaries(directory)
-    for draft in plan.run.root.glob("plan.*"):  # of a planning that was cut off
-        shutil.rmtree(draft, ignore_errors=True)
+    for draft in plan.run.root.glob("plan.*"):  # of a planning that was cut off, or is asleep: never half a draft
+        swept = draft.with_name(f"{draft.name}.swept")
+        with suppress(OSError):
+            draft.rename(swept)
+        shutil.rmtree(swept, ignore_errors=True)
     index.write_index(plan)
     return _report(plan, "is done")
 

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from batchgen.commandline import run_dir_command
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BatchgenError
 from batchgen.files import is_plain, sha256_bytes, sha256_file
-from batchgen.index import read_index, shard_entry
+from batchgen.index import index_of, read_index
 from batchgen.journal import read_journal
 from batchgen.paths import RunDir
 from batchgen.plan import Plan, load_plan
@@ -153,7 +153,7 @@ def check_index(plan: Plan) -> list[str]:
     index = read_index(plan.run)
     if index is None:
         return ["index.json is missing or damaged: run the same command again to have it written"]
-    if index["shards"] != [shard_entry(plan.run, shard) for shard in range(len(plan.sizes))]:
+    if index != index_of(plan):
         return ["index.json does not list the shards as they are: run the same command again"]
     return []
 

@@ -3,7 +3,8 @@
     python tests/fake_engine.py front job=... [overrides]     as python -m batchgen
     python tests/fake_engine.py worker RUN_DIR RANK WORLD     as python -m batchgen.worker
 
-FAKE_STEP_S is how long a micro-batch takes; FAKE_NAN a key's part: such images are not finite. FAKE_ROWS is how many
+FAKE_STEP_S is how long a micro-batch takes; FAKE_NAN a key's part: such images are not finite, or of the kind that
+FAKE_BAD names (black, blank, small, missing, sticky: the device fails for good). FAKE_ROWS is how many
 rows fit into memory at once; FAKE_LEAK_MIB is what each micro-batch leaks, and a worker that has grown by ten times
 that is renewed.
 """
@@ -18,7 +19,6 @@ from types import SimpleNamespace
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from batchgen.types import Decoded  # noqa: E402
-
 
 LEAK_MIB = int(os.environ.get("FAKE_LEAK_MIB", "0"))
 LEAKED = []
@@ -54,15 +54,24 @@ class FakeEngine:
 
     def decode(self, latents, policy):
         assert len(latents) <= policy.decode_chunk
-        return [_image(prompt) for prompt in latents]
+        kind = os.environ.get("FAKE_BAD", "")
+        bad = [prompt for prompt in latents if _is_bad(prompt)]
+        if bad and kind == "sticky":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return [_image(prompt, kind) for prompt in latents if not (kind == "missing" and prompt in bad)]
 
 
-def _image(prompt):
-    bad = os.environ.get("FAKE_NAN")
-    if bad and bad in prompt.key:
-        return Decoded(None, prompt.width, prompt.height, retried_in_fp32=True)
-    seed = hashlib.sha256(f"{prompt.seed} {prompt.prompt} {prompt.guidance}".encode()).digest()
+def _is_bad(prompt):
+    part = os.environ.get("FAKE_NAN")
+    return bool(part) and part in prompt.key
+
+
+def _image(prompt, kind):
     count = prompt.width * prompt.height * 3
+    if _is_bad(prompt):
+        pixels = {"black": bytes(count), "blank": b"\x7f\x80\x81" * (count // 3), "small": bytes(range(192))}
+        return Decoded(pixels.get(kind), prompt.width, prompt.height, retried_in_fp32=True)
+    seed = hashlib.sha256(f"{prompt.seed} {prompt.prompt} {prompt.guidance}".encode()).digest()
     return Decoded((seed * (count // len(seed) + 1))[:count], prompt.width, prompt.height)
 
 

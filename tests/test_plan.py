@@ -60,10 +60,17 @@ def test_a_saved_plan_comes_back_as_it_was(plan: Plan, tmp_path: Path) -> None:
 
 def test_the_fingerprint_of_a_shard_is_that_of_its_file(plan: Plan) -> None:
     path = plan.run.plan / "000000.jsonl"
-    before = plan.shard(0)[1]
-    assert before == sha256_file(path)
-    path.write_text(path.read_text().replace('"seed":7', '"seed":8'))
-    assert plan.shard(0)[1] != before
+    assert plan.shard(0)[1] == sha256_file(path)
+
+
+@pytest.mark.parametrize("name", ["000000.jsonl", "config.yaml", "run.json"])
+def test_a_changed_plan_is_refused_before_anything_is_made_by_it(plan: Plan, name: str) -> None:
+    path = plan.run.plan / name
+    text = path.read_text()
+    path.write_text(text.replace("7", "8", 1))
+    assert path.read_text() != text
+    with pytest.raises(BrokenRunError, match=rf"{name.split('.')[0]}.*(sha256 differs|is damaged)"):
+        load_plan(plan.run).shard(0)
 
 
 def test_rejected_rows_are_kept_with_their_reasons(plan: Plan) -> None:

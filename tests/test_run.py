@@ -232,3 +232,42 @@ def test_a_worker_whose_memory_grows_is_renewed_between_shards(tmp_path):
     logs = [path.read_text() for path in (tmp_path / "run" / "logs" / "workers").glob("*.jsonl")]
     assert 1 < len(logs) <= 4
     assert sum('"event":"renew"' in log for log in logs) >= 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("", "not finite"), ("black", "black"), ("blank", "blank: every pixel"), ("small", "not 64x64 pixels")],
+)
+def test_bad_images_are_never_written_and_the_manifest_says_why(tmp_path, prompts, kind, reason):
+    done = front(tmp_path / "run", prompts, FAKE_NAN="000000003-", FAKE_BAD=kind)
+    assert done.returncode == 3, done.stderr
+    assert "1 images failed" in done.stderr
+    manifests = [json.loads(path.read_text()) for path in (tmp_path / "run" / "shards").glob("*.json")]
+    (failed,) = [one for manifest in manifests for one in manifest["samples"] if one["status"] != "ok"]
+    assert failed["reason"].startswith(reason)
+    assert not any(name.startswith(failed["key"]) for name in samples(tmp_path / "run"))
+    logs = [path.read_text() for path in (tmp_path / "run" / "logs" / "memory").glob("*.jsonl")]
+    assert sum('"retries":1' in log for log in logs) == 1
+    assert verify(tmp_path / "run").returncode == 3
+
+
+def test_a_model_that_gives_too_few_images_stops_the_run_with_the_cause(tmp_path, prompts):
+    done = front(tmp_path / "run", prompts, "launch.restarts=1", FAKE_NAN="000000003-", FAKE_BAD="missing")
+    assert done.returncode == 1
+    assert "the model gave 3 images for 4 prompts; nothing of these was written" in done.stderr
+    assert verify(tmp_path / "run").returncode == 75
+
+
+def test_a_gpu_that_does_not_recover_ends_its_worker_and_the_run_goes_on(tmp_path, prompts):
+    bad = {"FAKE_NAN": "000000020-", "FAKE_BAD": "sticky"}
+    done = front(tmp_path / "run", prompts, "launch.workers=2", "launch.restarts=2", **bad)
+    assert done.returncode == 1
+    assert "CUDA error: an illegal memory access was encountered" in done.stderr
+    assert "given up after 2 restarts" in done.stderr
+    assert len(done.stderr.splitlines()) < 20
+    checked = verify(tmp_path / "run")
+    assert (checked.returncode, checked.stderr) == (75, "")
+    assert "6 of 7 shards" in checked.stdout
+    healed = front(tmp_path / "run", prompts)
+    assert healed.returncode == 0
+    assert verify(tmp_path / "run").returncode == 0

@@ -92,7 +92,10 @@ DAMAGES: dict[str, tuple[Callable[[RunDir], object], str]] = {
     ),
     "manifest that lists too little": (lambda run: reseal(run.manifest(1), samples=[]), "other keys than were planned"),
     "manifest of no planned shard": (add_unplanned_shard, "000003.json is of no planned shard"),
-    "plan changed": (lambda run: flip(run.plan / "000001.jsonl", 30), "000001.json is of another run or plan"),
+    "plan changed": (
+        lambda run: flip(run.plan / "000001.jsonl", 30),
+        "000001.jsonl of the plan cannot be read: it is not what",
+    ),
     "plan of a shard gone": (lambda run: (run.plan / "000001.jsonl").unlink(), "000001.jsonl of the plan"),
     "log gone": (lambda run: run.memory_log(1).unlink(), "memory log 000001.jsonl is missing"),
     "log cut": (lambda run: truncate(run.memory_log(1), 5), "memory log 000001.jsonl does not cover"),

@@ -17,6 +17,7 @@ from batchgen.pipeline.load import DTYPES
 from batchgen.pipeline.loaded import LoadedModel
 from batchgen.pipeline.model import FAMILIES
 from batchgen.pipeline.noise import generators, starting_noise
+from batchgen.quality import is_blank
 from batchgen.types import Decoded, Policy, Prompt
 
 # Texts are encoded in padded groups of this many: with the shape fixed, neighbours don't change a text's bits.
@@ -176,16 +177,16 @@ class DiffusersEngine:
 
     @torch.inference_mode()
     def decode(self, latents: Sequence[torch.Tensor], policy: Policy) -> list[Decoded]:
-        """Images of the latents, decoded at once. Rows that are not finite are decoded again in fp32."""
+        """Images of the latents, decoded at once. Rows that are not finite, or blank, are decoded again in fp32."""
         self._model.enter("decode")
         _set_tiling(self._pipe.vae, policy.tile_px, self._pipe.vae_scale_factor)
         # Always a full chunk: chunks are small, and so an image's bits never depend on how many are left.
         places = pad(range(len(latents)), policy.decode_chunk)
         rows = torch.stack([latents[place] for place in places])
         images = self._decode_in(self._pipe.vae.dtype, rows)[: len(latents)]
-        retried = [image is None for image in images]
-        for place, not_finite in enumerate(retried):
-            if not_finite:
+        retried = [image is None or is_blank(image) for image in images]
+        for place, bad in enumerate(retried):
+            if bad:
                 images[place] = self._decode_in(torch.float32, latents[place][None])[0]
         height, width = (edge * self._pipe.vae_scale_factor for edge in latents[0].shape[-2:])
         return [Decoded(image, width, height, again) for image, again in zip(images, retried, strict=True)]

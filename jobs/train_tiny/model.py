@@ -85,3 +85,7 @@ def save_pipeline(
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipe.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    config = folder / "vae" / "config.json"
+    facts = json.loads(config.read_bytes())
+    kept = {name: value for name, value in facts.items() if name not in ("_name_or_path", "local_files_only")}
+    config.write_text(json.dumps(kept, indent=2) + "\n")  # where it was read from is nobody's affair

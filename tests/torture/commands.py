@@ -3,6 +3,7 @@
 The front command composes nothing anew and workers are forked, not started; past that both are the real ones.
 """
 
+import contextlib
 import functools
 import io
 import os
@@ -36,12 +37,15 @@ from tests.torture import watch
 PROMPTS = [f"a rover on mars, take {number}" for number in range(12)]
 IMAGES = len(PROMPTS)
 LIMIT_S = 20.0
+random_uuid = uuid.uuid4
 # All that a command may say: no traceback, nothing unforeseen.
 _SYSTEM_SAYS = "(Input/output error|Stale file handle|File exists)"
 _EXPECTED = [
     re.compile(pattern)
     for pattern in (
         r"batchgen: \S+ is done( already)?: 12 images in 3 shards, [\d.]+ MiB",
+        r"batchgen: finishing what is under way; Ctrl-C again ends it at once",
+        r"batchgen: stopped; the same command goes on",
         r"batchgen: interrupted; what is finished is kept, and the same command goes on",
         r"batchgen: (worker 0: )?the disk is full .*same command goes on",
         rf"batchgen: worker 0: OSError: \[Errno \d+\] {_SYSTEM_SAYS}.*\(more in \S+\)",
@@ -63,7 +67,7 @@ class Ended:
 
     def problems(self, codes):
         """What of it is not as documented."""
-        found = [] if self.code in codes else [f"exit code {self.code}, not of {codes}"]
+        found = [] if self.code in codes else [f"exit code {self.code}, not of {codes}: {self.stderr}"]
         lines = self.stderr.splitlines()
         odd = [line for line in lines if not any(one.fullmatch(line) for one in _EXPECTED)]
         return found + ([f"said {odd[:6]}"] if odd else [])
@@ -191,22 +195,39 @@ def _end_with(act):
         os._exit(code)
 
 
-def command(config, run_dir):
-    """`python -m batchgen` with this configuration, in a process of its own."""
-    config.run_dir = str(run_dir)
-    with tempfile.TemporaryFile() as stderr:
-        pid = os.fork()
-        if pid == 0:
+class Started:
+    """`python -m batchgen` with this configuration, under way in a process of its own."""
+
+    def __init__(self, config, run_dir):
+        config.run_dir = str(run_dir)
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        self.pid = os.fork()
+        if self.pid == 0:
             os.setsid()
-            os.dup2(stderr.fileno(), 2)
+            os.dup2(self._stderr.fileno(), 2)
             watch._State.front = os.getpid()
             _swap(front_door, require_job=lambda _: None, load=lambda composed: composed)
             _swap(front_door, run_dir_of=lambda config: config.run_dir)
             _end_with(lambda: front_door._run(config))
-        code = _wait(pid)
-        _wait_for_group(pid)
-        stderr.seek(0)
-        return Ended(code, stderr.read().decode())
+
+    def signal(self, number, everybody=False):
+        """Send it a signal, or with `everybody` its worker too; nothing if it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if everybody else os.kill)(self.pid, number)
+
+    def ended(self):
+        """How it ended, once it and its worker have; kills what takes too long."""
+        code = _wait(self.pid)
+        _wait_for_group(self.pid)
+        self._stderr.seek(0)
+        said = self._stderr.read().decode()
+        self._stderr.close()
+        return Ended(code, said)
+
+
+def command(config, run_dir):
+    """`python -m batchgen` with this configuration, in a process of its own, to its end."""
+    return Started(config, run_dir).ended()
 
 
 def _wait(pid):

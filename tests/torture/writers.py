@@ -1,0 +1,180 @@
+"""Several commands on one run that are killed, stopped, told to end, or live in other years.
+
+python -m tests.torture.writers FOLDER KIND COUNT     KIND: one of KINDS; prints one JSON object
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+import uuid
+from pathlib import Path
+
+from batchgen import repair
+from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE
+from tests.torture import commands, watch
+from tests.torture.commands import Ended, Started, command, committed_files, empty, left_behind, tars, wrongs
+
+LEASE_S = 0.3  # as `commands` sets it
+STEP_S = "0.004"
+TEN_YEARS_S = 10 * 365 * 24 * 3600
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Writers:
+    """The cases of one folder, and what an undisturbed run is like."""
+
+    def __init__(self, folder):
+        self.config = commands.set_up(folder)
+        uuid.uuid4 = commands.random_uuid  # names that are the same each time would be the same in two commands
+        self.rng = random.Random(folder.name)
+        self.run = folder / "disk" / "outputs" / "run"
+        os.environ["FAKE_STEP_S"] = STEP_S
+        self._begin()
+        started = time.monotonic()
+        assert command(self.config, self.run).code == EXIT_WHOLE
+        self.takes_s = time.monotonic() - started
+        self.tars = tars(self.run)
+
+    def _begin(self):
+        empty(self.run.parent.parent)
+        watch.begin(self.run.parent.parent)
+
+    def kills(self, count):
+        """Two commands at a time, each killed with its worker at a random moment and begun again."""
+        problems, killed = [], 0
+        while killed < count:
+            self._begin()
+            problems += self._killed(self.rng.randint(2, 8))
+            killed += self._kills
+        return problems, killed
+
+    def _killed(self, most):
+        # One run, in which at most so many commands are killed
+        found, seen = [], {}
+        self._kills, running = 0, [Started(self.config, self.run) for _ in range(2)]
+        while running:
+            victim = self.rng.choice(running)
+            running.remove(victim)
+            if self._kills < most:
+                time.sleep(self.rng.uniform(0, 0.7 * self.takes_s))
+                victim.signal(signal.SIGKILL, everybody=True)
+            ended = victim.ended()
+            self._kills += ended.code == -signal.SIGKILL
+            found += ended.problems((EXIT_WHOLE, -signal.SIGKILL))
+            now = committed_files(self.run) if self.run.exists() else {}
+            found += [f"committed {name} changed" for name, data in seen.items() if now.get(name) != data]
+            seen = now
+            if ended.code != EXIT_WHOLE:
+                running.append(Started(self.config, self.run))
+        return found + self._whole()
+
+    def stops(self, count):
+        """Two, four or eight commands; some are stopped until others have taken over, and then go on."""
+        problems = []
+        for number in range(count):
+            self._begin()
+            running = [Started(self.config, self.run) for _ in range((2, 4, 8)[number % 3])]
+            time.sleep(self.rng.uniform(0, self.takes_s))
+            stopped = running[: len(running) // 2]
+            for one in stopped:
+                one.signal(signal.SIGSTOP, everybody=True)
+            time.sleep(self.rng.uniform(1.2, 2.5) * LEASE_S)
+            for one in stopped:
+                one.signal(signal.SIGCONT, everybody=True)
+            problems += [problem for one in running for problem in one.ended().problems((EXIT_WHOLE,))]
+            problems += self._whole()
+        return problems, count
+
+    def repairs(self, count):
+        """A command is stopped; another finishes; a tar is damaged and set aside; then the first wakes up."""
+        problems = []
+        for _ in range(count):
+            self._begin()
+            sleeper = Started(self.config, self.run)
+            time.sleep(self.rng.uniform(0.3, 1.0) * self.takes_s)
+            sleeper.signal(signal.SIGSTOP, everybody=True)
+            problems += command(self.config, self.run).problems((EXIT_WHOLE,))
+            victim = self.rng.choice(sorted(self.run.glob("shards/*.tar")))
+            data = bytearray(victim.read_bytes())
+            data[self.rng.randrange(len(data))] ^= 1 << self.rng.randrange(8)
+            victim.write_bytes(data)
+            repaired = os.fork()
+            if repaired == 0:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                repair.repair(commands.RunDir(self.run))
+                os._exit(0)
+            os.waitpid(repaired, 0)
+            sleeper.signal(signal.SIGCONT, everybody=True)
+            problems += self._woken(sleeper.ended())
+            problems += command(self.config, self.run).problems((EXIT_WHOLE,))
+            problems += self._whole(damaged=True)
+        return problems, count
+
+    def _woken(self, ended):
+        # Repair is promised the run for itself: who wakes up in it may find files gone, and says which.
+        missing = [line for line in ended.stderr.splitlines() if "No such file or directory" in line]
+        rest = "".join(f"{line}\n" for line in ended.stderr.splitlines() if line not in missing)
+        return Ended(ended.code, rest).problems((EXIT_WHOLE, EXIT_BROKEN, EXIT_INTERRUPTED))
+
+    def signals(self, count):
+        """A command is told to end at a random moment, sometimes twice; the same command goes on."""
+        problems = []
+        for number in range(count):
+            self._begin()
+            asked = ENDING[number % len(ENDING)]
+            one = Started(self.config, self.run)
+            time.sleep(self.rng.uniform(0, 1.1 * self.takes_s))
+            one.signal(asked)
+            if asked == signal.SIGINT and number % 2:
+                time.sleep(self.rng.uniform(0, 0.1 * self.takes_s))
+                one.signal(asked)
+            # Before it listens, a signal ends a process as it ends any.
+            problems += one.ended().problems((EXIT_WHOLE, EXIT_INTERRUPTED, -asked))
+            problems += command(self.config, self.run).problems((EXIT_WHOLE,))
+            problems += self._whole()
+        return problems, count
+
+    def clocks(self, count):
+        """Between commands all files' times jump by ten years, back or ahead; two commands then share the rest."""
+        problems = []
+        for number in range(count):
+            self._begin()
+            one = Started(self.config, self.run)
+            time.sleep(self.rng.uniform(0.2, 0.9) * self.takes_s)
+            one.signal(signal.SIGKILL, everybody=True)
+            problems += one.ended().problems((EXIT_WHOLE, -signal.SIGKILL))
+            jumped = time.time() + (TEN_YEARS_S if number % 2 else -TEN_YEARS_S)
+            for path in self.run.parent.rglob("*"):
+                os.utime(path, (jumped, jumped))
+            both = [Started(self.config, self.run) for _ in range(2)]
+            problems += [problem for one in both for problem in one.ended().problems((EXIT_WHOLE,))]
+            problems += self._whole()
+        return problems, count
+
+    def _whole(self, damaged=False):
+        # What is wrong with the run, now that a command said that it is whole
+        found = wrongs(self.run, self.tars)
+        left = [name for name in left_behind(self.run) if not (damaged and name.startswith("damaged"))]
+        if left and command(self.config, self.run).code == EXIT_WHOLE:
+            left = [name for name in left_behind(self.run) if name.startswith("work")]
+        return found + [f"{name} is left" for name in left]
+
+
+KINDS = ("kills", "stops", "repairs", "signals", "clocks")
+
+
+def main():
+    folder, kind, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    assert kind in KINDS
+    started = time.monotonic()
+    problems, done = getattr(Writers(folder), kind)(count)
+    print(
+        json.dumps({"kind": kind, "done": done, "problems": problems, "seconds": round(time.monotonic() - started, 1)})
+    )
+
+
+if __name__ == "__main__":
+    main()
