@@ -64,19 +64,29 @@ def test_workers_batches_shards_and_order_change_no_byte_of_an_image(tmp_path, p
     assert images(tmp_path / "run") == images(whole)
 
 
+@pytest.mark.torture
+def test_twenty_kills_and_the_bytes_are_those_of_an_undisturbed_run(tmp_path):
+    prompts = write_prompts(tmp_path / "prompts.txt", 240)
+    front(tmp_path / "whole", prompts, *QUICK, command=REAL)
+    _killed_and_compared(tmp_path / "run", prompts, tmp_path / "whole", 20)
+
+
 def test_five_kills_and_the_bytes_are_those_of_an_undisturbed_run(tmp_path, prompts, whole):
-    run = tmp_path / "run"
+    _killed_and_compared(tmp_path / "run", prompts, whole, 5)
+
+
+def _killed_and_compared(run, prompts, whole, count):
     arguments = ["job=mars_batch", f"run_dir={run}", f"job.prompts={prompts}", "job.width=64", "job.height=64",
                  "job.batch_size=4", "output.batches_per_shard=2", *QUICK]  # fmt: skip
     chosen = random.Random(3)
-    for kills in range(5):
+    for kills in range(count):
         # Moments when the model is at work, by what is in the run directory and not by the clock.
         began = lambda kills=kills: workers_that_began(run) > kills  # noqa: E731
         assert kill_when(chosen.uniform(0.0, 0.3), began, REAL, *arguments) == (-9, "")
     assert front(run, prompts, *QUICK, command=REAL).returncode == 0
     done = verify(run)
     assert done.returncode == 0
-    assert int(done.stdout.split(" batches were made twice")[0].splitlines()[-1]) <= 5
+    assert int(done.stdout.split(" batches were made twice")[0].splitlines()[-1]) <= count
     assert shard_files(run) == shard_files(whole)
 
 

@@ -83,8 +83,8 @@ def check_model(folder: Path, scheduler: str) -> None:
         parts = [name for name, kind in index.items() if isinstance(kind, list) and kind[1]]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ModelError(f"{folder} is not a model in the diffusers layout: model_index.json: {error}") from error
-    if family not in FAMILIES:
-        raise ModelError(f"{folder} is a {family}, which batchgen does not run; it runs {', '.join(FAMILIES)}")
+    if not isinstance(family, str) or family not in FAMILIES:  # a list names code that comes with the model
+        raise ModelError(f"{folder} is a {family!r}, which batchgen does not run; it runs {', '.join(FAMILIES)}")
     if scheduler == "model" and own_scheduler in REFUSED_SCHEDULERS:
         raise ModelError(
             f"the model's own scheduler {own_scheduler} ignores per-image seeds: set job.scheduler=dpm++ or another"
