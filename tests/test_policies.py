@@ -1,6 +1,7 @@
 """What a worker does about memory: probe once, choose, freeze; and use again what is known. On a simulated device."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from batchgen.memory.figures import Figures
 from batchgen.plan import Plan
 from batchgen.policies import Policies, foresee, task_of
 from tests.builders import make_config, plan_run
+from tests.commands import front, write_prompts
 from tests.memory.cards import GIB
 from tests.memory.test_probe import GUESS, Device, Watch
 
@@ -123,3 +125,54 @@ def test_an_estimate_foresees_and_does_not_refuse_what_may_fit(tmp_path: Path) -
     foresee(config, folder, "fingerprint", task, "Card 6", "fp16", int(needed / 1.4))
     with pytest.raises(MemoryNeededError):
         foresee(config, folder, "fingerprint", task, "Card 6", "fp16", 16 << 20)
+
+
+@pytest.fixture
+def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that gives the machine a GPU with so many MiB free, as far as nvidia-smi goes."""
+
+    def put(free_mib: int) -> None:
+        answers = f'case "$*" in *=name*) echo "Card 6";; *memory.free*) echo {free_mib};; *compute_cap*) echo 8.6;;'
+        program = tmp_path / "bin" / "nvidia-smi"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{answers} *) echo 0;; esac\n")
+        program.chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return put
+
+
+def test_a_dry_run_says_what_the_gpu_would_do_and_why(tmp_path: Path, card: Any) -> None:
+    card(24_000)
+    prompts = write_prompts(tmp_path / "prompts.txt", 40)
+    shown = front(tmp_path / "run", prompts, "dry_run=true", "job.width=512", "job.height=512")
+    assert shown.returncode == 0, shown.stderr
+    assert "model      tiny, fp16 on cuda" in shown.stdout
+    assert "policy     512x512: resident, micro-batch" in shown.stdout
+    assert "nothing is faster (estimated from the model's files; the first run measures)" in shown.stdout
+    assert "weight streaming, micro-batch" in shown.stdout
+    capped = front(
+        tmp_path / "run", prompts, "dry_run=true", "memory.max_vram=800MiB", "job.width=512", "job.height=512"
+    )
+    assert "0.1 GiB free" in capped.stdout
+
+
+def test_a_job_that_cannot_fit_is_refused_before_a_worker_starts(tmp_path: Path, card: Any) -> None:
+    card(701)
+    prompts = write_prompts(tmp_path / "prompts.txt", 40)
+    refused = front(tmp_path / "run", prompts, "job.width=2048", "job.height=2048")
+    assert refused.returncode == 2
+    assert "GiB of free device memory are needed" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert not list((tmp_path / "run").glob("logs/workers/*"))
+
+
+def test_memory_caps_are_free_to_change_and_sizes_are_checked(tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "prompts.txt", 4)
+    assert front(tmp_path / "run", prompts, "memory.max_vram=6GiB").returncode == 0
+    assert front(tmp_path / "run", prompts, "memory.max_vram=5.5GB").returncode == 0
+    for wrong in ("6", "lots", "-1GiB", "6 GiBs"):
+        refused = front(tmp_path / "run", prompts, f"memory.max_vram={wrong}")
+        assert refused.returncode == 2
+        assert "is not a size: write it as 6GiB, 6GB or 800MiB" in refused.stderr

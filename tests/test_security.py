@@ -1,4 +1,4 @@
-"""What strangers may hand to batchgen: models, prompt files, configurations, run directories. None of it runs or leaks."""
+"""What strangers may hand to batchgen: models, prompt files, configurations, run directories. None runs or leaks."""
 
 import json
 import os
