@@ -33,6 +33,7 @@ CHOICES = {
     "job.scheduler": SCHEDULERS,
     "job.on_bad_row": ("skip", "fail"),
     "model.dtype": ("auto", "fp32", "fp16", "bf16"),
+    "model.safety_checker": ("off", "flag", "drop"),
     "memory.policy.placement": (None, *PLACEMENTS),
     "speed.attention": ATTENTION,
     "output.format": ("png", "jpg", "webp"),
@@ -70,6 +71,8 @@ class ModelConfig:
     dtype: str = "auto"  # auto: fp32 on the CPU, fp16 on a GPU
     size_px: int = 512  # the size the model was trained for; the default of job.width and job.height
     guidance: float = 7.5  # how strongly it likes to be guided; the default of job.guidance
+    # Of a model that has one: flag notes what it says in the sample's JSON, drop leaves such images out.
+    safety_checker: str = "off"
 
 
 @dataclass

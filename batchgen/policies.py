@@ -30,7 +30,7 @@ class Known:
 
     def __init__(self, config: Config, model: str, device_kind: str, dtype: str) -> None:
         """`model`: its fingerprint."""
-        self._facts = [1, model, device_kind, dtype, asdict(config.speed), versions()]
+        self._facts = [1, model, config.model.safety_checker, device_kind, dtype, asdict(config.speed), versions()]
 
     def load(self, task: Task) -> Figures | None:
         """What a probe found, best with all weights in place; None before the first."""
@@ -116,7 +116,8 @@ def foresee(
     Raises MemoryNeededError where nothing fits, though not on the word of an estimate that may be off.
     """
     measured = Known(config, model, device_kind, dtype).load(task)
-    figures = measured or estimate(folder, config.model.variant, dtype, task.width, task.height)
+    checked = config.model.safety_checker != "off"
+    figures = measured or estimate(folder, config.model.variant, dtype, task.width, task.height, checked)
     fixed = config.memory.policy
     base = choose_policy(fixed, config.speed, task.width, task.height, dtype, os.cpu_count() or 1)
     try:

@@ -58,7 +58,7 @@ def _new_recipe(config: Config, files: list[Path]) -> Recipe:
         settled = config.model  # one that the package carries: found by its name wherever that is installed
     else:
         settled = replace(config.model, path=str(folder.resolve()))
-    check_model(folder, config.job.scheduler)
+    check_model(folder, config.job.scheduler, config.model.safety_checker)
     facts = recipe_of(config, fingerprint_model(folder))
     return Recipe(replace(config, model=settled), inputs_of(files), facts)
 
@@ -164,7 +164,7 @@ def summary(run: RunDir, config: Config) -> dict[str, Any]:
     _refuse_used(run)
     folder = find_model(config.model)
     if folder is not None:
-        check_model(folder, config.job.scheduler)
+        check_model(folder, config.job.scheduler, config.model.safety_checker)
     counts = _Counts()
     for shard in plan_shards(config, find_files(prompt_patterns(config), Path.cwd())):
         if isinstance(shard, Reject):

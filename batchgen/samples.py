@@ -20,6 +20,7 @@ class Maker:
     device: str
     image_format: str
     quality: int | None
+    drop_flagged: bool = False
 
     def make(self, prompt: Prompt, cut: str | None, image: Decoded, policy: Policy) -> Sample:
         """The sample: <key>.<png|jpg|webp>, .txt and .json, or a failed one with the reason.
@@ -28,6 +29,8 @@ class Maker:
         """
         if (reason := verdict(image)) is not None:
             return Sample(prompt.key, "failed", reason=reason)
+        if image.flagged and self.drop_flagged:
+            return Sample(prompt.key, "filtered", reason="flagged by the model's safety checker")
         about = {
             "key": prompt.key,
             "prompt": prompt.prompt,
@@ -45,6 +48,7 @@ class Maker:
             "device": self.device,
             "policy": asdict(policy),
             "decoded_again_in_fp32": image.retried_in_fp32,
+            "flagged": image.flagged,
             "status": "ok",
             "source": {"file": PurePath(prompt.source).name, "line": prompt.line},
             "row": prompt.extra,

@@ -130,6 +130,7 @@ class Decoded:
     width: int
     height: int
     retried_in_fp32: bool = False
+    flagged: bool | None = None  # by the model's safety checker; None where that is off
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ class Sample:
     """One row's outcome: the files that go into the tar under its key, or the reason why it has none."""
 
     key: str
-    status: str  # "ok" or "failed"
+    status: str  # "ok", "failed" or "filtered"
     files: dict[str, bytes] = field(default_factory=dict)  # by extension, without the dot
     reason: str | None = None
 

@@ -137,6 +137,7 @@ class Worker:
                     engine.device_kind,
                     output.format,
                     output.quality,
+                    model.safety_checker == "drop",
                 ),
                 Policies(self._plan, engine, self.log),
                 {"worker": self.name, "host": socket.gethostname(), "device": engine.device_kind},
@@ -157,7 +158,8 @@ def load_engine(plan: Plan) -> Engine:
 
     max_vram = plan.config.memory.max_vram
     cap_bytes = None if max_vram is None else size_bytes("memory.max_vram", max_vram)
-    return DiffusersEngine(folder, plan.config.job.scheduler, model.dtype, model.variant, cap_bytes)
+    checked = model.safety_checker != "off"
+    return DiffusersEngine(folder, plan.config.job.scheduler, model.dtype, model.variant, cap_bytes, checked)
 
 
 def catch_signals(stop: threading.Event, second_ctrl_c_ends: bool = False) -> None:

@@ -67,8 +67,8 @@ class Figures:
     measured: bool
 
 
-def read_weights(folder: Path, variant: str | None, dtype: str) -> Weights:
-    """Of a model in the diffusers layout. Raises OSError and ValueError."""
+def read_weights(folder: Path, variant: str | None, dtype: str, safety_checker: bool = False) -> Weights:
+    """Of a model in the diffusers layout; a safety checker is where the VAE is. Raises OSError and ValueError."""
     size = vae_size = _BYTES[dtype]
     family = json.loads((folder / "model_index.json").read_bytes())["_class_name"]
     if dtype == "fp16" and vae_wants_fp32(family, _config(folder, "vae")):
@@ -77,15 +77,18 @@ def read_weights(folder: Path, variant: str | None, dtype: str) -> Weights:
     text = [count * size for layers in texts for count in layers.values()]
     unet = [count * size for count in _layers(folder / "unet", variant).values()]
     vae_bytes = sum(_layers(folder / "vae", variant).values()) * vae_size
+    vae_bytes += sum(_layers(folder / "safety_checker", variant).values()) * size if safety_checker else 0
     return Weights(sum(text), sum(unet), vae_bytes, max(text), max(unet), len(unet), vae_size)
 
 
-def estimate(folder: Path, variant: str | None, dtype: str, width: int, height: int) -> Figures:
+def estimate(
+    folder: Path, variant: str | None, dtype: str, width: int, height: int, safety_checker: bool = False
+) -> Figures:
     """The figures as far as a model's files tell them; seconds are those of a card of no name.
 
     Raises OSError and ValueError.
     """
-    weights = read_weights(folder, variant, dtype)
+    weights = read_weights(folder, variant, dtype, safety_checker)
     unet, vae = _config(folder, "unet"), _config(folder, "vae")
     size, pixels = _BYTES[dtype], width * height
     places = pixels // _LATENT_PX**2

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from batchgen.memory.figures import Figures, estimate
 from batchgen.memory.meters import Gauge, Stopwatch
@@ -42,7 +44,13 @@ class DiffusersEngine:
     """Runs one model on one device. Stateless between calls but for a cache of encoded texts."""
 
     def __init__(
-        self, folder: Path, scheduler: str, dtype: str, variant: str | None = None, cap_bytes: int | None = None
+        self,
+        folder: Path,
+        scheduler: str,
+        dtype: str,
+        variant: str | None = None,
+        cap_bytes: int | None = None,
+        safety_checker: bool = False,
     ) -> None:
         """`cap_bytes`: what this process may take of a GPU's memory. Raises ModelError, and as `LoadedModel`."""
         on_cuda = torch.cuda.is_available()
@@ -50,8 +58,9 @@ class DiffusersEngine:
         self.device_kind = torch.cuda.get_device_name() if on_cuda else "cpu"
         self.dtype = resolve_dtype(dtype, torch.cuda.get_device_capability() if on_cuda else None)
         self.gauge = Gauge(cap_bytes) if on_cuda else None
-        self._model = LoadedModel(folder, scheduler, self.dtype, variant, self.device)
+        self._model = LoadedModel(folder, scheduler, self.dtype, variant, safety_checker, self.device)
         self._files = (folder, variant)
+        self._checked = safety_checker
         self._keywords = FAMILIES[type(self._pipe).__name__]
         self._texts: OrderedDict[str, EncodedText] = OrderedDict()
         self.scheduler_name = type(self._pipe.scheduler).__name__
@@ -67,7 +76,7 @@ class DiffusersEngine:
 
     def estimate(self, width: int, height: int) -> Figures:
         """What the model's files say of what it takes at this size."""
-        return estimate(*self._files, self.dtype, width, height)
+        return estimate(*self._files, self.dtype, width, height, self._checked)
 
     @contextmanager
     def passes(self) -> Iterator[list[Stopwatch]]:
@@ -189,7 +198,23 @@ class DiffusersEngine:
             if bad:
                 images[place] = self._decode_in(torch.float32, latents[place][None])[0]
         height, width = (edge * self._pipe.vae_scale_factor for edge in latents[0].shape[-2:])
-        return [Decoded(image, width, height, again) for image, again in zip(images, retried, strict=True)]
+        flagged = self._flags(images, width, height)
+        rows_of = zip(images, retried, flagged, strict=True)
+        return [Decoded(image, width, height, again, flag) for image, again, flag in rows_of]
+
+    def _flags(self, images: Sequence[bytes | None], width: int, height: int) -> list[bool | None]:
+        # What the model's safety checker says of each; None where it is off, or there is no image
+        if not self._checked:
+            return [None] * len(images)
+        return [None if image is None else self._is_flagged(image, width, height) for image in images]
+
+    def _is_flagged(self, pixels: bytes, width: int, height: int) -> bool:
+        picture = Image.frombytes("RGB", (width, height), pixels)
+        checker = self._pipe.safety_checker
+        seen = self._pipe.feature_extractor(picture, return_tensors="pt").pixel_values
+        # It paints what it flags black: it is given something else to paint.
+        _, flags = checker(clip_input=seen.to(self.device, checker.dtype), images=np.zeros((1, 1, 1, 3)))
+        return bool(flags[0])
 
     def _decode_in(self, dtype: torch.dtype, latents: torch.Tensor) -> list[bytes | None]:
         # latents: (rows, channels, height / 8, width / 8); returns height x width x 3 bytes a row, None: not finite

@@ -20,19 +20,22 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def load_pipeline(folder: Path, scheduler: str, dtype: str, variant: str | None = None) -> Any:
-    """The pipeline in `folder` with the named scheduler, on the CPU, weights in `dtype`.
+def load_pipeline(
+    folder: Path, scheduler: str, dtype: str, variant: str | None = None, safety_checker: bool = False
+) -> Any:
+    """The pipeline in `folder` with the named scheduler, on the CPU, weights in `dtype`; its safety checker if wanted.
 
     Only safetensors are read, nothing is downloaded, no code of the model's is run. Raises ModelError.
     """
-    check_model(folder, scheduler)
+    check_model(folder, scheduler, "flag" if safety_checker else "off")
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
     from diffusers import DiffusionPipeline
 
     # A local folder may have one set of weights alone, without the variant's mark in their names.
     marked = variant is not None and any(folder.glob(f"*/*.{variant}.safetensors"))
-    # A component given as None is not loaded. The checker paints images black: see the README on safety.
+    # A component given as None is not loaded.
     spare = {"safety_checker": None, "requires_safety_checker": False}
+    has_spare = "safety_checker" in (folder / "model_index.json").read_text() and not safety_checker
     try:
         pipe = DiffusionPipeline.from_pretrained(
             folder,
@@ -40,7 +43,7 @@ def load_pipeline(folder: Path, scheduler: str, dtype: str, variant: str | None 
             use_safetensors=True,
             local_files_only=True,
             variant=variant if marked else None,
-            **(spare if "safety_checker" in (folder / "model_index.json").read_text() else {}),
+            **(spare if has_spare else {}),
         )
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]

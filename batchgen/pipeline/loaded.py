@@ -20,8 +20,10 @@ from batchgen.types import Policy
 class LoadedModel:
     """One model on one device. `pipe` is the pipeline; call `apply` before the first stage."""
 
-    def __init__(self, folder: Path, scheduler: str, dtype: str, variant: str | None, device: torch.device) -> None:
-        self._source = (folder, scheduler, dtype, variant)
+    def __init__(
+        self, folder: Path, scheduler: str, dtype: str, variant: str | None, safety_checker: bool, device: torch.device
+    ) -> None:
+        self._source = (folder, scheduler, dtype, variant, safety_checker)
         self._device = device
         self.pipe: Any = None
         self._load()

@@ -73,7 +73,7 @@ def download(model: ModelConfig) -> Path:
     return Path(folder)
 
 
-def check_model(folder: Path, scheduler: str) -> None:
+def check_model(folder: Path, scheduler: str, safety_checker: str = "off") -> None:
     """Refuse a folder that could not run, before it is loaded. Raises ModelError in one line."""
     index_file = folder / "model_index.json"
     try:
@@ -89,11 +89,13 @@ def check_model(folder: Path, scheduler: str) -> None:
         raise ModelError(
             f"the model's own scheduler {own_scheduler} ignores per-image seeds: set job.scheduler=dpm++ or another"
         )
-    skipped = ("safety_checker", "feature_extractor", "image_encoder")
+    if safety_checker != "off" and not {"safety_checker", "feature_extractor"} <= set(parts):
+        raise ModelError(f"{folder} has no safety checker: set model.safety_checker=off")
+    skipped = ("image_encoder",) + (("safety_checker", "feature_extractor") if safety_checker == "off" else ())
     missing = [name for name in parts if name not in skipped and not (folder / name).is_dir()]
     if missing:
         raise ModelError(f"{folder} lacks {', '.join(missing)}: copy the whole model")
-    for name in parts:
+    for name in (name for name in parts if name not in skipped):
         weights = {path.suffix for path in (folder / name).glob("*") if path.suffix in (".bin", ".safetensors")}
         if weights == {".bin"}:
             raise ModelError(f"{folder / name} has pickled weights only; batchgen loads safetensors alone")

@@ -96,7 +96,10 @@ def components(pipe: Any, stage: str) -> list[torch.nn.Module]:
     if stage == "encode":
         encoders = (getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2"))
         return [encoder for encoder in encoders if encoder is not None]
-    return [pipe.unet if stage == "denoise" else pipe.vae]
+    if stage == "denoise":
+        return [pipe.unet]
+    checker = getattr(pipe, "safety_checker", None)
+    return [pipe.vae] if checker is None else [pipe.vae, checker]
 
 
 def _pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -9,8 +9,11 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from tokenizers import pre_tokenizers
 from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -80,4 +83,23 @@ def save(kind, folder):
     """The folder of a small model of that kind."""
     torch.manual_seed(0)
     KINDS[kind]().save_pretrained(folder)
+    return folder
+
+
+def save_with_checker(folder, flags):
+    """The folder of a small Stable Diffusion 1.5 whose safety checker flags every image, or none."""
+    torch.manual_seed(0)
+    vision = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "image_size": 32,
+        "patch_size": 16,
+    }  # fmt: skip
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=16))
+    checker.concept_embeds_weights.data.fill_(-2.0 if flags else 2.0)
+    checker.special_care_embeds_weights.data.fill_(2.0)
+    pipe = _sd15()
+    pipe = StableDiffusionPipeline(
+        **{name: part for name, part in pipe.components.items() if part is not None}, safety_checker=checker,
+        feature_extractor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+    )  # fmt: skip
+    pipe.save_pretrained(folder)
     return folder
