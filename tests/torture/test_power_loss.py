@@ -11,6 +11,7 @@ NECESSARY = {
     "plan.save_plan plan.*/*.json",
     "plan.save_plan plan.*/*.yaml",
     "plan.save_plan run/plan.*",
+    "policies.of policies/temporary",
     "run._make_durable /",  # in the test, the directory above outputs/
     "run._make_durable /outputs",
     "run._make_durable outputs/run",
@@ -25,7 +26,6 @@ NECESSARY = {
     "shards.append work/*.tar",
     "shards.publish logs/memory",
     "shards.publish run/shards",
-    "worker._policy policies/temporary",
 }
 # Belt and braces: no state is wrong without one of these alone, for the reason given.
 SPARE = {
@@ -34,11 +34,11 @@ SPARE = {
     "leases.take leases/temporary",  # a lease saves work and proves nothing
     "leases.take run/leases",
     "plan.save_plan outputs/run",  # run.run does it again before it makes anything else
+    "policies.of run/policies",  # a policy that is gone is chosen again, the same
     "run.run work/temporary",  # tries whether there are hard links
     "shards._commit run/shards",  # shards.publish does it again before anything is removed
     "shards._commit run/work",  # shards.__init__ made the names of tar and journal durable
     "shards._take_over run/work",
-    "worker._policy run/policies",  # a policy that is gone is chosen again, the same
 }
 
 
