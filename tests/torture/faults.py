@@ -1,4 +1,4 @@
-"""Every durable operation of a run made to fail, one at a time: `python -m tests.torture.faults FOLDER EVERY`.
+"""Every durable operation of a run made to fail, one at a time: `python -m tests.torture.faults FOLDER EVERY [FIRST]`.
 
 Prints one JSON object: how many operations and cases, and what went wrong in which.
 """
@@ -36,15 +36,15 @@ class Faults:
         self.kinds = [event[1] if event[0] == "failed" else event[0] for event in events if event[0] != "mark"]
         assert len(self.kinds) == self.operations
 
-    def cases(self, every):
-        """(mode, number) of each case: with `every` above 1 a sample, in which the modes take turns."""
+    def cases(self, every, first=0):
+        """(mode, number) of each case: with `every` above 1 a sample from the `first` on, the modes taking turns."""
         wanted = [
             (mode, number)
             for number in range(self.operations)
             for mode in watch.MODES
             if self.kinds[number] in _KINDS.get(mode, {self.kinds[number]})
         ]
-        return wanted[::every]
+        return wanted[first::every]
 
     def try_one(self, mode, number, links=True):
         """What is wrong after operation `number` does what `mode` says; empty when nothing is."""
@@ -82,11 +82,12 @@ class Faults:
 
 def main():
     folder, every = Path(sys.argv[1]), int(sys.argv[2])
+    first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     started = time.monotonic()
     faults = Faults(folder)
     problems = []
     count: collections.Counter[str] = collections.Counter()
-    for mode, number in faults.cases(every):
+    for mode, number in faults.cases(every, first):
         count[mode] += 1
         found = faults.try_one(mode, number)
         problems += [f"{mode} at {number} ({faults.kinds[number]}): {'; '.join(found)}"] if found else []
