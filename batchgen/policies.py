@@ -23,6 +23,7 @@ from batchgen.types import Policy
 _CHOSEN_FIELDS = ("micro_batch", "decode_chunk", "tile_px", "placement", "guidance_split")
 # Estimates are not trusted to refuse a job that needs less than so many times what is free.
 _ESTIMATE_MAY_BE_OFF = 1.5
+_MUCH_MORE = 1.25
 
 
 class Known:
@@ -36,6 +37,14 @@ class Known:
         """What a probe found, best with all weights in place; None before the first."""
         found = (kept.load(self._key(task, placement)) for placement in PROBED_UNDER)
         return next((figures for figures in found if figures is not None), None)
+
+    def load_for(self, task: Task, placement: str, free_bytes: int) -> Figures | None:
+        """What a probe under `placement`, or with more in place, found; None where more memory would show more."""
+        for better in PROBED_UNDER[: PROBED_UNDER.index(placement) + 1]:
+            figures = kept.load(self._key(task, better))
+            if figures and (figures.cut_at_bytes is None or free_bytes <= _MUCH_MORE * figures.cut_at_bytes):
+                return figures
+        return None
 
     def save(self, task: Task, placement: str, figures: Figures) -> None:
         """Keep what a probe found under `placement`."""
@@ -80,16 +89,18 @@ class Policies:
         if engine.gauge is None or all(getattr(fixed, field) is not None for field in _CHOSEN_FIELDS):
             return base
         task = task_of(config, width, height, self._plan.images)
-        figures = self._known.load(task) or self._probe(task, base, engine.gauge)
+        figures = self._probed(task, base, engine.gauge)
         self._figures[width, height] = figures
         choice = choose(figures, task, engine.gauge.free_bytes(), pinnable_bytes(), fixed, base)
         self._log.add("chosen", width=width, height=height, reason=choice.reason, rejected=choice.table())
         return choice.option.policy
 
-    def _probe(self, task: Task, base: Policy, gauge: Gauge) -> Figures:
+    def _probed(self, task: Task, base: Policy, gauge: Gauge) -> Figures:
         guess = self._engine.estimate(task.width, task.height)
-        begin = PROBED_UNDER.index(probed_placement(guess, task, base, gauge.free_bytes()))
-        for placement in PROBED_UNDER[begin:]:
+        first = probed_placement(guess, task, base, gauge.free_bytes())
+        if (known := self._known.load_for(task, first, gauge.free_bytes())) is not None:
+            return known
+        for placement in PROBED_UNDER[PROBED_UNDER.index(first) :]:
             try:
                 figures = probe(self._engine, gauge, guess, task, base, placement)
             except MemoryNeededError as error:

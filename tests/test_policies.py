@@ -78,6 +78,20 @@ def test_what_is_known_is_not_measured_again(plan: Plan, tmp_path: Path) -> None
     assert [event["event"] for event in events(other)] == ["chosen", "policy"]
 
 
+def test_with_much_more_memory_it_is_measured_again(plan: Plan, tmp_path: Path) -> None:
+    policies(plan, Engine(2.4 * GIB)).of(512, 512)
+    (tmp_path / "other").mkdir()
+    other = plan_run(tmp_path / "other", PROMPTS, job__width=512, job__height=512, job__batch_size=32)
+    large = Engine(24 * GIB)
+    policies(other, large).of(512, 512)
+    assert large.encodings == 1
+    (tmp_path / "third").mkdir()
+    third = plan_run(tmp_path / "third", PROMPTS, job__width=512, job__height=512, job__batch_size=32)
+    larger = Engine(80 * GIB)
+    policies(third, larger).of(512, 512)
+    assert larger.encodings == 0, "on that card more at once had ceased to gain"
+
+
 def test_a_frozen_policy_holds_whatever_memory_is_there(plan: Plan) -> None:
     large = policies(plan, Engine(80 * GIB)).of(512, 512)
     assert policies(plan, Engine(2 * GIB)).of(512, 512) == large

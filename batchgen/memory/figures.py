@@ -54,6 +54,7 @@ class Figures:
     `pixel_bytes`: of activations, for each pixel that the VAE decodes at once.
     `pass_s`: (rows, seconds) of one pass of the UNet, its weights in place.
     `decode_s`: (pixels at once, seconds) of one call of the VAE.
+    `cut_at_bytes`: the free memory that ended a series before more at once had ceased to gain; None: none was ended.
     """
 
     weights: Weights
@@ -65,6 +66,7 @@ class Figures:
     decode_s: Points
     copied_bytes_per_s: float
     measured: bool
+    cut_at_bytes: int | None = None
 
 
 def read_weights(folder: Path, variant: str | None, dtype: str, safety_checker: bool = False) -> Weights:

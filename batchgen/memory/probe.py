@@ -89,6 +89,7 @@ class _Probe:
     def __init__(self, engine: Engine, gauge: Gauge, estimate: Figures, task: Task, base: Policy) -> None:
         self._engine, self._gauge, self._estimate, self._task, self._base = engine, gauge, estimate, task, base
         self._base_bytes = 0
+        self._cut = False
 
     def figures(self) -> Figures:
         if self._try(self._engine.prepare, self._base) is None:
@@ -105,6 +106,7 @@ class _Probe:
             decode_s=tuple(sorted(decode_s.items())),
             copied_bytes_per_s=self._gauge.copied_bytes_per_s(),
             measured=True,
+            cut_at_bytes=self._gauge.free_bytes() if self._cut else None,
         )
 
     def _encode(self) -> tuple[int, Any]:
@@ -121,10 +123,13 @@ class _Probe:
         for policy, rows in self._micro_batches():
             prompts = self._prompts(policy.micro_batch)
             self._engine.prepare(policy)
-            if not pass_s:  # brings the weights in and loads kernels; a second time, since streaming learns an order first
+            if (
+                not pass_s
+            ):  # brings the weights in and loads kernels; a second time, since streaming learns an order first
                 self._try(self._engine.denoise, texts, prompts, policy)
                 self._try(self._engine.denoise, texts, prompts, policy)
             if row_bytes and not self._fits(row_bytes * rows):
+                self._cut = True
                 break
             with self._engine.passes() as watches:
                 made = self._try(self._engine.denoise, texts, prompts, policy)
@@ -156,6 +161,7 @@ class _Probe:
         for policy, pixels in self._chunks():
             expected = (pixel_bytes or self._estimate.pixel_bytes) * pixels
             if not self._fits(expected) and (decode_s or not policy.tile_px):
+                self._cut = True
                 continue
             rows = [latent] * policy.decode_chunk
             if not decode_s:
@@ -193,6 +199,7 @@ class _Probe:
         except Exception as error:
             if not self._engine.is_out_of_memory(error):
                 raise
+        self._cut = True
         self._engine.recover()
         if work != self._engine.prepare:
             self._engine.prepare(self._base)
