@@ -27,7 +27,10 @@ class Engine(Protocol):
     device_kind: str
     dtype: str
     scheduler_name: str
-    gauge: Gauge | None  # of the device's memory; None where there is none to plan for
+
+    @property
+    def gauge(self) -> Gauge | None:
+        """Of the device's memory; None where there is none to plan for."""
 
     def prepare(self, policy: Policy) -> tuple[Policy, str | None]:
         """Set up for the stages that follow; the policy as the device can have it, and why it is another."""

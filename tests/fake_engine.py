@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from batchgen.types import Decoded  # noqa: E402
 
 LEAK_MIB = int(os.environ.get("FAKE_LEAK_MIB", "0"))
-LEAKED = []
+LEAKED: list[bytes] = []
 
 
 class FakeEngine:
@@ -34,6 +34,12 @@ class FakeEngine:
 
     def prepare(self, policy):
         return policy, None
+
+    def estimate(self, width, height):
+        raise NotImplementedError
+
+    def passes(self):
+        raise NotImplementedError
 
     def is_out_of_memory(self, error):
         return isinstance(error, MemoryError)

@@ -36,7 +36,7 @@ class Net(nn.Module):
 @pytest.fixture
 def net():
     torch.manual_seed(0)
-    return Net().to(memory_format=torch.channels_last).eval()
+    return Net().to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def seeds(folder):
     table = "prompt,key,seed,note\n" + "".join(f'"a fox, {n}",k{n},{n},x\n' for n in range(12))
     pq.write_table(pa.Table.from_pylist(_ROWS), folder / "seed.parquet")
     plain = {
-        "txt": "\n".join(row["prompt"] for row in _ROWS).encode(),
+        "txt": "\n".join(str(row["prompt"]) for row in _ROWS).encode(),
         "jsonl": lines.encode(),
         "json": json.dumps(_ROWS).encode(),
         "csv": table.encode(),

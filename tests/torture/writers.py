@@ -14,6 +14,7 @@ from pathlib import Path
 
 from batchgen import repair
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE
+from batchgen.paths import RunDir
 from tests.torture import commands, watch
 from tests.torture.commands import Ended, Started, command, committed_files, empty, left_behind, tars, wrongs
 
@@ -53,7 +54,8 @@ class Writers:
 
     def _killed(self, most):
         # One run, in which at most so many commands are killed
-        found, seen = [], {}
+        found: list[str] = []
+        seen: dict[str, bytes] = {}
         self._kills, running = 0, [Started(self.config, self.run) for _ in range(2)]
         while running:
             victim = self.rng.choice(running)
@@ -104,7 +106,7 @@ class Writers:
             repaired = os.fork()
             if repaired == 0:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-                repair.repair(commands.RunDir(self.run))
+                repair.repair(RunDir(self.run))
                 os._exit(0)
             os.waitpid(repaired, 0)
             sleeper.signal(signal.SIGCONT, everybody=True)
