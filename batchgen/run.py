@@ -147,7 +147,8 @@ def _policy_lines(config: Config, width: int, height: int, dtype: str, images: i
     if (gpu is None and config.memory.assume_vram is None) or folder is None:
         policy = choose_policy(config.memory.policy, config.speed, width, height, dtype, os.cpu_count() or 1)
         why = "a GPU's is chosen once the model is there" if folder is None else "on the CPU"
-        return [f"{title}micro-batch {policy.micro_batch}, decode chunk {policy.decode_chunk}, {why}"]
+        tiling = f"tiles of {policy.tile_px} px" if policy.tile_px else "no tiling"
+        return [f"{title}micro-batch {policy.micro_batch}, decode chunk {policy.decode_chunk}, {tiling}, {why}"]
     kind, free_bytes = gpu or ("", None)
     budget_bytes = _budget_bytes(config, free_bytes)
     task = task_of(config, width, height, images)

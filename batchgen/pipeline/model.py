@@ -84,7 +84,7 @@ def check_model(folder: Path, scheduler: str, safety_checker: str = "off") -> No
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ModelError(f"{folder} is not a model in the diffusers layout: model_index.json: {error}") from error
     if not isinstance(family, str) or family not in FAMILIES:  # a list names code that comes with the model
-        raise ModelError(f"{folder} is a {family!r}, which batchgen does not run; it runs {', '.join(FAMILIES)}")
+        raise ModelError(f"{folder} is a {family}, which batchgen does not run; it runs {', '.join(FAMILIES)}")
     if scheduler == "model" and own_scheduler in REFUSED_SCHEDULERS:
         raise ModelError(
             f"the model's own scheduler {own_scheduler} ignores per-image seeds: set job.scheduler=dpm++ or another"
