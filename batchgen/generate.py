@@ -8,9 +8,9 @@ before it is on the disk, so that a crash costs the finished images of one unit 
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from batchgen.events import EventLog, now
@@ -89,9 +89,13 @@ class ShardMaker:
         self._log = log
         self._stop = stop
 
-    def make(self, shard: Shard, attempt: Attempt, lease: Lease) -> bool:
-        """Make what is missing. False if it was stopped before the end; what is finished is on the disk then."""
+    def make(self, shard: Shard, attempt: Attempt, lease: Lease, tried_again: Collection[str] = ()) -> bool:
+        """Make what is missing. False if it was stopped before the end; what is finished is on the disk then.
+
+        Keys of `tried_again` are another shard's by now: they are not written here too.
+        """
         writer = UnitWriter()
+        self._maker = replace(self._maker, left_out=frozenset(tried_again))
         try:
             done = attempt.rows
             for batch in shard.batches:

@@ -92,6 +92,12 @@ class Plan:
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BrokenRunError(f"{path} of the plan cannot be read: {error}") from error
 
+    def tried_again(self, index: int) -> set[str]:
+        """Keys that a retry planned after this shard: theirs to make, should this shard have to be made again."""
+        later = (one for one in self.segments if one.kind == "retry" and one.first_shard > index)
+        shards = (one.first_shard + offset for one in later for offset in range(len(one.shards)))
+        return {key for shard in shards for key in self.shard(shard)[0].keys}
+
     def prompts(self) -> Iterator[Prompt]:
         """Every planned prompt, once: a retry plans none anew."""
         for segment in self.segments:

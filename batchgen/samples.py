@@ -21,12 +21,15 @@ class Maker:
     image_format: str
     quality: int | None
     drop_flagged: bool = False
+    left_out: frozenset[str] = frozenset()
 
     def make(self, prompt: Prompt, cut: str | None, image: Decoded, policy: Policy) -> Sample:
         """The sample: <key>.<png|jpg|webp>, .txt and .json, or a failed one with the reason.
 
         Its bytes depend on the recipe alone: no time, host or attempt is in them.
         """
+        if prompt.key in self.left_out:
+            return Sample(prompt.key, "failed", reason="tried again in a later shard")
         if (reason := verdict(image)) is not None:
             return Sample(prompt.key, "failed", reason=reason)
         if image.flagged and self.drop_flagged:

@@ -102,7 +102,7 @@ class Worker:
         try:
             attempt.resume()
             self.log.add("shard", shard=index, attempt=attempt.files.attempt, rows_resumed=attempt.rows)
-            if not maker.make(shard, attempt, lease):
+            if not maker.make(shard, attempt, lease, self._plan.tried_again(index)):
                 return False
             won = attempt.commit()
             self.log.add("commit" if won else "commit_lost", shard=index, attempt=attempt.files.attempt)
