@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -113,9 +114,8 @@ def _dry_run(run_dir: RunDir, config: Config) -> int:
     print(f"packing    {counts['packing_percent']:.1f}% of the batches' places are filled")
     print(f"shards     {counts['shards']} of up to {config.output.batches_per_shard} batches")
     print(f"model      {config.model.path}, {dtype} on {device}, scheduler {config.job.scheduler}")
-    for width, height in counts["sizes"]:
-        for line in _policy_lines(config, width, height, dtype, counts["prompts"]):
-            print(line)
+    for line in _policy_lines(config, counts["sizes"], dtype, counts["prompts"]):
+        print(line)
     print("dry run: nothing was written")
     return EXIT_WHOLE
 
@@ -140,21 +140,25 @@ def _budget_bytes(config: Config, free_bytes: int | None) -> int:
     return min(free_bytes, cap_bytes) - CONTEXT_BYTES
 
 
-def _policy_lines(config: Config, width: int, height: int, dtype: str, images: int) -> list[str]:
-    """What the policy for a size would be, why, and what else there is; `assume_vram` stands in for a GPU."""
-    title = f"policy     {width}x{height}: "
+def _policy_lines(config: Config, sizes: Sequence[tuple[int, int]], dtype: str, images: int) -> Iterator[str]:
+    """What the policy for each size would be, why, and what else there is; `assume_vram` stands in for a GPU."""
     gpu, folder = local.first_gpu(), find_model(config.model)
     if (gpu is None and config.memory.assume_vram is None) or folder is None:
-        policy = choose_policy(config.memory.policy, config.speed, width, height, dtype, os.cpu_count() or 1)
         why = "a GPU's is chosen once the model is there" if folder is None else "on the CPU"
-        tiling = f"tiles of {policy.tile_px} px" if policy.tile_px else "no tiling"
-        return [f"{title}micro-batch {policy.micro_batch}, decode chunk {policy.decode_chunk}, {tiling}, {why}"]
+        for width, height in sizes:
+            policy = choose_policy(config.memory.policy, config.speed, width, height, dtype, os.cpu_count() or 1)
+            tiling = f"tiles of {policy.tile_px} px" if policy.tile_px else "no tiling"
+            rows = f"micro-batch {policy.micro_batch}, decode chunk {policy.decode_chunk}"
+            yield f"policy     {width}x{height}: {rows}, {tiling}, {why}"
+        return
     kind, free_bytes = gpu or ("", None)
-    budget_bytes = _budget_bytes(config, free_bytes)
-    task = task_of(config, width, height, images)
-    choice, measured = foresee(config, folder, fingerprint_model(folder), task, kind, dtype, budget_bytes)
-    source = f"measured on this {kind}" if measured else "estimated from the model's files; the first run measures"
-    return [f"{title}{choice.reason} ({source})", *(f"           {line}" for line in choice.table())]
+    budget_bytes, model = _budget_bytes(config, free_bytes), fingerprint_model(folder)
+    for width, height in sizes:
+        task = task_of(config, width, height, images)
+        choice, measured = foresee(config, folder, model, task, kind, dtype, budget_bytes)
+        source = f"measured on this {kind}" if measured else "estimated from the model's files; the first run measures"
+        yield f"policy     {width}x{height}: {choice.reason} ({source})"
+        yield from (f"           {line}" for line in choice.table())
 
 
 def _say(line: str) -> None:

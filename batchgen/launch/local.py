@@ -90,7 +90,7 @@ def launch(plan: Plan, stop: threading.Event, tick: Callable[[], None], say: Cal
                 if code == EXIT_RENEW and not stop.is_set():
                     say(f"worker {child.rank} had grown in memory; a new one goes on (growth in its log)")
                     children[place] = _start(plan, child.rank, world, devices, say)
-                elif code in (EXIT_WHOLE, EXIT_INTERRUPTED, EXIT_RENEW, EXIT_USER) or stop.is_set():
+                elif code in (EXIT_WHOLE, EXIT_INTERRUPTED, EXIT_USER) or stop.is_set():
                     codes[child.rank] = code
                     if code == EXIT_USER:  # every worker would say the same
                         stop.set()

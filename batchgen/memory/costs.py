@@ -3,11 +3,12 @@
 import math
 from dataclasses import dataclass
 
-from batchgen.memory.figures import Figures, Weights, at
+from batchgen.memory.figures import LATENT_PX, Figures, Weights, at
 from batchgen.memory.policy import padded_rows, spans
 from batchgen.types import Policy
 
-# Weight streaming: so many buffers on the device are used in turn, each of this size or that of the largest layer.
+# Weight streaming: so many buffers on the device are used in turn (while one computes, two are on their way), each of
+# this size or that of the largest layer.
 STREAM_BUFFERS = 3
 STREAM_GROUP_BYTES = 64 << 20
 # Beside the largest layer: of diffusers' group offload, the share of weights on the device at once; and seconds for
@@ -19,7 +20,6 @@ _STREAMING_OVERHEAD = 1.02
 _TILED_PIXEL_BYTES = 36
 _TILE_OVERLAP = 0.25
 _LATENT_BYTES = 64  # for each latent place and image: latents, noise and what schedulers keep
-_LATENT_PX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def stage_bytes(figures: Figures, policy: Policy, task: Task) -> dict[str, int]:
     encoding, denoising, decoding = held_bytes(figures.weights, policy.placement)
     together = _tile_pixels(policy, task) * policy.decode_chunk
     whole = task.pixels * policy.decode_chunk * _TILED_PIXEL_BYTES if together < task.pixels else 0
-    latents = task.rows * task.pixels // _LATENT_PX**2 * _LATENT_BYTES
+    latents = task.rows * task.pixels // LATENT_PX**2 * _LATENT_BYTES
     kept = figures.workspace_bytes + latents
     return {
         "encode": encoding + kept + figures.encode_bytes,

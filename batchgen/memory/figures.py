@@ -13,16 +13,15 @@ from typing import Any
 from batchgen.pipeline.model import vae_wants_fp32
 
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
-_LATENT_PX = 8
+LATENT_PX = 8
 # Of the estimate. Maps of the UNet's first width that are alive at once for each row: more where its first blocks have
 # attention (Stable Diffusion 1.5, measured: 26) than where they have none (SDXL: 16). Maps of the VAE's second width.
 _UNET_MAPS = {True: 27.0, False: 17.0}
 _VAE_MAPS = 3.6
 _ENCODE_BYTES = 64 << 20
 _WORKSPACE_BYTES = 64 << 20
-# A card of no name, for time: what it computes in a second in 16 bits, what a pass takes at least,
-# and what crosses to it. A UNet's weights are
-# used at a tenth of the latent's places on average, since most of them sit where it is small.
+# A card of no name, for time: what it computes in a second in 16 bits, what a pass takes at least, and what crosses to
+# it. A UNet's weights are used at a tenth of the latent's places on average, since most of them sit where it is small.
 _FLOP_PER_S = 30e12
 _PASS_S = 0.02
 _COPIED_BYTES_PER_S = 12e9
@@ -93,9 +92,10 @@ def estimate(
     weights = read_weights(folder, variant, dtype, safety_checker)
     unet, vae = _config(folder, "unet"), _config(folder, "vae")
     size, pixels = _BYTES[dtype], width * height
-    places = pixels // _LATENT_PX**2
+    places = pixels // LATENT_PX**2
     maps = _UNET_MAPS["Attn" in unet["down_block_types"][0]]
-    row_s = 2 * weights.unet_bytes / size * places * _USED_SHARE / _FLOP_PER_S * size / 2
+    # Two operations for each weight of two bytes; in fp32 a weight has twice the bytes and takes twice the time.
+    row_s = weights.unet_bytes * places * _USED_SHARE / _FLOP_PER_S
     return Figures(
         weights=weights,
         workspace_bytes=_WORKSPACE_BYTES,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from batchgen.errors import MemoryNeededError
-from batchgen.memory.costs import Task, held_bytes, stage_bytes, tiles
+from batchgen.memory.costs import Task, held_bytes, peak_bytes, tiles
 from batchgen.memory.figures import Figures
 from batchgen.memory.meters import Stopwatch
 from batchgen.memory.policy import PADDED_SIZES
@@ -71,7 +71,7 @@ def probed_placement(estimate: Figures, task: Task, base: Policy, free_bytes: in
     """Under which placement to probe: that of the most weights that leaves room for a row or two."""
     for placement in PROBED_UNDER:
         policy = replace(base, placement=placement, micro_batch=1, decode_chunk=1, guidance_split=True, tile_px=256)
-        if max(stage_bytes(estimate, policy, task).values()) <= _USED_SHARE * free_bytes:
+        if peak_bytes(estimate, policy, task) <= _USED_SHARE * free_bytes:
             return placement
     return PROBED_UNDER[-1]
 

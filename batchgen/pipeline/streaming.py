@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from batchgen.memory.costs import STREAM_BUFFERS, STREAM_GROUP_BYTES
 
-GROUP_BYTES = STREAM_GROUP_BYTES
-BUFFERS = STREAM_BUFFERS  # one computes, two are on their way
 _ALIGNED_BYTES = 256
 
 
@@ -27,7 +25,7 @@ class Streamer:
     lie, so images don't change.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device, group_bytes: int = GROUP_BYTES) -> None:
+    def __init__(self, module: nn.Module, device: torch.device, group_bytes: int = STREAM_GROUP_BYTES) -> None:
         self._device, self._group_bytes = device, group_bytes
         self._order: list[_Layer] = []
         self._groups: list[_Group] = []
@@ -139,7 +137,7 @@ class _Turns:
         self._let_go()
         if not self._coming:
             self._send(number)
-        while len(self._coming) < min(BUFFERS, len(self._groups)):
+        while len(self._coming) < min(STREAM_BUFFERS, len(self._groups)):
             self._send((self._coming[-1].number + 1) % len(self._groups))
         self._current = self._coming.popleft()
         if self._copies is not None:

@@ -7,7 +7,8 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from batchgen.pipeline.streaming import BUFFERS, Streamer
+from batchgen.memory.costs import STREAM_BUFFERS
+from batchgen.pipeline.streaming import Streamer
 
 CPU = torch.device("cpu")
 SMALL = 2048
@@ -80,7 +81,7 @@ def test_few_buffers_are_in_use_and_all_weights_are_back_in_the_end(net, rows):
     net(rows)
     turns = streamer._turns
     used = {loan.buffer.data_ptr() for loan in turns._coming} | {buffer.data_ptr() for buffer, _ in turns._free}
-    assert len(used) < BUFFERS < len(streamer._groups)  # and one is in use
+    assert len(used) < STREAM_BUFFERS < len(streamer._groups)  # and one is in use
     streamer.leave()
     assert not turns._coming and not turns._free
     for group in streamer._groups:
