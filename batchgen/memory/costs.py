@@ -68,7 +68,7 @@ def stage_bytes(figures: Figures, policy: Policy, task: Task) -> dict[str, int]:
     """The most that each stage allocates on the device."""
     encoding, denoising, decoding = held_bytes(figures.weights, policy.placement)
     together = _tile_pixels(policy, task) * policy.decode_chunk
-    whole = task.pixels * policy.decode_chunk * _TILED_PIXEL_BYTES if together < task.pixels else 0
+    whole = task.pixels * policy.decode_chunk * _TILED_PIXEL_BYTES if tiles(policy, task) > 1 else 0
     latents = task.rows * task.pixels // LATENT_PX**2 * _LATENT_BYTES
     kept = figures.workspace_bytes + latents
     return {

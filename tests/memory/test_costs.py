@@ -81,6 +81,10 @@ def test_tiles_bound_what_decoding_takes() -> None:
     assert peak_bytes(figures, whole, large) > 5 * peak_bytes(figures, tiled, large)
     assert (tiles(whole, large), tiles(tiled, large)) == (1, 10 * 6)
     assert tiles(replace(FP16, tile_px=4096), large) == 1
+    # Tiles that are as many pixels together as one image are tiles all the same: the whole images are there too.
+    square = Task(1024, 1024, 4, 10, guided=True)
+    four = peak_bytes(figures, replace(tiled, decode_chunk=4), square)
+    assert four > peak_bytes(figures, replace(whole, decode_chunk=1), square)
 
 
 def test_unguided_jobs_run_half_the_rows() -> None:
