@@ -31,7 +31,7 @@ class Known:
 
     def __init__(self, config: Config, model: str, device_kind: str, dtype: str) -> None:
         """`model`: its fingerprint."""
-        self._facts = [1, model, config.model.safety_checker, device_kind, dtype, asdict(config.speed), versions()]
+        self._facts = [2, model, config.model.safety_checker, device_kind, dtype, asdict(config.speed), versions()]
 
     def load(self, task: Task) -> Figures | None:
         """What a probe found, best with all weights in place; None before the first."""

@@ -73,8 +73,8 @@ def stage_bytes(figures: Figures, policy: Policy, task: Task) -> dict[str, int]:
     kept = figures.workspace_bytes + latents
     return {
         "encode": encoding + kept + figures.encode_bytes,
-        "denoise": denoising + kept + int(figures.row_bytes * _rows_at_once(policy, task)),
-        "decode": decoding + kept + int(figures.pixel_bytes * together) + whole,
+        "denoise": denoising + kept + int(at(figures.pass_bytes, _rows_at_once(policy, task))),
+        "decode": decoding + kept + int(at(figures.decode_bytes, together)) + whole,
     }
 
 

@@ -29,7 +29,7 @@ _USED_SHARE = 0.1
 _VAE_FLOP_PER_PIXEL = 9.6e6
 
 Points = tuple[tuple[float, float], ...]
-"""(how much at once, seconds), ascending."""
+"""(how much at once, what that takes: seconds or bytes), ascending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +49,18 @@ class Weights:
 class Figures:
     """What a model takes beside its weights, and how long: for one size, dtype and kind of device.
 
-    `row_bytes`: of activations, for each row that the UNet runs at once (guidance runs two for an image).
-    `pixel_bytes`: of activations, for each pixel that the VAE decodes at once.
-    `pass_s`: (rows, seconds) of one pass of the UNet, its weights in place.
-    `decode_s`: (pixels at once, seconds) of one call of the VAE.
+    `pass_bytes`: (rows, bytes) of activations of the UNet, by the rows that it runs at once (guidance runs two for an
+    image); `pass_s`: (rows, seconds) of one pass, its weights in place.
+    `decode_bytes`: (pixels at once, bytes) of activations of the VAE; `decode_s`: (pixels at once, seconds) of a call.
     `cut_at_bytes`: the free memory that ended a series before more at once had ceased to gain; None: none was ended.
     """
 
     weights: Weights
     workspace_bytes: int
     encode_bytes: int
-    row_bytes: float
-    pixel_bytes: float
+    pass_bytes: Points
     pass_s: Points
+    decode_bytes: Points
     decode_s: Points
     copied_bytes_per_s: float
     measured: bool
@@ -100,9 +99,9 @@ def estimate(
         weights=weights,
         workspace_bytes=_WORKSPACE_BYTES,
         encode_bytes=_ENCODE_BYTES,
-        row_bytes=places * unet["block_out_channels"][0] * maps * size,
-        pixel_bytes=vae["block_out_channels"][1] * _VAE_MAPS * weights.vae_value_bytes,
+        pass_bytes=((1, places * unet["block_out_channels"][0] * maps * size),),
         pass_s=((1, _PASS_S + row_s), (64, _PASS_S + 64 * row_s)),
+        decode_bytes=((1, vae["block_out_channels"][1] * _VAE_MAPS * weights.vae_value_bytes),),
         decode_s=((pixels, pixels * _VAE_FLOP_PER_PIXEL / _FLOP_PER_S * weights.vae_value_bytes / 2),),
         copied_bytes_per_s=_COPIED_BYTES_PER_S,
         measured=False,
@@ -110,7 +109,7 @@ def estimate(
 
 
 def at(points: Points, amount: float) -> float:
-    """The seconds that `amount` at once takes: between points by a line, beyond them in proportion."""
+    """What `amount` at once takes: between points by a line, beyond them in proportion."""
     first, last = points[0], points[-1]
     if amount <= first[0]:
         return first[1] * max(amount / first[0], 0.2)  # small calls wait for the host

@@ -16,7 +16,7 @@ def load(key: str) -> Figures | None:
     """The figures kept under `key`; None if there are none, or none that can be read."""
     try:
         values = json.loads(_path(key).read_bytes())
-        points = {name: tuple((float(one), float(seconds)) for one, seconds in values[name]) for name in _POINTS}
+        points = {name: tuple((float(amount), float(taken)) for amount, taken in values[name]) for name in _POINTS}
         return Figures(**values | points | {"weights": Weights(**values["weights"])})
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -31,7 +31,7 @@ def save(key: str, figures: Figures) -> None:
         put_new(path, to_json(asdict(figures)).encode() + b"\n")
 
 
-_POINTS = ("pass_s", "decode_s")
+_POINTS = ("pass_bytes", "pass_s", "decode_bytes", "decode_s")
 
 
 def _path(key: str) -> Path:

@@ -10,13 +10,14 @@ from typing import Any, Protocol
 
 from batchgen.errors import MemoryNeededError
 from batchgen.memory.costs import Task, held_bytes, peak_bytes, tiles
-from batchgen.memory.figures import Figures
+from batchgen.memory.figures import Figures, Points, at
 from batchgen.memory.meters import Stopwatch
 from batchgen.memory.policy import PADDED_SIZES
 from batchgen.types import Policy, Prompt
 
 # The placements that it may run under, the one that says most first.
 PROBED_UNDER = ("resident", "model_offload", "weight_streaming")
+_ROOMIEST = PROBED_UNDER[-1]
 _STEPS = 3
 _TEXT = "a photo of an astronaut riding a horse on mars"
 _TILES_PX = (512, 256, 128)
@@ -24,6 +25,7 @@ _TILES_PX = (512, 256, 128)
 _GAIN = 0.02
 _USED_SHARE = 0.9  # of the memory that is free: the figures are not known yet
 GIB = 1 << 30
+_Taken = dict[float, float]  # of so much at once: seconds, or bytes
 
 
 class Engine(Protocol):
@@ -79,6 +81,9 @@ def probed_placement(estimate: Figures, task: Task, base: Policy, free_bytes: in
 def probe(engine: Engine, gauge: Gauge, estimate: Figures, task: Task, base: Policy, placement: str) -> Figures:
     """The figures of this size, measured. It takes seconds on a fast card, half a minute on a slow one.
 
+    Where memory ends the series of micro-batches under `placement`, it goes on under weight streaming, which leaves
+    room for more: whether more at once is worth the weights' crossing is what there is to choose.
+
     Series of growing batches end before memory does, by what the ones before them took, and at an out-of-memory error.
     Raises MemoryNeededError if not even the smallest call fits.
     """
@@ -95,15 +100,15 @@ class _Probe:
         if self._try(self._engine.prepare, self._base) is None:
             raise self._too_little("load")
         encode_bytes, texts = self._encode()
-        row_bytes, pass_s, latent = self._denoise(texts)
-        pixel_bytes, decode_s = self._decode(latent)
+        pass_bytes, pass_s, latent = self._denoise(texts)
+        decode_bytes, decode_s = self._decode(latent)
         return replace(
             self._estimate,
             encode_bytes=encode_bytes,
-            row_bytes=row_bytes,
-            pixel_bytes=pixel_bytes,
-            pass_s=tuple(sorted(pass_s.items())),
-            decode_s=tuple(sorted(decode_s.items())),
+            pass_bytes=_points(pass_bytes),
+            pass_s=_points(pass_s),
+            decode_bytes=_points(decode_bytes),
+            decode_s=_points(decode_s),
             copied_bytes_per_s=self._gauge.copied_bytes_per_s(),
             measured=True,
             cut_at_bytes=self._gauge.free_bytes() if self._cut else None,
@@ -118,32 +123,43 @@ class _Probe:
         held = held_bytes(self._estimate.weights, self._base.placement)[0]
         return max(self._gauge.peak_bytes() - max(before, held), self._estimate.encode_bytes), texts
 
-    def _denoise(self, texts: Any) -> tuple[float, dict[float, float], Any]:
-        row_bytes, pass_s, latents = 0.0, dict[float, float](), None
+    def _denoise(self, texts: Any) -> tuple[_Taken, _Taken, Any]:
+        pass_bytes, pass_s = _Taken(), _Taken()
+        latent = self._grow(texts, pass_bytes, pass_s)
+        if latent is None:
+            raise self._too_little("denoise")
+        if self._cut and self._base.placement != _ROOMIEST and not self._base.traced:
+            self._base = replace(self._base, placement=_ROOMIEST)
+            self._grow(texts, pass_bytes, pass_s)
+        return pass_bytes, pass_s, latent
+
+    def _grow(self, texts: Any, pass_bytes: _Taken, pass_s: _Taken) -> Any:
+        # More and more rows, beyond those that are known, until more do not fit or do not gain; a latent of the last
+        latent, series = None, _Taken()
         for policy, rows in self._micro_batches():
+            if rows in pass_s:
+                continue
             prompts = self._prompts(policy.micro_batch)
             self._engine.prepare(policy)
-            if (
-                not pass_s
-            ):  # brings the weights in and loads kernels; a second time, since streaming learns an order first
-                self._try(self._engine.denoise, texts, prompts, policy)
-                self._try(self._engine.denoise, texts, prompts, policy)
-            if row_bytes and not self._fits(row_bytes * rows):
+            self._base_bytes = self._gauge.begin()
+            if pass_bytes and not self._fits(at(_points(pass_bytes), rows)):
                 self._cut = True
                 break
+            if not series:  # brings the weights in and loads kernels; twice, since streaming learns an order first
+                self._try(self._engine.denoise, texts, prompts, policy)
+                self._try(self._engine.denoise, texts, prompts, policy)
             with self._engine.passes() as watches:
                 made = self._try(self._engine.denoise, texts, prompts, policy)
             if made is None:
                 break
-            latents = made
-            row_bytes = max(row_bytes, self._taken_bytes() / rows)
-            saturated = _no_gain(pass_s, rows, seconds := min(watch.seconds() for watch in watches))
-            pass_s[rows] = seconds / (2 if policy.guidance_split else 1)
+            latent = made[0]
+            pass_bytes[rows] = self._taken_bytes()
+            seconds = min(watch.seconds() for watch in watches) / (2 if policy.guidance_split else 1)
+            saturated = _no_gain(series, rows, seconds)
+            series[rows] = pass_s[rows] = seconds
             if saturated:
                 break
-        if latents is None:
-            raise self._too_little("denoise")
-        return row_bytes, pass_s, latents[0]
+        return latent
 
     def _micro_batches(self) -> Iterator[tuple[Policy, int]]:
         # The policy, and the rows that the UNet runs at once under it
@@ -156,10 +172,10 @@ class _Probe:
                     size * (2 if self._task.guided else 1),
                 )
 
-    def _decode(self, latent: Any) -> tuple[float, dict[float, float]]:
-        pixel_bytes, decode_s = 0.0, dict[float, float]()
+    def _decode(self, latent: Any) -> tuple[_Taken, _Taken]:
+        decode_bytes, decode_s = _Taken(), _Taken()
         for policy, pixels in self._chunks():
-            expected = (pixel_bytes or self._estimate.pixel_bytes) * pixels
+            expected = at(_points(decode_bytes) or self._estimate.decode_bytes, pixels)
             if not self._fits(expected) and (decode_s or not policy.tile_px):
                 self._cut = True
                 continue
@@ -171,7 +187,7 @@ class _Probe:
                 made = self._try(self._engine.decode, rows, policy)
             if made is None:
                 continue
-            pixel_bytes = max(pixel_bytes, self._taken_bytes() / pixels)
+            decode_bytes[pixels] = self._taken_bytes()
             seconds = watch.seconds() / tiles(policy, self._task)
             saturated = pixels >= 2 * self._task.pixels and _no_gain(decode_s, pixels, seconds)
             decode_s[pixels] = seconds
@@ -179,7 +195,7 @@ class _Probe:
                 break
         if not decode_s:
             raise self._too_little("decode")
-        return pixel_bytes, decode_s
+        return decode_bytes, decode_s
 
     def _chunks(self) -> Iterator[tuple[Policy, int]]:
         # The policy, and the pixels that the VAE decodes at once under it, fewest first
@@ -227,7 +243,11 @@ class _Probe:
         )
 
 
-def _no_gain(known: dict[float, float], amount: float, seconds: float) -> bool:
+def _points(taken: _Taken) -> Points:
+    return tuple(sorted(taken.items()))
+
+
+def _no_gain(known: _Taken, amount: float, seconds: float) -> bool:
     # Whether so many at once take as long each as the last ones did; false before there are three
     rates = [one_s / many for many, one_s in known.items()]
     return len(rates) > 2 and seconds / amount > (1 - _GAIN) * rates[-1]

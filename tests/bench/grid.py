@@ -18,7 +18,7 @@ from batchgen.memory.policy import PADDED_SIZES
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.types import Policy, Prompt
 
-STEPS = (2, 4)  # a step's seconds are half of the difference
+STEPS = (1, 3)  # a step's seconds are half of the difference
 DECODED_UNDER = ("resident", "model_offload")
 TILES_PX = (0, 1024, 512, 256)
 MOST_PIXELS = 64 * 1024 * 1024  # at once; beyond, a decode takes hundreds of GiB

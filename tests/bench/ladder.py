@@ -23,12 +23,11 @@ from tests.commands import memory_log
 
 GIB = 1 << 30
 FREE_GIB = (2, 3, 4, 6, 8, 10, 12, 16, 24, 40, None)  # None: the whole card
-STEPS = 10
-# Model, size, images, and how many of those a batch has.
+# Model, size, images, how many of those a batch has, and steps.
 JOBS = {
-    "sd15": ("sd15", 512, 512, 96, 32),
-    "sdxl": ("sdxl", 1024, 1024, 64, 32),
-    "landscape": ("sd15", 3840, 2224, 2, 1),
+    "sd15": ("sd15", 512, 512, 96, 32, 10),
+    "sdxl": ("sdxl", 1024, 1024, 64, 32, 5),
+    "landscape": ("sd15", 3840, 2224, 2, 1, 5),
 }
 REGRET_GOAL, SHARE_GOAL, WITHIN = 0.95, 0.9, 0.1
 # Of free memory, what is no policy's to use: the context, kernels, and what fragments take.
@@ -57,7 +56,7 @@ class Rows:
 
 def grid(job, models, placement):
     """grid.py's rows, in a process of its own."""
-    model, width, height, _, batch = JOBS[job]
+    model, width, height, _, batch, _ = JOBS[job]
     arguments = [models / model, width, height, batch, placement]
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.grid", *map(str, arguments)],
@@ -74,14 +73,14 @@ def cell(job, models, free_gib, policy=None):
     if free_gib is not None:
         with Ballast(free_gib):
             return cell(job, models, None, policy)
-    model, width, height, images, batch = JOBS[job]
+    model, width, height, images, batch, steps = JOBS[job]
     with tempfile.TemporaryDirectory() as scratch:
         run_dir = Path(scratch) / "run"
         prompts = Path(scratch) / "prompts.txt"
         prompts.write_text("".join(f"a photo of an astronaut riding horse {place}\n" for place in range(images)))
         arguments = [
             "job=mars_batch", f"model.path={models / model}", "model.guidance=7.5", f"run_dir={run_dir}",
-            f"job.prompts={prompts}", f"job.steps={STEPS}", f"job.width={width}", f"job.height={height}",
+            f"job.prompts={prompts}", f"job.steps={steps}", f"job.width={width}", f"job.height={height}",
             f"job.batch_size={batch}", "speed.channels_last=true",
             *(f"memory.policy.{field}={value}" for field, value in (policy or {}).items()),
         ]  # fmt: skip
@@ -117,7 +116,7 @@ _FIELDS = ("placement", "micro_batch", "guidance_split", "decode_chunk", "tile_p
 
 def composed(rows, job):
     """Every policy that the grid's rows make up: (images a second, peak bytes, policy)."""
-    _, _, _, images, batch = JOBS[job]
+    _, _, _, _, batch, steps = JOBS[job]
     found = []
     decoded = {
         name: [row for row in rows if (row["stage"], row["placement"]) == ("decode", name)] for name in PLACEMENTS
@@ -127,7 +126,7 @@ def composed(rows, job):
         in_place = one["placement"] in ("resident", "text_offload")
         passes = -(-batch // one["micro_batch"])
         for other in decoded["resident" if in_place else "model_offload"]:
-            seconds = STEPS * passes * one["seconds"] + batch * other["seconds"]
+            seconds = steps * passes * one["seconds"] + batch * other["seconds"]
             policy = {field: one[field] for field in _FIELDS[:3]} | {field: other[field] for field in _FIELDS[3:]}
             found.append((batch / seconds, max(one["peak_bytes"], other["peak_bytes"]), policy))
     return sorted(found, key=lambda one: -one[0])

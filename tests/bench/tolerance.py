@@ -3,13 +3,14 @@
 Each policy differs from the reference in one field, the last one in all. The policy is frozen for a run, so
 this is what two runs may differ by, not two workers of one run.
 
-python -m tests.bench.tolerance [--gpu]
+python -m tests.bench.tolerance [--gpu] [--at-once N]
 """
 
 import argparse
 import io
 import json
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--gpu", action="store_true", help="on the GPU, against its resident fp32")
+    parser.add_argument("--at-once", type=int, default=1, help="so many runs beside each other")
     options = parser.parse_args()
     record = Record("tolerance_gpu" if options.gpu else "tolerance", gpu_name() if options.gpu else None)
     with tempfile.TemporaryDirectory() as scratch:
         reference = _images(Path(scratch) / "reference", options, REFERENCE)
-        for place, change in enumerate(CHANGES):
-            found = compare(reference, _images(Path(scratch) / str(place), options, REFERENCE | change))
+        with ThreadPoolExecutor(options.at_once) as runs:
+            made = runs.map(
+                lambda place: _images(Path(scratch) / str(place), options, REFERENCE | CHANGES[place]),
+                range(len(CHANGES)),
+            )
+        for change, images in zip(CHANGES, made, strict=True):
+            found = compare(reference, images)
             record.add(changed=change, policy=REFERENCE | change, **found)
             name = ", ".join(f"{field} {value}" for field, value in change.items()) or "the same policy"
             record.bar(f"worst PSNR in dB, {name} (null: all identical)", found["worst_psnr_db"])

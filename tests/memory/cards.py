@@ -11,8 +11,10 @@ def sd15_512(teraflops: float = 390.0, copied_bytes_per_s: float = 55e9) -> Figu
     """Stable Diffusion 1.5 at 512x512 in fp16: bytes as measured on an H200, seconds by what the card computes."""
     row_s, image_s, least_s = 0.803 / teraflops, 2.51 / teraflops, 0.01
     return Figures(
-        SD15, 50 * MIB, 64 * MIB, 65.4 * MIB, 1792.0,
+        SD15, 50 * MIB, 64 * MIB,
+        ((1, 65.4 * MIB),),
         tuple((rows, max(least_s, rows * row_s)) for rows in (1, 2, 4, 8, 16, 32, 64)),
+        ((1, 1792.0),),
         tuple((count * 512 * 512, max(least_s, count * image_s)) for count in (1, 2, 4, 8)),
         copied_bytes_per_s, measured=True,
     )  # fmt: skip
@@ -22,8 +24,10 @@ def sdxl_1024(teraflops: float = 390.0, copied_bytes_per_s: float = 55e9) -> Fig
     """SDXL at 1024x1024 in fp16, its VAE in fp32."""
     row_s, image_s = 5.98 / teraflops, 10.0 / teraflops
     return Figures(
-        SDXL, 50 * MIB, 64 * MIB, 168.0 * MIB, 3584.0,
+        SDXL, 50 * MIB, 64 * MIB,
+        ((1, 168.0 * MIB),),
         tuple((rows, rows * row_s) for rows in (1, 2, 4, 8, 16)),
+        ((1, 3584.0),),
         tuple((count * 1024 * 1024, count * image_s) for count in (1, 2, 4)),
         copied_bytes_per_s, measured=True,
     )  # fmt: skip

@@ -35,7 +35,7 @@ def task(rows: int = 32, steps: int = 10) -> Task:
 def test_predicted_peaks_are_within_a_tenth_and_not_far_below(changes: dict[str, Any], measured_gib: float) -> None:
     # Denoising alone; the VAE, in place at the time, was in fp32.
     weights = replace(SD15, vae_bytes=2 * SD15.vae_bytes)
-    figures = replace(FIGURES, weights=weights, pixel_bytes=1.0)
+    figures = replace(FIGURES, weights=weights, decode_bytes=((1, 1.0),))
     predicted = peak_bytes(figures, replace(FP16, **changes), task()) / GIB
     assert 0.97 * measured_gib < predicted < 1.1 * measured_gib
 
@@ -70,13 +70,13 @@ def test_offload_costs_time_in_its_order() -> None:
 def test_guidance_in_two_passes_halves_activations_and_not_the_time() -> None:
     whole, split = replace(FP16, micro_batch=16), replace(FP16, micro_batch=16, guidance_split=True)
     saved = peak_bytes(FIGURES, whole, task()) - peak_bytes(FIGURES, split, task())
-    assert saved == pytest.approx(16 * FIGURES.row_bytes, rel=0.01)
+    assert saved == pytest.approx(16 * dict(FIGURES.pass_bytes)[1], rel=0.01)
     assert batch_s(FIGURES, split, task()) >= 0.99 * batch_s(FIGURES, whole, task())
 
 
 def test_tiles_bound_what_decoding_takes() -> None:
     large = Task(3840, 2224, 1, 10, guided=True)
-    figures = replace(FIGURES, row_bytes=1.0)
+    figures = replace(FIGURES, pass_bytes=((1, 1.0),))
     whole, tiled = replace(FP16, tile_px=0), replace(FP16, tile_px=512)
     assert peak_bytes(figures, whole, large) > 5 * peak_bytes(figures, tiled, large)
     assert (tiles(whole, large), tiles(tiled, large)) == (1, 10 * 6)
