@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from batchgen.memory.costs import STREAM_BUFFERS, STREAM_GROUP_BYTES
@@ -27,6 +28,8 @@ class Streamer:
 
     def __init__(self, module: nn.Module, device: torch.device, group_bytes: int = STREAM_GROUP_BYTES) -> None:
         self._device, self._group_bytes = device, group_bytes
+        # SDXL's pipeline asks its text encoders where they are, and sends their inputs there: to the host.
+        module.register_forward_pre_hook(lambda _, *given: send_to_device(given, device), with_kwargs=True)
         self._order: list[_Layer] = []
         self._groups: list[_Group] = []
         self._layers = _layers(module, device)

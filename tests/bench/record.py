@@ -20,14 +20,15 @@ class Record:
     """A benchmark's rows and bars. The commit is that of when it was begun; `gpu` names the one it ran on."""
 
     def __init__(self, name, gpu=None):
+        told = os.environ.get("BENCH_COMMIT")
         self._facts = {
             "name": name,
             "device": gpu or device(),
             "versions": versions(),
-            # A copy without history, on a machine lent for a measurement, is told which commit it is.
-            "commit": _git("rev-parse", "HEAD").stdout.strip() or os.environ.get("BENCH_COMMIT"),
+            # A copy whose history is not that of its files, on a machine lent for a measurement, is told its commit.
+            "commit": told or _git("rev-parse", "HEAD").stdout.strip(),
             # Whether what was measured had changes that the commit lacks.
-            "changed": bool(_git("status", "--porcelain", "--", *_MEASURED).stdout.strip()),
+            "changed": not told and bool(_git("status", "--porcelain", "--", *_MEASURED).stdout.strip()),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         self._command = f"python -m tests.bench.{name}"

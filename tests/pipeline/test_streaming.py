@@ -95,3 +95,18 @@ def test_the_memory_format_of_weights_stays(net, rows):
     with torch.inference_mode():
         net(rows)
     assert all(conv.weight.is_contiguous(memory_format=torch.channels_last) for conv in net.convs)
+
+
+def test_inputs_come_to_the_device_wherever_they_are(rows):
+    seen = []
+    net = nn.Sequential(nn.Linear(16, 16))
+    Streamer(net, torch.device("meta"), SMALL)  # the one other device that is everywhere
+
+    def look(_, args):
+        seen.extend(args)
+        raise KeyboardInterrupt
+
+    net.register_forward_pre_hook(look)
+    with pytest.raises(KeyboardInterrupt):
+        net(rows)
+    assert [one.device.type for one in seen] == ["meta"]
