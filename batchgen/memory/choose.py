@@ -15,6 +15,8 @@ from batchgen.types import Policy
 GIB = 1 << 30
 # What is chosen from, the fastest first; group offload is there for those who want it: streaming is faster and smaller.
 CHOSEN_FROM = ("resident", "text_offload", "model_offload", "weight_streaming", "sequential_offload")
+# Between the sizes to which rows are padded, too: where twice as many do not fit, half as many more may.
+MICRO_BATCHES = tuple(sorted((*PADDED_SIZES, 3, 6, 12, 24)))
 _TILES_PX = (2048, 1024, 512, 256, 128)
 _MOST_TILES_AT_ONCE = 4
 # Kept free: fragments, other processes' small change, and errors of measured or estimated figures.
@@ -91,12 +93,12 @@ def choose(
 
 
 def _candidates(fixed: PolicyConfig, base: Policy, task: Task) -> Iterator[Policy]:
-    rows = [size for size in PADDED_SIZES if size < 2 * task.rows]
+    micro_batches, chunks = ([one for one in sizes if one < 2 * task.rows] for sizes in (MICRO_BATCHES, PADDED_SIZES))
     edge = max(task.width, task.height)
     placements = [name for name in CHOSEN_FROM if not base.traced or name in UNHOOKED]
-    micro_batches = [fixed.micro_batch] if fixed.micro_batch else rows
+    micro_batches = [fixed.micro_batch] if fixed.micro_batch else micro_batches
     splits = [fixed.guidance_split] if fixed.guidance_split is not None else [False, True]
-    chunks = [fixed.decode_chunk] if fixed.decode_chunk else rows
+    chunks = [fixed.decode_chunk] if fixed.decode_chunk else chunks
     tiles = [fixed.tile_px] if fixed.tile_px is not None else [0, *(tile for tile in _TILES_PX if tile < edge)]
     for placement, micro_batch, split, chunk, tile in product(
         [fixed.placement] if fixed.placement else placements, micro_batches, splits, chunks, tiles

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from batchgen.memory.choose import MICRO_BATCHES
 from batchgen.memory.policy import PADDED_SIZES
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.types import Policy, Prompt
@@ -35,15 +36,17 @@ class Grid:
 
     def __init__(self, folder, width, height, rows, placement):
         self._size = (width, height)
-        self._rows_at_once = [size for size in PADDED_SIZES if size < 2 * rows]
-        self._engine = DiffusersEngine(folder, "model", "auto")
+        self._micro_batches, self._chunks = (
+            [size for size in sizes if size < 2 * rows] for sizes in (MICRO_BATCHES, PADDED_SIZES)
+        )
+        self._engine = DiffusersEngine(folder, "ddim", "auto")  # as the job has it: one pass of the UNet a step
         self._policy = Policy(1, 1, 0, placement, self._engine.dtype, 4, channels_last=True)
 
     def denoise(self):
         """By micro-batch, and in two passes for one row."""
         self._engine.prepare(self._policy)
         texts = self._engine.encode(prompts(1, *self._size, 1))
-        for micro_batch, split in [(1, True), *((size, False) for size in self._rows_at_once)]:
+        for micro_batch, split in [(1, True), *((size, False) for size in self._micro_batches)]:
             policy = self._with(micro_batch=micro_batch, guidance_split=split)
             taken = [
                 self._measured(policy, lambda p=policy, s=steps: self._engine.denoise(texts, self._rows(p, s), p))
@@ -60,7 +63,7 @@ class Grid:
         width, height = self._size
         latent = torch.randn(channels, height // 8, width // 8, device="cuda", dtype=torch.float16)
         for tile_px in TILES_PX:
-            for chunk in self._rows_at_once:
+            for chunk in self._chunks:
                 if chunk * (tile_px**2 or width * height) > MOST_PIXELS or tile_px >= max(self._size):
                     continue
                 policy = self._with(decode_chunk=chunk, tile_px=tile_px)
