@@ -83,6 +83,7 @@ class PolicyConfig:
     decode_chunk: int | None = None  # images the VAE decodes at once; 1 is VAE slicing
     tile_px: int | None = None  # edge of a VAE tile; 0: no tiling
     placement: str | None = None  # resident, or where the weights wait in host memory
+    stream_buffers: int | None = None  # weight streaming: how many groups of layers are on the device at once
     guidance_split: bool | None = None  # the two passes of guidance one after the other: half the activations
     threads: int | None = None  # of torch on the CPU
 

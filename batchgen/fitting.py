@@ -169,4 +169,9 @@ def _expect(what: str, given: int, asked: int) -> None:
 
 
 def _merged(denoised: Policy, decoded: Policy) -> Policy:
-    return replace(decoded, micro_batch=denoised.micro_batch, guidance_split=denoised.guidance_split)
+    return replace(
+        decoded,
+        micro_batch=denoised.micro_batch,
+        guidance_split=denoised.guidance_split,
+        stream_buffers=denoised.stream_buffers,
+    )

@@ -107,7 +107,8 @@ class Policy:
 
     `tile_px` is the edge of a VAE tile, 0 for no tiling. A `decode_chunk` of 1 is what others call VAE slicing.
     `threads` is of use on the CPU alone, where it is part of what makes images bit-identical. `placement` says where
-    the weights wait (config.PLACEMENTS); `guidance_split` runs the two passes of guidance one after the other.
+    the weights wait (config.PLACEMENTS); `stream_buffers`: under weight streaming, how many groups of the UNet's layers
+    are on the device at once. `guidance_split` runs the two passes of guidance one after the other.
     """
 
     micro_batch: int
@@ -120,6 +121,7 @@ class Policy:
     channels_last: bool = False
     traced: bool = False
     attention: str = "sdpa"
+    stream_buffers: int = 3
 
 
 @dataclass(frozen=True, slots=True)

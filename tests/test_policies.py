@@ -165,7 +165,7 @@ def test_a_dry_run_says_what_the_gpu_would_do_and_why(tmp_path: Path, card: Any)
     assert "model      tiny, fp16 on cuda" in shown.stdout
     assert "policy     512x512: resident, micro-batch" in shown.stdout
     assert "nothing is faster (estimated from the model's files; the first run measures)" in shown.stdout
-    assert "weight streaming, micro-batch" in shown.stdout
+    assert "weight streaming, 3 buffers, micro-batch" in shown.stdout
     capped = front(
         tmp_path / "run", prompts, "dry_run=true", "memory.max_vram=800MiB", "job.width=512", "job.height=512"
     )

@@ -9,7 +9,7 @@ from batchgen.config import PLACEMENTS, UNHOOKED, PolicyConfig
 from batchgen.errors import MemoryNeededError
 from batchgen.memory.costs import Task, batch_s, peak_bytes, pinned_bytes
 from batchgen.memory.figures import Figures
-from batchgen.memory.policy import PADDED_SIZES
+from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS
 from batchgen.types import Policy
 
 GIB = 1 << 30
@@ -39,7 +39,9 @@ class Option:
     def name(self) -> str:
         """For people: what sets it apart."""
         policy = self.policy
-        parts = [policy.placement.replace("_", " "), f"micro-batch {policy.micro_batch}"]
+        parts = [policy.placement.replace("_", " ")]
+        parts += [f"{policy.stream_buffers} buffers"] if policy.placement == "weight_streaming" else []
+        parts += [f"micro-batch {policy.micro_batch}"]
         parts += ["guidance split"] if policy.guidance_split else []
         parts += [f"decode chunk {policy.decode_chunk}"]
         return ", ".join(parts + ([f"tiles of {policy.tile_px} px"] if policy.tile_px else []))
@@ -100,6 +102,7 @@ def _candidates(fixed: PolicyConfig, base: Policy, task: Task) -> Iterator[Polic
     splits = [fixed.guidance_split] if fixed.guidance_split is not None else [False, True]
     chunks = [fixed.decode_chunk] if fixed.decode_chunk else chunks
     tiles = [fixed.tile_px] if fixed.tile_px is not None else [0, *(tile for tile in _TILES_PX if tile < edge)]
+    buffers = (fixed.stream_buffers,) if fixed.stream_buffers else STREAM_BUFFERS
     for placement, micro_batch, split, chunk, tile in product(
         [fixed.placement] if fixed.placement else placements, micro_batches, splits, chunks, tiles
     ):
@@ -107,8 +110,12 @@ def _candidates(fixed: PolicyConfig, base: Policy, task: Task) -> Iterator[Polic
             continue  # with half the rows it takes as much
         if tile and fixed.tile_px is None and chunk > max(_MOST_TILES_AT_ONCE, fixed.decode_chunk or 0):
             continue
-        yield replace(
+        policy = replace(
             base, placement=placement, micro_batch=micro_batch, guidance_split=split, decode_chunk=chunk, tile_px=tile
+        )
+        yield from (
+            replace(policy, stream_buffers=count)
+            for count in (buffers if placement == "weight_streaming" else buffers[:1])
         )
 
 

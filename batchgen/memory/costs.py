@@ -4,18 +4,19 @@ import math
 from dataclasses import dataclass
 
 from batchgen.memory.figures import LATENT_PX, Figures, Weights, at
-from batchgen.memory.policy import padded_rows, spans
+from batchgen.memory.policy import STREAM_BUFFERS, padded_rows, spans
 from batchgen.types import Policy
 
-# Weight streaming: so many buffers on the device are used in turn (while one computes, two are on their way), each of
-# this size or that of the largest layer.
-STREAM_BUFFERS = 3
+# Weight streaming: buffers on the device are used in turn, each of this size or that of the largest layer.
 STREAM_GROUP_BYTES = 64 << 20
 # Beside the largest layer: of diffusers' group offload, the share of weights on the device at once; and seconds for
 # each layer that hooks take, on whatever machine (measured with SD 1.5 and SDXL).
 _BLOCK_SHARE = 0.75
 _LEAF_S, _LAYER_S = 60e-6, 550e-6
 _STREAMING_OVERHEAD = 1.02
+# Of a UNet, what sits where the latent is small: this share of the weights takes this share of the time (SD 1.5, by
+# how much longer streaming takes than computing and than copying).
+_DEEP_WEIGHTS, _DEEP_TIME = 0.75, 0.3
 # Of a tiled decode: bytes for each pixel of the whole image (tiles, rows of tiles and the image itself, in fp32).
 _TILED_PIXEL_BYTES = 36
 _TILE_OVERLAP = 0.25
@@ -38,7 +39,7 @@ class Task:
         return self.width * self.height
 
 
-def held_bytes(weights: Weights, placement: str) -> tuple[int, int, int]:
+def held_bytes(weights: Weights, placement: str, stream_buffers: int = STREAM_BUFFERS[0]) -> tuple[int, int, int]:
     """Bytes of weights on the device while it encodes, denoises and decodes."""
     text, unet, vae = weights.text_bytes, weights.unet_bytes, weights.vae_bytes
     text_layer, unet_layer = weights.largest_text_layer_bytes, weights.largest_unet_layer_bytes
@@ -50,7 +51,7 @@ def held_bytes(weights: Weights, placement: str) -> tuple[int, int, int]:
     if placement == "model_offload":
         return text, unet, vae
     if placement == "weight_streaming":
-        return _buffers(text, text_layer), _buffers(unet, unet_layer), vae
+        return _buffers(text, text_layer, STREAM_BUFFERS[0]), _buffers(unet, unet_layer, stream_buffers), vae
     if placement == "group_offload_block":
         return text, int(_BLOCK_SHARE * unet), vae
     if placement == "group_offload_leaf":
@@ -66,7 +67,7 @@ def pinned_bytes(weights: Weights, placement: str) -> int:
 
 def stage_bytes(figures: Figures, policy: Policy, task: Task) -> dict[str, int]:
     """The most that each stage allocates on the device."""
-    encoding, denoising, decoding = held_bytes(figures.weights, policy.placement)
+    encoding, denoising, decoding = held_bytes(figures.weights, policy.placement, policy.stream_buffers)
     together = _tile_pixels(policy, task) * policy.decode_chunk
     whole = task.pixels * policy.decode_chunk * _TILED_PIXEL_BYTES if tiles(policy, task) > 1 else 0
     latents = task.rows * task.pixels // LATENT_PX**2 * _LATENT_BYTES
@@ -88,17 +89,19 @@ def batch_s(figures: Figures, policy: Policy, task: Task) -> float:
     passes = 2 if task.guided and policy.guidance_split else 1
     each = 2 if task.guided and passes == 1 else 1
     pieces = (padded_rows(len(span), policy.micro_batch) for span in spans(task.rows, policy.micro_batch))
-    denoise = task.steps * sum(passes * _pass_s(figures, policy.placement, each * rows) for rows in pieces)
+    denoise = task.steps * sum(passes * _pass_s(figures, policy, each * rows) for rows in pieces)
     return denoise + _decode_s(figures, policy, task) + _moves_s(figures, policy.placement)
 
 
-def _pass_s(figures: Figures, placement: str, rows: int) -> float:
+def _pass_s(figures: Figures, policy: Policy, rows: int) -> float:
     # Of the UNet. What crosses while it computes costs only what is longer.
     compute_s = at(figures.pass_s, rows)
     copy_s = figures.weights.unet_bytes / figures.copied_bytes_per_s
     layers = figures.weights.unet_layers
+    placement = policy.placement
     if placement == "weight_streaming":
-        return max(compute_s, copy_s) * _STREAMING_OVERHEAD
+        ahead = held_bytes(figures.weights, placement, policy.stream_buffers)[1] * (1 - 1 / policy.stream_buffers)
+        return _streamed_s(compute_s, copy_s, ahead / figures.copied_bytes_per_s) * _STREAMING_OVERHEAD
     if placement == "group_offload_leaf":
         return max(compute_s, copy_s) + layers * _LEAF_S
     if placement == "group_offload_block":
@@ -106,6 +109,17 @@ def _pass_s(figures: Figures, placement: str, rows: int) -> float:
     if placement == "sequential_offload":
         return compute_s + copy_s + layers * _LAYER_S
     return compute_s
+
+
+def _streamed_s(compute_s: float, copy_s: float, ahead_s: float) -> float:
+    """A pass whose weights cross meanwhile: copies have little to do where it computes most, and the other way round.
+
+    `ahead_s`: how long what fits into the buffers ahead of use takes to cross. As much is sent ahead, in spare time,
+    of the deep layers, which else wait for their weights.
+    """
+    shallow_s, shallow_copy_s = (1 - _DEEP_TIME) * compute_s, (1 - _DEEP_WEIGHTS) * copy_s
+    sent_s = min(ahead_s, max(0.0, shallow_s - shallow_copy_s))
+    return max(shallow_s, shallow_copy_s) + max(_DEEP_TIME * compute_s, _DEEP_WEIGHTS * copy_s - sent_s)
 
 
 def _decode_s(figures: Figures, policy: Policy, task: Task) -> float:
@@ -140,5 +154,5 @@ def _rows_at_once(policy: Policy, task: Task) -> int:
     return rows * 2 if task.guided and not policy.guidance_split else rows
 
 
-def _buffers(total: int, largest: int) -> int:
-    return min(total, STREAM_BUFFERS * max(STREAM_GROUP_BYTES, largest))
+def _buffers(total: int, largest: int, count: int) -> int:
+    return min(total, count * max(STREAM_GROUP_BYTES, largest))

@@ -24,6 +24,9 @@ _MAX_DECODE_CHUNK = 4
 _TILE_ABOVE_PIXELS = 1024 * 1024
 _TILE_PX = 512
 _MAX_THREADS = 4
+# Of weight streaming, what is chosen from: one computes while two are on their way, or more of them. More change no bit
+# of an image.
+STREAM_BUFFERS = (3, 8, 24)
 _FIRST_FAST_IN_FP16 = (7, 0)
 _FIRST_WITH_BF16 = (8, 0)
 
@@ -50,6 +53,7 @@ def choose_policy(
         placement=fixed.placement or "resident",
         dtype=dtype,
         threads=fixed.threads or min(_MAX_THREADS, cpu_count),
+        stream_buffers=fixed.stream_buffers or STREAM_BUFFERS[0],
         guidance_split=bool(fixed.guidance_split),
         channels_last=speed.channels_last,
         traced=speed.traced,

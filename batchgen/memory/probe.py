@@ -72,10 +72,13 @@ class Gauge(Protocol):
 def probed_placement(estimate: Figures, task: Task, base: Policy, free_bytes: int) -> str:
     """Under which placement to probe: that of the most weights that leaves room for a row or two."""
     for placement in PROBED_UNDER:
-        policy = replace(base, placement=placement, micro_batch=1, decode_chunk=1, guidance_split=True, tile_px=256)
-        if peak_bytes(estimate, policy, task) <= _USED_SHARE * free_bytes:
+        if peak_bytes(estimate, _least(base, placement), task) <= _USED_SHARE * free_bytes:
             return placement
     return PROBED_UNDER[-1]
+
+
+def _least(base: Policy, placement: str) -> Policy:
+    return replace(base, placement=placement, micro_batch=1, decode_chunk=1, guidance_split=True, tile_px=256)
 
 
 def probe(engine: Engine, gauge: Gauge, estimate: Figures, task: Task, base: Policy, placement: str) -> Figures:
@@ -237,9 +240,11 @@ class _Probe:
         ]
 
     def _too_little(self, stage: str) -> MemoryNeededError:
+        needed_bytes = peak_bytes(self._estimate, _least(self._base, _ROOMIEST), self._task)
         return MemoryNeededError(
-            f"{self._task.width}x{self._task.height} px: not even one image at a time fits ({stage}); "
-            f"{self._gauge.free_bytes() / GIB:.2f} GiB of device memory are free: free some, or make smaller images"
+            f"{self._task.width}x{self._task.height} px: not even one image at a time fits ({stage}); some "
+            f"{needed_bytes / GIB:.1f} GiB of free device memory are needed, {self._gauge.free_bytes() / GIB:.2f} GiB "
+            "are there: free some, or make smaller images"
         )
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from batchgen.config import PLACEMENTS, UNHOOKED
 from batchgen.memory.choose import CHOSEN_FROM
-from batchgen.memory.policy import PADDED_SIZES
+from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS
 from batchgen.types import Policy
 
 _SMALLEST_TILE_PX = 128
@@ -13,10 +13,12 @@ _SMALLEST_TILE_PX = 128
 def step_down(policy: Policy, stage: str, width: int, height: int) -> Policy | None:
     """What to try when `stage` (load, encode, denoise, decode) ran out of memory; None: nothing smaller is left.
 
-    What costs little speed comes first: fewer rows at once, then less of the image or of guidance at once, then
-    weights that wait in host memory.
+    What costs little speed comes first: weights that are sent less far ahead, fewer rows at once, then less of the
+    image or of guidance at once, then weights that wait in host memory.
     """
     if stage == "denoise":
+        if policy.stream_buffers > STREAM_BUFFERS[0]:
+            return replace(policy, stream_buffers=STREAM_BUFFERS[0])
         if policy.micro_batch > 1:
             return replace(policy, micro_batch=max(size for size in PADDED_SIZES if size < policy.micro_batch))
         if not policy.guidance_split:

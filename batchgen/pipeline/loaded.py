@@ -52,6 +52,8 @@ class LoadedModel:
             self.reload()
         if self._layout is None:
             self._place(*layout)
+        assert self._placement is not None
+        self._placement.stream_ahead(policy.stream_buffers)
         attention, why = usable_attention(policy.attention, self.pipe, self._device, DTYPES[self._source[2]])
         self._set_attention(attention)
         self._set_calls(policy.traced, policy.guidance_split)

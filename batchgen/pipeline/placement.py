@@ -54,6 +54,12 @@ class Placement:
         else:
             _group(module, device, "block_level" if how == "blocks" else "leaf_level")
 
+    def stream_ahead(self, buffers: int) -> None:
+        """Under weight streaming: with so many groups of the UNet's layers on the device at once."""
+        for part in self._staged["denoise"]:
+            if isinstance(part, Streamer):
+                part.use_buffers(buffers)
+
     def enter(self, stage: str) -> None:
         """Bring in what the stage needs, and drop what belongs to others. The stage's weights stay until the next."""
         if stage == self._at:

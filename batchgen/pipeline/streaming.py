@@ -14,7 +14,8 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from batchgen.memory.costs import STREAM_BUFFERS, STREAM_GROUP_BYTES
+from batchgen.memory.costs import STREAM_GROUP_BYTES
+from batchgen.memory.policy import STREAM_BUFFERS
 
 _ALIGNED_BYTES = 256
 
@@ -38,6 +39,12 @@ class Streamer:
             layer.module.register_forward_hook(self._after(layer))
         module.register_forward_hook(lambda *_: self._pack())
         self._turns = _Turns(device, self._groups)
+
+    def use_buffers(self, count: int) -> None:
+        """Have so many groups on the device at once from now on: one that computes and others on their way."""
+        if count != self._turns.buffers:
+            self._turns.end()
+            self._turns.buffers = count
 
     def enter(self) -> None:
         """Nothing: the first layer brings its group in."""
@@ -126,6 +133,7 @@ class _Turns:
 
     def __init__(self, device: torch.device, groups: list[_Group]) -> None:
         self._device, self._groups = device, groups
+        self.buffers = STREAM_BUFFERS[0]
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._coming: deque[_Loan] = deque()
         self._current: _Loan | None = None
@@ -140,7 +148,7 @@ class _Turns:
         self._let_go()
         if not self._coming:
             self._send(number)
-        while len(self._coming) < min(STREAM_BUFFERS, len(self._groups)):
+        while len(self._coming) < min(self.buffers, len(self._groups)):
             self._send((self._coming[-1].number + 1) % len(self._groups))
         self._current = self._coming.popleft()
         if self._copies is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from batchgen.memory.choose import MICRO_BATCHES
-from batchgen.memory.policy import PADDED_SIZES
+from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.types import Policy, Prompt
 
@@ -46,6 +46,11 @@ class Grid:
         """By micro-batch, and in two passes for one row."""
         self._engine.prepare(self._policy)
         texts = self._engine.encode(prompts(1, *self._size, 1))
+        for buffers in STREAM_BUFFERS if self._policy.placement == "weight_streaming" else STREAM_BUFFERS[:1]:
+            self._policy = self._with(stream_buffers=buffers)
+            self._grow(texts)
+
+    def _grow(self, texts):
         for micro_batch, split in [(1, True), *((size, False) for size in self._micro_batches)]:
             policy = self._with(micro_batch=micro_batch, guidance_split=split)
             taken = [
@@ -97,7 +102,7 @@ class Grid:
         return None
 
     def _say(self, stage, policy, seconds, peak_bytes):
-        fields = ("placement", "micro_batch", "guidance_split", "decode_chunk", "tile_px")
+        fields = ("placement", "stream_buffers", "micro_batch", "guidance_split", "decode_chunk", "tile_px")
         own = {field: getattr(policy, field) for field in fields}
         print(json.dumps({"stage": stage, **own, "seconds": seconds, "peak_bytes": peak_bytes}), flush=True)
 

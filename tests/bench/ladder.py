@@ -111,7 +111,7 @@ def _taken(run_dir, images, batch):
     }
 
 
-_FIELDS = ("placement", "micro_batch", "guidance_split", "decode_chunk", "tile_px")
+_FIELDS = ("placement", "stream_buffers", "micro_batch", "guidance_split", "decode_chunk", "tile_px")
 
 
 def composed(rows, job):
@@ -127,7 +127,7 @@ def composed(rows, job):
         passes = -(-batch // one["micro_batch"])
         for other in decoded["resident" if in_place else "model_offload"]:
             seconds = steps * passes * one["seconds"] + batch * other["seconds"]
-            policy = {field: one[field] for field in _FIELDS[:3]} | {field: other[field] for field in _FIELDS[3:]}
+            policy = {field: one[field] for field in _FIELDS[:4]} | {field: other[field] for field in _FIELDS[4:]}
             found.append((batch / seconds, max(one["peak_bytes"], other["peak_bytes"]), policy))
     return sorted(found, key=lambda one: -one[0])
 

@@ -89,6 +89,7 @@ def test_a_host_that_can_pin_little_is_not_asked_to() -> None:
     [
         {"micro_batch": 3},
         {"placement": "group_offload_block"},
+        {"placement": "weight_streaming", "stream_buffers": 5},
         {"decode_chunk": 7},
         {"tile_px": 256},
         {"guidance_split": True},
@@ -133,7 +134,7 @@ def _fits(figures: Figures, card_gib: float) -> bool:
 def test_reasons_name_what_was_chosen_and_what_it_costs() -> None:
     assert chosen(sd15_512(), card_gib=80).reason.endswith("nothing is faster")
     tight = chosen(sd15_512(), card_gib=3)
-    assert tight.reason.startswith("weight streaming, micro-batch ")
+    assert tight.reason.startswith("weight streaming, 8 buffers, micro-batch ")
     assert "resident" in tight.reason and "costs" in tight.reason
     others = {option.policy.placement: against for option, against in tight.others}
     assert others["resident"].endswith("% slower") or others["resident"] == "does not fit"

@@ -7,6 +7,7 @@ import pytest
 
 from batchgen.config import PLACEMENTS
 from batchgen.memory.costs import Task, batch_s, held_bytes, peak_bytes, pinned_bytes, tiles
+from batchgen.memory.policy import STREAM_BUFFERS
 from tests.builders import POLICY
 from tests.memory.cards import GIB, SD15, sd15_512, sdxl_1024
 
@@ -59,6 +60,31 @@ def test_a_streamed_pass_takes_the_longer_of_both_and_little_more(rows: int) -> 
         copy_s = 100 * SD15.unet_bytes / copied_bytes_per_s
         streamed_s = batch_s(figures, replace(policy, placement="weight_streaming"), one)
         assert max(compute_s, copy_s) <= streamed_s <= 1.03 * (compute_s + copy_s)
+
+
+@pytest.mark.parametrize(
+    ("rows", "in_place_ms", "streamed_ms"), [(2, 24, 38), (8, 33, 49.3), (16, 56, 69.1), (32, 106, 113)]
+)
+def test_a_streamed_pass_takes_what_was_measured(rows: int, in_place_ms: float, streamed_ms: float) -> None:
+    # SD 1.5 at 512x512 on an H200, to which 48 GB cross in a second
+    figures = replace(FIGURES, pass_s=((rows, in_place_ms / 1000),), copied_bytes_per_s=48e9)
+    policy = replace(FP16, micro_batch=rows // 2, placement="weight_streaming")
+    steps = [batch_s(figures, policy, Task(512, 512, rows // 2, steps, guided=True)) for steps in (10, 11)]
+    assert 1000 * (steps[1] - steps[0]) == pytest.approx(streamed_ms, rel=0.2)
+
+
+def test_more_buffers_save_time_and_take_bytes_until_all_is_in_place() -> None:
+    figures = replace(FIGURES, pass_s=((16, 0.056),), copied_bytes_per_s=48e9)
+    streamed = [
+        replace(FP16, micro_batch=8, placement="weight_streaming", stream_buffers=count) for count in STREAM_BUFFERS
+    ]
+    seconds = [batch_s(figures, policy, task()) for policy in streamed]
+    taken = [peak_bytes(figures, policy, task()) for policy in streamed]
+    assert seconds == sorted(seconds, reverse=True)
+    assert seconds[0] > 1.05 * seconds[-1]
+    assert taken == sorted(taken)
+    endless = replace(streamed[0], stream_buffers=1000)
+    assert held_bytes(SD15, endless.placement, endless.stream_buffers)[1] == SD15.unet_bytes
 
 
 def test_offload_costs_time_in_its_order() -> None:

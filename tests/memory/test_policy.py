@@ -53,6 +53,7 @@ def test_large_images_alone_are_tiled(edge_px: int, tiled: bool) -> None:
         ("threads", 7),
         ("placement", "model_offload"),
         ("guidance_split", True),
+        ("stream_buffers", 5),
     ],
 )
 def test_what_the_user_fixed_stays(edge_px: int, field: str, value: object) -> None:

@@ -28,6 +28,11 @@ def test_denoising_takes_fewer_rows_then_splits_guidance_then_moves_weights() ->
     assert [step.placement for step in steps[5:]] == list(CHOSEN_FROM[1:])
 
 
+def test_what_changes_no_bit_comes_first() -> None:
+    streamed = replace(LARGE, placement="weight_streaming", stream_buffers=24)
+    assert step_down(streamed, "denoise", 512, 512) == replace(streamed, stream_buffers=3)
+
+
 @pytest.mark.parametrize(("micro_batch", "next_one"), [(3, 2), (12, 8), (33, 32), (100, 32), (2, 1)])
 def test_fewer_rows_are_those_that_rows_are_padded_to(micro_batch: int, next_one: int) -> None:
     smaller = step_down(replace(LARGE, micro_batch=micro_batch), "denoise", 512, 512)

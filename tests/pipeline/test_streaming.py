@@ -7,7 +7,7 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from batchgen.memory.costs import STREAM_BUFFERS
+from batchgen.memory.policy import STREAM_BUFFERS
 from batchgen.pipeline.streaming import Streamer
 
 CPU = torch.device("cpu")
@@ -74,14 +74,18 @@ def test_a_pass_that_was_cut_off_does_not_disturb_the_next(net, rows):
         assert torch.equal(net(rows), expected)
 
 
+@pytest.mark.parametrize("buffers", [2, *STREAM_BUFFERS])
 @torch.inference_mode()
-def test_few_buffers_are_in_use_and_all_weights_are_back_in_the_end(net, rows):
+def test_no_more_buffers_are_in_use_than_asked_for_and_all_weights_are_back_in_the_end(net, rows, buffers):
+    expected = net(rows)
     streamer = Streamer(net, CPU, SMALL)
-    net(rows)
-    net(rows)
+    assert torch.equal(net(rows), expected)
+    streamer.use_buffers(buffers)
+    assert torch.equal(net(rows), expected)
     turns = streamer._turns
     used = {loan.buffer.data_ptr() for loan in turns._coming} | {buffer.data_ptr() for buffer, _ in turns._free}
-    assert len(used) < STREAM_BUFFERS < len(streamer._groups)  # and one is in use
+    assert len(used) == min(buffers, len(streamer._groups)) - 1  # and one is in use
+    assert len(streamer._groups) > STREAM_BUFFERS[0]
     streamer.leave()
     assert not turns._coming and not turns._free
     for group in streamer._groups:
