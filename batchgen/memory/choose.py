@@ -22,9 +22,9 @@ _MOST_TILES_AT_ONCE = 4
 # Kept free: fragments, other processes' small change, and errors of measured or estimated figures.
 _MARGIN_BYTES = 192 << 20
 _MARGIN_SHARE = {True: 0.04, False: 0.15}
-# Within this share of the best, simpler and then smaller wins; and tiles, which leave seams, must be worth them.
+# Within this share of the best, simpler and then smaller wins; and tiles must be worth their seams, small ones more.
 _AS_FAST = 1.02
-_TILES_COST = 1.05
+_SEAMS_PX = 25  # tiles of 512 px must gain 5%, such of 128 px 20%
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def _fastest(options: list[Option]) -> Option:
 
 
 def _weighed_s(option: Option) -> float:
-    return option.seconds * (_TILES_COST if option.policy.tile_px else 1.0)
+    return option.seconds * (1 + _SEAMS_PX / option.policy.tile_px if option.policy.tile_px else 1)
 
 
 def _reason(best: Option, fastest: Option, budget_bytes: int) -> str:
