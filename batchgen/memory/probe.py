@@ -15,9 +15,11 @@ from batchgen.memory.meters import Stopwatch
 from batchgen.memory.policy import PADDED_SIZES
 from batchgen.types import Policy, Prompt
 
-# The placements that it may run under, the one that says most first.
-PROBED_UNDER = ("resident", "model_offload", "weight_streaming")
-_ROOMIEST = PROBED_UNDER[-1]
+# The placements that it may run under, the one that says most first; the last is for jobs that hardly fit.
+PROBED_UNDER = ("resident", "model_offload", "weight_streaming", "sequential_offload")
+# Of those that are worth having, the one that leaves most room for rows
+_ROOMIEST = "weight_streaming"
+_MORE_IN_PLACE = PROBED_UNDER[: PROBED_UNDER.index(_ROOMIEST)]
 _STEPS = 3
 _TEXT = "a photo of an astronaut riding a horse on mars"
 _TILES_PX = (512, 256, 128)
@@ -71,10 +73,10 @@ class Gauge(Protocol):
 
 def probed_placement(estimate: Figures, task: Task, base: Policy, free_bytes: int) -> str:
     """Under which placement to probe: that of the most weights that leaves room for a row or two."""
-    for placement in PROBED_UNDER:
+    for placement in _MORE_IN_PLACE:
         if peak_bytes(estimate, _least(base, placement), task) <= _USED_SHARE * free_bytes:
             return placement
-    return PROBED_UNDER[-1]
+    return _ROOMIEST
 
 
 def _least(base: Policy, placement: str) -> Policy:
@@ -131,7 +133,7 @@ class _Probe:
         latent = self._grow(texts, pass_bytes, pass_s)
         if latent is None:
             raise self._too_little("denoise")
-        if self._cut and self._base.placement != _ROOMIEST and not self._base.traced:
+        if self._cut and self._base.placement in _MORE_IN_PLACE and not self._base.traced:
             self._base = replace(self._base, placement=_ROOMIEST)
             self._grow(texts, pass_bytes, pass_s)
         return pass_bytes, pass_s, latent
@@ -240,7 +242,7 @@ class _Probe:
         ]
 
     def _too_little(self, stage: str) -> MemoryNeededError:
-        needed_bytes = peak_bytes(self._estimate, _least(self._base, _ROOMIEST), self._task)
+        needed_bytes = peak_bytes(self._estimate, _least(self._base, PROBED_UNDER[-1]), self._task)
         return MemoryNeededError(
             f"{self._task.width}x{self._task.height} px: not even one image at a time fits ({stage}); some "
             f"{needed_bytes / GIB:.1f} GiB of free device memory are needed, {self._gauge.free_bytes() / GIB:.2f} GiB "

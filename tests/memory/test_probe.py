@@ -210,6 +210,12 @@ def test_what_does_not_fit_at_all_is_said(size_gib: float, stage: str) -> None:
         found(Device(size_gib * GIB), placement="resident")
 
 
+def test_what_streaming_leaves_too_little_for_may_run_layer_by_layer() -> None:
+    with pytest.raises(MemoryNeededError, match="denoise"):
+        found(Device(0.25 * GIB), placement="weight_streaming")
+    assert [rows for rows, _ in found(Device(0.25 * GIB), placement="sequential_offload").pass_s] == [1, 2]
+
+
 def test_other_errors_are_not_taken_for_refusals() -> None:
     device = Device(80 * GIB)
     device.decode = lambda *_: 1 / 0  # type: ignore[method-assign, assignment]
