@@ -69,13 +69,12 @@ def stage_bytes(figures: Figures, policy: Policy, task: Task) -> dict[str, int]:
     """The most that each stage allocates on the device."""
     encoding, denoising, decoding = held_bytes(figures.weights, policy.placement, policy.stream_buffers)
     together = _tile_pixels(policy, task) * policy.decode_chunk
-    whole = task.pixels * policy.decode_chunk * _TILED_PIXEL_BYTES if tiles(policy, task) > 1 else 0
     latents = task.rows * task.pixels // LATENT_PX**2 * _LATENT_BYTES
     kept = figures.workspace_bytes + latents
     return {
         "encode": encoding + kept + figures.encode_bytes,
         "denoise": denoising + kept + int(at(figures.pass_bytes, _rows_at_once(policy, task))),
-        "decode": decoding + kept + int(at(figures.decode_bytes, together)) + whole,
+        "decode": decoding + kept + int(at(figures.decode_bytes, together)) + assembled_bytes(policy, task),
     }
 
 
@@ -133,6 +132,11 @@ def tiles(policy: Policy, task: Task) -> int:
         return 1
     stride = policy.tile_px * (1 - _TILE_OVERLAP)
     return math.ceil(task.width / stride) * math.ceil(task.height / stride)
+
+
+def assembled_bytes(policy: Policy, task: Task) -> int:
+    """Of a tiled decode: bytes of the images that its tiles are put together to; 0 without tiling."""
+    return task.pixels * policy.decode_chunk * _TILED_PIXEL_BYTES if tiles(policy, task) > 1 else 0
 
 
 def _moves_s(figures: Figures, placement: str) -> float:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from batchgen.errors import MemoryNeededError
-from batchgen.memory.costs import Task, held_bytes, peak_bytes, tiles
+from batchgen.memory.costs import Task, assembled_bytes, held_bytes, peak_bytes, tiles
 from batchgen.memory.figures import Figures, Points, at
 from batchgen.memory.meters import Stopwatch
 from batchgen.memory.policy import PADDED_SIZES
@@ -180,7 +180,8 @@ class _Probe:
     def _decode(self, latent: Any) -> tuple[_Taken, _Taken]:
         decode_bytes, decode_s = _Taken(), _Taken()
         for policy, pixels in self._chunks():
-            expected = at(_points(decode_bytes) or self._estimate.decode_bytes, pixels)
+            assembled = assembled_bytes(policy, self._task)
+            expected = at(_points(decode_bytes) or self._estimate.decode_bytes, pixels) + assembled
             if not self._fits(expected) and (decode_s or not policy.tile_px):
                 self._cut = True
                 continue
@@ -192,7 +193,7 @@ class _Probe:
                 made = self._try(self._engine.decode, rows, policy)
             if made is None:
                 continue
-            decode_bytes[pixels] = self._taken_bytes()
+            decode_bytes[pixels] = max(0, self._taken_bytes() - assembled)
             seconds = watch.seconds() / tiles(policy, self._task)
             saturated = pixels >= 2 * self._task.pixels and _no_gain(decode_s, pixels, seconds)
             decode_s[pixels] = seconds

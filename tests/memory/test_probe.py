@@ -10,7 +10,7 @@ import pytest
 
 from batchgen.errors import MemoryNeededError
 from batchgen.memory import probe as module
-from batchgen.memory.costs import Task, held_bytes
+from batchgen.memory.costs import Task, assembled_bytes, held_bytes
 from batchgen.memory.figures import Figures, Weights
 from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
 from batchgen.types import Policy
@@ -101,7 +101,7 @@ class Device:
     def decode(self, latents: list[Any], policy: Policy) -> list[str]:
         self._hold(held_bytes(self.weights, self.placement)[2])
         pixels = len(latents) * (policy.tile_px**2 or TASK.pixels)
-        self._take(pixels * PIXEL_BYTES)
+        self._take(pixels * PIXEL_BYTES + assembled_bytes(policy, TASK))
         Clock.now_s += len(latents) * TASK.pixels * 1e-7
         return ["image"] * len(latents)
 
