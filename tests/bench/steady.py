@@ -29,9 +29,8 @@ def main():
     record = Record(options.name, gpu_name())
     with tempfile.TemporaryDirectory() as scratch:
         prompts = Path(scratch) / "prompts.txt"
-        lines = [
-            f"a photo of an astronaut riding horse number {place}" for place in range(options.batches * options.rows)
-        ]
+        images = options.batches * options.rows
+        lines = [f"a photo of an astronaut riding horse number {place}" for place in range(images)]
         prompts.write_text("\n".join(lines) + "\n")
         run_dir = Path(scratch) / "run"
         given = (f"job.prompts={prompts}", f"run_dir={run_dir}", "job.steps=2", f"job.batch_size={options.rows}")
