@@ -5,14 +5,14 @@ and when it fails again under the next smaller policy, which then holds for that
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from batchgen.errors import BatchgenError
 from batchgen.events import EventLog
+from batchgen.memory import probe
 from batchgen.memory.figures import Figures
-from batchgen.memory.meters import Gauge, Stopwatch
+from batchgen.memory.meters import Gauge
 from batchgen.memory.policy import padded_rows
 from batchgen.memory.stepdown import step_down
 from batchgen.types import Decoded, Policy, Prompt
@@ -21,8 +21,8 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 
 
-class Engine(Protocol):
-    """What makes images; the tests have one without torch. Texts and latents are its own affair."""
+class Engine(probe.Engine, Protocol):
+    """What makes images; the tests have one without torch."""
 
     device_kind: str
     dtype: str
@@ -32,29 +32,8 @@ class Engine(Protocol):
     def gauge(self) -> Gauge | None:
         """Of the device's memory; None where there is none to plan for."""
 
-    def prepare(self, policy: Policy) -> tuple[Policy, str | None]:
-        """Set up for the stages that follow; the policy as the device can have it, and why it is another."""
-
-    def encode(self, prompts: Sequence[Prompt]) -> Any:
-        """The distinct texts of the prompts, encoded: text -> something with `cut`."""
-
-    def denoise(self, texts: Any, prompts: Sequence[Prompt], policy: Policy) -> list[Any]:
-        """One latent for each prompt."""
-
-    def decode(self, latents: Sequence[Any], policy: Policy) -> list[Decoded]:
-        """One image for each latent."""
-
     def estimate(self, width: int, height: int) -> Figures:
         """What the model's files say of what it takes."""
-
-    def passes(self) -> AbstractContextManager[list[Stopwatch]]:
-        """Within it, calls of the denoising model are timed: one stopwatch for each."""
-
-    def is_out_of_memory(self, error: Exception) -> bool:
-        """Whether memory was refused."""
-
-    def recover(self) -> None:
-        """Free what can be freed, with everything as it was before the call that failed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,9 @@ class FakeEngine:
     def recover(self):
         pass
 
+    def collect(self):
+        pass
+
     def encode(self, prompts):
         return {prompt.prompt: SimpleNamespace(cut=None) for prompt in prompts}
 

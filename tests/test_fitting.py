@@ -65,6 +65,9 @@ class ShortEngine:
     def recover(self) -> None:
         self.recovered += 1
 
+    def collect(self) -> None:
+        raise NotImplementedError
+
 
 def fit(tmp_path: Path, engine: ShortEngine) -> Fitting:
     return Fitting(engine, lambda *_: LARGE, EventLog(tmp_path / "events.jsonl"))

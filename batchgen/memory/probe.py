@@ -3,7 +3,7 @@
 No torch here: what runs is the engine, what measures is the gauge.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from batchgen.memory.costs import Task, assembled_bytes, held_bytes, peak_bytes,
 from batchgen.memory.figures import Figures, Points, at
 from batchgen.memory.meters import Stopwatch
 from batchgen.memory.policy import PADDED_SIZES
-from batchgen.types import Policy, Prompt
+from batchgen.types import Decoded, Policy, Prompt
 
 # The placements that it may run under, the one that says most first; the last is for jobs that hardly fit.
 PROBED_UNDER = ("resident", "model_offload", "weight_streaming", "sequential_offload")
@@ -31,28 +31,31 @@ _Taken = dict[float, float]  # of so much at once: seconds, or bytes
 
 
 class Engine(Protocol):
-    """What a probe needs of an engine."""
+    """What runs the stages. Texts and latents are its own affair."""
 
     def prepare(self, policy: Policy) -> tuple[Policy, str | None]:
-        """Set up for the policy."""
+        """Set up for the stages that follow; the policy as the device can have it, and why it is another."""
 
-    def encode(self, prompts: list[Prompt]) -> Any:
-        """Texts."""
+    def encode(self, prompts: Sequence[Prompt]) -> Any:
+        """The distinct texts of the prompts, encoded: text -> something with `cut`."""
 
-    def denoise(self, texts: Any, prompts: list[Prompt], policy: Policy) -> list[Any]:
-        """Latents."""
+    def denoise(self, texts: Any, prompts: Sequence[Prompt], policy: Policy) -> list[Any]:
+        """One latent for each prompt."""
 
-    def decode(self, latents: list[Any], policy: Policy) -> list[Any]:
-        """Images."""
+    def decode(self, latents: Sequence[Any], policy: Policy) -> list[Decoded]:
+        """One image for each latent."""
 
     def passes(self) -> AbstractContextManager[list[Stopwatch]]:
-        """Within it, the UNet's calls are timed: one stopwatch for each."""
+        """Within it, calls of the denoising model are timed: one stopwatch for each."""
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether memory was refused."""
 
     def recover(self) -> None:
-        """Free what can be freed."""
+        """Free what can be freed, with everything as it was before the call that failed."""
+
+    def collect(self) -> None:
+        """Give memory back to the device that nothing uses and that was kept for later."""
 
 
 class Gauge(Protocol):
@@ -107,6 +110,7 @@ class _Probe:
         encode_bytes, texts = self._encode()
         pass_bytes, pass_s, latent = self._denoise(texts)
         decode_bytes, decode_s = self._decode(latent)
+        self._engine.collect()  # of the largest calls, whose memory other processes may have a use for
         return replace(
             self._estimate,
             encode_bytes=encode_bytes,

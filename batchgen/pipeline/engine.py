@@ -104,6 +104,10 @@ class DiffusersEngine:
             isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_MEMORY)
         )
 
+    def collect(self) -> None:
+        """Give memory back to the device that nothing uses and that was kept for later."""
+        self._model.collect()
+
     def recover(self) -> None:
         """After an out-of-memory error, its exception gone: free what can be freed, and mend the pipeline."""
         self._model.recover()

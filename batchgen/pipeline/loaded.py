@@ -71,7 +71,7 @@ class LoadedModel:
     def reload(self) -> None:
         """Load the pipeline anew, the old one gone first: hooks and half-moved weights go with it."""
         self.pipe = self._placement = self._forward = None
-        self._collect()
+        self.collect()
         self._load()
 
     def recover(self) -> None:
@@ -79,11 +79,12 @@ class LoadedModel:
         if self._layout is not None and self._layout[0] in UNHOOKED:
             assert self._placement is not None
             self._placement.leave()
-            self._collect()
+            self.collect()
         else:
             self.reload()  # its hooks may have stopped half way
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
+        """Give memory back to the device that nothing uses and that was kept for later."""
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()

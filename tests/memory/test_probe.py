@@ -52,7 +52,7 @@ class Device:
 
     def __post_init__(self) -> None:
         self.allocated = self.peak = 0.0
-        self.refused = self.recovered = 0
+        self.refused = self.recovered = self.collected = 0
         self.placement = ""
         self.largest = 0
         self._watches: list[Watch] | None = None
@@ -114,6 +114,9 @@ class Device:
     def is_out_of_memory(self, error: Exception) -> bool:
         return isinstance(error, MemoryError)
 
+    def collect(self) -> None:
+        self.collected += 1
+
     def recover(self) -> None:
         self.recovered += 1
         self.allocated = 0.0
@@ -152,7 +155,7 @@ def right_bytes(figures: Figures) -> None:
 def test_it_finds_what_the_device_takes_and_does_not_run_out_of_memory(size_gib: float) -> None:
     device = Device(size_gib * GIB)
     figures = found(device)
-    assert device.refused == 0
+    assert (device.refused, device.collected) == (0, 1)
     assert figures.measured
     right_bytes(figures)
     assert figures.copied_bytes_per_s == 7e9
