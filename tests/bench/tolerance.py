@@ -63,11 +63,11 @@ def main():
                 lambda place: _images(Path(scratch) / str(place), options, REFERENCE | CHANGES[place]),
                 range(len(CHANGES)),
             )
-        for change, images in zip(CHANGES, made, strict=True):
-            found = compare(reference, images)
-            record.add(changed=change, policy=REFERENCE | change, **found)
-            name = ", ".join(f"{field} {value}" for field, value in change.items()) or "the same policy"
-            record.bar(f"worst PSNR in dB, {name} (null: all identical)", found["worst_psnr_db"])
+            for change, images in zip(CHANGES, made, strict=True):
+                found = compare(reference, images)
+                record.add(changed=change, policy=REFERENCE | change, **found)
+                name = ", ".join(f"{field} {value}" for field, value in change.items()) or "the same policy"
+                record.bar(f"worst PSNR in dB, {name} (null: all identical)", found["worst_psnr_db"])
     record.write()
 
 
