@@ -123,7 +123,7 @@ def memory_log(run_dir):
 def answer(module, *arguments):
     """The JSON that `python -m MODULE ARGUMENTS` prints when all goes well."""
     done = run([sys.executable, "-m", module], *arguments, timeout_s=1800, OMP_NUM_THREADS="1")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     print(done.stdout)
     return json.loads(done.stdout)
 

@@ -103,17 +103,25 @@ class Writers:
             data = bytearray(victim.read_bytes())
             data[self.rng.randrange(len(data))] ^= 1 << self.rng.randrange(8)
             victim.write_bytes(data)
-            repaired = os.fork()
-            if repaired == 0:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-                repair.repair(RunDir(self.run))
-                os._exit(0)
-            os.waitpid(repaired, 0)
+            problems += self._repaired()
             sleeper.signal(signal.SIGCONT, everybody=True)
             problems += self._woken(sleeper.ended())
             problems += command(self.config, self.run).problems((EXIT_WHOLE,))
             problems += self._whole(damaged=True)
         return problems, count
+
+    def _repaired(self):
+        said = self.run.parents[2] / "repair.stderr"
+        repaired = os.fork()
+        if repaired == 0:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+            repair.repair(RunDir(self.run))
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(repaired, 0)[1])
+        # Who sleeps may hold a lease that has not run out yet: repair says that it waits.
+        rest = [line for line in said.read_text().splitlines(True) if "somebody may be at work" not in line]
+        return Ended(code, "".join(rest)).problems((EXIT_WHOLE,))
 
     def _woken(self, ended):
         # Repair is promised the run for itself: who wakes up in it may find files gone, and says which.
