@@ -1,9 +1,15 @@
 """For all tests."""
 
 import os
+import signal
 
 # Runs that share two cores must not spin while they wait for each other; see batchgen/worker.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+# What nohup or a script's & has pytest ignore, the commands that it starts would ignore too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -102,6 +102,16 @@ def test_other_formats(tmp_path, prompts, image_format, quality):
         assert tar.getnames()[:3] == sorted(f"000000000000-00.{kind}" for kind in ("json", image_format, "txt"))
 
 
+def test_prompts_outside_its_world_make_images_too(tmp_path):
+    texts = ["quarterly revenue", "vier rote Autos", "🦖", "?", "the " * 500]
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"{text}\n" for text in texts))
+    done = front(tmp_path / "run", prompts, "job.width=128", "job.height=128", command=REAL)
+    assert done.returncode == 0, done.stderr
+    made = {json.loads(data)["prompt"] for name, data in samples(tmp_path / "run").items() if name.endswith(".json")}
+    assert made == {text.strip() for text in texts}
+
+
 def test_a_damaged_model_is_said_in_one_line(tmp_path, prompts):
     model = tmp_path / "model"
     shutil.copytree(ROOT / "batchgen" / "models" / "tiny", model)
