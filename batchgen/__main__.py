@@ -1,6 +1,7 @@
 """`python -m batchgen job=NAME [key=value ...]`: Hydra composes the configuration, `run` does the rest."""
 
 import os
+import signal
 import sys
 import warnings
 from typing import Any
@@ -14,6 +15,9 @@ from batchgen.paths import conf_dir
 
 def main() -> None:
     """The command line. Ends the process with one of the exit codes of `batchgen.errors`."""
+    # Nothing has begun while the configuration is composed: Ctrl-C ends it as it ends any command, and Hydra, which
+    # takes an interruption for a mistake in the configuration, does not hear of it.
+    _exchange(signal.default_int_handler, signal.SIG_DFL)
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -31,10 +35,16 @@ def main() -> None:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(complain(explain(error)))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # between two runs of a sweep
         sys.exit(_stopped())
     # A sweep goes on after a run that failed; the worst is what it ends with.
     sys.exit(max(codes, default=EXIT_WHOLE))
+
+
+def _exchange(handler: Any, other: Any) -> None:
+    # Of Ctrl-C; one that is ignored, as behind a script's &, stays so.
+    if signal.getsignal(signal.SIGINT) is handler:
+        signal.signal(signal.SIGINT, other)
 
 
 def _run(composed: Any) -> int:
@@ -42,6 +52,7 @@ def _run(composed: Any) -> int:
 
     from batchgen.run import run
 
+    _exchange(signal.SIG_DFL, signal.default_int_handler)
     warnings.simplefilter("ignore")
     config = Config()
     try:

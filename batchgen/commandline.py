@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from batchgen.errors import BatchgenError, from_os_error
+from batchgen.errors import EXIT_INTERRUPTED, BatchgenError, from_os_error
 from batchgen.paths import RunDir
 
 
@@ -20,6 +20,9 @@ def run_dir_command(
     options = parser.parse_args()
     try:
         return (rehearse if rehearse is not None and options.dry_run else act)(RunDir(options.run_dir))
+    except KeyboardInterrupt:
+        print("batchgen: stopped", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except BatchgenError as error:
         return complain(error)
     except OSError as error:  # a full disk, a forbidden directory

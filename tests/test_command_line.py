@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 
 import pytest
 
+from batchgen.commandline import run_dir_command
 from tests.commands import FAKE, ROOT, front, run, write_prompts
 
 MISTAKES = {
@@ -132,3 +134,26 @@ def test_the_bar_is_shown_on_a_terminal(tmp_path):
     assert process.wait() == 0
     text = shown.decode()
     assert "mars_batch:" in text and "40/40" in text and "image/s" in text and "peak " in text
+
+
+def test_ctrl_c_at_any_moment_is_no_mistake_in_the_configuration(tmp_path):
+    codes = set()
+    for wait_s in (0.15, 0.2, 0.25, 0.3, 0.35, 0.4):
+        process = subprocess.Popen(
+            [*FAKE, "job=mars_batch", f"run_dir={tmp_path / str(wait_s)}"],
+            stderr=subprocess.PIPE, text=True, env=os.environ | {"FAKE_STEP_S": "1"},
+        )  # fmt: skip
+        time.sleep(wait_s)
+        process.send_signal(signal.SIGINT)
+        assert "batchgen: defaults" not in process.communicate()[1]
+        codes.add(process.returncode)
+    assert codes <= {75, -signal.SIGINT}
+
+
+def test_ctrl_c_ends_a_small_command_with_one_line(monkeypatch, capsys, tmp_path):
+    def interrupted(run):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["verify", str(tmp_path)])
+    assert run_dir_command("verify", "", interrupted) == 75
+    assert capsys.readouterr().err == "batchgen: stopped\n"

@@ -201,14 +201,19 @@ class Started:
     def __init__(self, config, run_dir):
         config.run_dir = str(run_dir)
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        # A new process has nothing of ours that a signal could end in: none comes before it is set up.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         self.pid = os.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # as batchgen.__main__ has it until a run begins
             os.setsid()
             os.dup2(self._stderr.fileno(), 2)
             watch._State.front = os.getpid()
             _swap(front_door, require_job=lambda _: None, load=lambda composed: composed)
             _swap(front_door, run_dir_of=lambda config: config.run_dir)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             _end_with(lambda: front_door._run(config))
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def signal(self, number, everybody=False):
         """Send it a signal, or with `everybody` its worker too; nothing if it has ended."""
