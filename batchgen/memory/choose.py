@@ -9,7 +9,7 @@ from batchgen.config import PLACEMENTS, UNHOOKED, PolicyConfig
 from batchgen.errors import MemoryNeededError
 from batchgen.memory.costs import Task, batch_s, peak_bytes, pinned_bytes
 from batchgen.memory.figures import Figures
-from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS
+from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS, TILES_PX
 from batchgen.types import Policy
 
 GIB = 1 << 30
@@ -17,14 +17,12 @@ GIB = 1 << 30
 CHOSEN_FROM = ("resident", "text_offload", "model_offload", "weight_streaming", "sequential_offload")
 # Between the sizes to which rows are padded, too: where twice as many do not fit, half as many more may.
 MICRO_BATCHES = tuple(sorted((*PADDED_SIZES, 3, 6, 12, 24)))
-_TILES_PX = (2048, 1024, 512, 256, 128)
-_MOST_TILES_AT_ONCE = 4
 # Kept free: fragments, other processes' small change, and errors of measured or estimated figures.
 _MARGIN_BYTES = 192 << 20
 _MARGIN_SHARE = {True: 0.04, False: 0.15}
 # Within this share of the best, simpler and then smaller wins; and tiles must be worth their seams, small ones more.
 _AS_FAST = 1.02
-_SEAMS_PX = 25  # tiles of 512 px must gain 5%, such of 128 px 20%
+_SEAMS_PX = 10  # tiles of 512 px must gain 2%, such of 128 px 8%
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +99,13 @@ def _candidates(fixed: PolicyConfig, base: Policy, task: Task) -> Iterator[Polic
     micro_batches = [fixed.micro_batch] if fixed.micro_batch else micro_batches
     splits = [fixed.guidance_split] if fixed.guidance_split is not None else [False, True]
     chunks = [fixed.decode_chunk] if fixed.decode_chunk else chunks
-    tiles = [fixed.tile_px] if fixed.tile_px is not None else [0, *(tile for tile in _TILES_PX if tile < edge)]
+    tiles = [fixed.tile_px] if fixed.tile_px is not None else [0, *(tile for tile in TILES_PX if tile < edge)]
     buffers = (fixed.stream_buffers,) if fixed.stream_buffers else STREAM_BUFFERS
     for placement, micro_batch, split, chunk, tile in product(
         [fixed.placement] if fixed.placement else placements, micro_batches, splits, chunks, tiles
     ):
         if split and fixed.guidance_split is None and (micro_batch > 1 or not task.guided):
             continue  # with half the rows it takes as much
-        if tile and fixed.tile_px is None and chunk > max(_MOST_TILES_AT_ONCE, fixed.decode_chunk or 0):
-            continue
         policy = replace(
             base, placement=placement, micro_batch=micro_batch, guidance_split=split, decode_chunk=chunk, tile_px=tile
         )

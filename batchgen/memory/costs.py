@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from batchgen.memory.figures import LATENT_PX, Figures, Weights, at
-from batchgen.memory.policy import STREAM_BUFFERS, padded_rows, spans
+from batchgen.memory.figures import LATENT_PX, Figures, Weights, at, call_s
+from batchgen.memory.policy import STREAM_BUFFERS, padded_rows
 from batchgen.types import Policy
 
 # Weight streaming: buffers on the device are used in turn, each of this size or that of the largest layer.
@@ -17,9 +17,11 @@ _STREAMING_OVERHEAD = 1.02
 # Of a UNet, what sits where the latent is small: this share of the weights takes this share of the time (SD 1.5, by
 # how much longer streaming takes than computing and than copying).
 _DEEP_WEIGHTS, _DEEP_TIME = 0.75, 0.3
-# Of a tiled decode: bytes for each pixel of the whole image (tiles, rows of tiles and the image itself, in fp32).
-_TILED_PIXEL_BYTES = 36
+# Of a tiled decode, for each pixel of the whole image: the numbers that its tiles keep, since they overlap; and the
+# bytes in the end, when tiles, rows of them and the image in fp32 are there and nothing is decoded any more.
 _TILE_OVERLAP = 0.25
+_KEPT_VALUES = 3 / (1 - _TILE_OVERLAP) ** 2
+_ASSEMBLING_BYTES = 48
 _LATENT_BYTES = 64  # for each latent place and image: latents, noise and what schedulers keep
 
 
@@ -68,13 +70,12 @@ def pinned_bytes(weights: Weights, placement: str) -> int:
 def stage_bytes(figures: Figures, policy: Policy, task: Task) -> dict[str, int]:
     """The most that each stage allocates on the device."""
     encoding, denoising, decoding = held_bytes(figures.weights, policy.placement, policy.stream_buffers)
-    together = _tile_pixels(policy, task) * policy.decode_chunk
     latents = task.rows * task.pixels // LATENT_PX**2 * _LATENT_BYTES
     kept = figures.workspace_bytes + latents
     return {
         "encode": encoding + kept + figures.encode_bytes,
         "denoise": denoising + kept + int(at(figures.pass_bytes, _rows_at_once(policy, task))),
-        "decode": decoding + kept + int(at(figures.decode_bytes, together)) + assembled_bytes(policy, task),
+        "decode": decoding + kept + _decode_bytes(figures, policy, task),
     }
 
 
@@ -87,9 +88,11 @@ def batch_s(figures: Figures, policy: Policy, task: Task) -> float:
     """Seconds of a batch: denoising, decoding, and weights that cross between the stages."""
     passes = 2 if task.guided and policy.guidance_split else 1
     each = 2 if task.guided and passes == 1 else 1
-    pieces = (padded_rows(len(span), policy.micro_batch) for span in spans(task.rows, policy.micro_batch))
-    denoise = task.steps * sum(passes * _pass_s(figures, policy, each * rows) for rows in pieces)
-    return denoise + _decode_s(figures, policy, task) + _moves_s(figures, policy.placement)
+    whole, rest = divmod(task.rows, policy.micro_batch)
+    step_s = whole * passes * _pass_s(figures, policy, each * policy.micro_batch)
+    if rest:
+        step_s += passes * _pass_s(figures, policy, each * padded_rows(rest, policy.micro_batch))
+    return task.steps * step_s + _decode_s(figures, policy, task) + _moves_s(figures, policy.placement)
 
 
 def _pass_s(figures: Figures, policy: Policy, rows: int) -> float:
@@ -121,22 +124,33 @@ def _streamed_s(compute_s: float, copy_s: float, ahead_s: float) -> float:
     return max(shallow_s, shallow_copy_s) + max(_DEEP_TIME * compute_s, _DEEP_WEIGHTS * copy_s - sent_s)
 
 
+def _decode_bytes(figures: Figures, policy: Policy, task: Task) -> int:
+    # Beside the VAE's weights
+    chunk, tile_pixels = policy.decode_chunk, _tile_pixels(policy, task)
+    decoding = at(figures.decode_bytes, tile_pixels * chunk)
+    if tile_pixels == task.pixels:
+        return int(decoding)
+    kept = task.pixels * chunk * _KEPT_VALUES * figures.weights.vae_value_bytes
+    return int(max(decoding + kept, task.pixels * chunk * _ASSEMBLING_BYTES))
+
+
 def _decode_s(figures: Figures, policy: Policy, task: Task) -> float:
-    calls = math.ceil(task.rows / policy.decode_chunk) * tiles(policy, task)
-    return calls * at(figures.decode_s, _tile_pixels(policy, task) * policy.decode_chunk)
+    calls = math.ceil(task.rows / policy.decode_chunk) * _tiles(policy, task)
+    return calls * call_s(figures.decode_s, _tile_pixels(policy, task), policy.decode_chunk)
 
 
-def tiles(policy: Policy, task: Task) -> int:
-    """How many tiles an image is decoded in; 1 without tiling. They overlap by a quarter, as in diffusers."""
+def _tiles(policy: Policy, task: Task) -> float:
+    # How many tiles' pixels an image is decoded in; 1 without tiling. They overlap by a quarter, as in diffusers; the
+    # last ones are smaller.
     if _tile_pixels(policy, task) == task.pixels:
         return 1
-    stride = policy.tile_px * (1 - _TILE_OVERLAP)
-    return math.ceil(task.width / stride) * math.ceil(task.height / stride)
+    return _pieces(task.width, policy.tile_px) * _pieces(task.height, policy.tile_px)
 
 
-def assembled_bytes(policy: Policy, task: Task) -> int:
-    """Of a tiled decode: bytes of the images that its tiles are put together to; 0 without tiling."""
-    return task.pixels * policy.decode_chunk * _TILED_PIXEL_BYTES if tiles(policy, task) > 1 else 0
+def _pieces(edge: int, tile_px: int) -> float:
+    # Along an edge; in widths of a tile
+    stride = int(tile_px * (1 - _TILE_OVERLAP))
+    return sum(min(tile_px, edge - start) for start in range(0, edge, stride)) / min(tile_px, edge)
 
 
 def _moves_s(figures: Figures, placement: str) -> float:

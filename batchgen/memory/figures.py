@@ -30,6 +30,8 @@ _VAE_FLOP_PER_PIXEL = 9.6e6
 
 Points = tuple[tuple[float, float], ...]
 """(how much at once, what that takes: seconds or bytes), ascending."""
+Pieces = tuple[tuple[float, Points], ...]
+"""(pixels of an image or a tile, (how many at once, seconds of a call)), ascending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Figures:
 
     `pass_bytes`: (rows, bytes) of activations of the UNet, by the rows that it runs at once (guidance runs two for an
     image); `pass_s`: (rows, seconds) of one pass, its weights in place.
-    `decode_bytes`: (pixels at once, bytes) of activations of the VAE; `decode_s`: (pixels at once, seconds) of a call.
+    `decode_bytes`: (pixels at once, bytes) of activations of the VAE; `decode_s`: of a call, by what is decoded: of the
+    same pixels, attention takes longer in one large piece than in many small ones.
     `cut_at_bytes`: the free memory that ended a series before more at once had ceased to gain; None: none was ended.
     """
 
@@ -61,7 +64,7 @@ class Figures:
     pass_bytes: Points
     pass_s: Points
     decode_bytes: Points
-    decode_s: Points
+    decode_s: Pieces
     copied_bytes_per_s: float
     measured: bool
     cut_at_bytes: int | None = None
@@ -102,7 +105,7 @@ def estimate(
         pass_bytes=((1, places * unet["block_out_channels"][0] * maps * size),),
         pass_s=((1, _PASS_S + row_s), (64, _PASS_S + 64 * row_s)),
         decode_bytes=((1, vae["block_out_channels"][1] * _VAE_MAPS * weights.vae_value_bytes),),
-        decode_s=((pixels, pixels * _VAE_FLOP_PER_PIXEL / _FLOP_PER_S * weights.vae_value_bytes / 2),),
+        decode_s=((pixels, ((1, pixels * _VAE_FLOP_PER_PIXEL / _FLOP_PER_S * weights.vae_value_bytes / 2),)),),
         copied_bytes_per_s=_COPIED_BYTES_PER_S,
         measured=False,
     )
@@ -118,6 +121,12 @@ def at(points: Points, amount: float) -> float:
     above = next(place for place, point in enumerate(points) if point[0] >= amount)
     (low, low_s), (high, high_s) = points[above - 1], points[above]
     return low_s + (high_s - low_s) * (amount - low) / (high - low)
+
+
+def call_s(pieces: Pieces, pixels: float, count: float) -> float:
+    """Seconds to decode `count` pieces of so many pixels at once: in proportion to the next smaller piece measured."""
+    measured, points = max([one for one in pieces if one[0] <= pixels] or pieces[:1])
+    return at(points, count) * pixels / measured
 
 
 def _config(folder: Path, name: str) -> dict[str, Any]:

@@ -5,19 +5,21 @@ import os
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
 from batchgen.files import put_new, to_json
-from batchgen.memory.figures import Figures, Weights
+from batchgen.memory.figures import Figures, Points, Weights
 
 
 def load(key: str) -> Figures | None:
     """The figures kept under `key`; None if there are none, or none that can be read."""
     try:
         values = json.loads(_path(key).read_bytes())
-        points = {name: tuple((float(amount), float(taken)) for amount, taken in values[name]) for name in _POINTS}
-        return Figures(**values | points | {"weights": Weights(**values["weights"])})
+        points = {name: _points(values[name]) for name in _POINTS}
+        pieces = tuple((float(pixels), _points(series)) for pixels, series in values["decode_s"])
+        return Figures(**values | points | {"decode_s": pieces, "weights": Weights(**values["weights"])})
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
@@ -31,7 +33,11 @@ def save(key: str, figures: Figures) -> None:
         put_new(path, to_json(asdict(figures)).encode() + b"\n")
 
 
-_POINTS = ("pass_bytes", "pass_s", "decode_bytes", "decode_s")
+_POINTS = ("pass_bytes", "pass_s", "decode_bytes")
+
+
+def _points(values: Any) -> Points:
+    return tuple((float(amount), float(taken)) for amount, taken in values)
 
 
 def _path(key: str) -> Path:

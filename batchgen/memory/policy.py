@@ -16,6 +16,8 @@ from batchgen.types import Policy
 
 # Rows are padded to one of these, so that few shapes ever run and a short batch wastes little.
 PADDED_SIZES = (1, 2, 4, 8, 16, 32)
+# What an image may be decoded in, where it is larger.
+TILES_PX = (2048, 1024, 512, 256, 128)
 # Pixels denoised at once by default: 8 rows of 512x512.
 _MICRO_BATCH_PIXELS = 8 * 512 * 512
 _MAX_MICRO_BATCH = 16

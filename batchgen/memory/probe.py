@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from batchgen.errors import MemoryNeededError
-from batchgen.memory.costs import Task, assembled_bytes, held_bytes, peak_bytes, tiles
-from batchgen.memory.figures import Figures, Points, at
+from batchgen.memory.costs import Task, held_bytes, peak_bytes
+from batchgen.memory.figures import Figures, Pieces, Points, at
 from batchgen.memory.meters import Stopwatch
-from batchgen.memory.policy import PADDED_SIZES
+from batchgen.memory.policy import PADDED_SIZES, TILES_PX
 from batchgen.types import Decoded, Policy, Prompt
 
 # The placements that it may run under, the one that says most first; the last is for jobs that hardly fit.
@@ -22,7 +22,9 @@ _ROOMIEST = "weight_streaming"
 _MORE_IN_PLACE = PROBED_UNDER[: PROBED_UNDER.index(_ROOMIEST)]
 _STEPS = 3
 _TEXT = "a photo of an astronaut riding a horse on mars"
-_TILES_PX = (512, 256, 128)
+# A device that decodes so many pixels at once has enough to do; and what took less is measured again, warm.
+_BUSY_PIXELS = 8 << 20
+_SHORT_S = 1.0
 # More at once is of no use when it gains less than this share.
 _GAIN = 0.02
 _USED_SHARE = 0.9  # of the memory that is free: the figures are not known yet
@@ -44,6 +46,9 @@ class Engine(Protocol):
 
     def decode(self, latents: Sequence[Any], policy: Policy) -> list[Decoded]:
         """One image for each latent."""
+
+    def crop(self, latent: Any, width_px: int, height_px: int) -> Any:
+        """The latent of a corner of an image."""
 
     def passes(self) -> AbstractContextManager[list[Stopwatch]]:
         """Within it, calls of the denoising model are timed: one stopwatch for each."""
@@ -117,7 +122,7 @@ class _Probe:
             pass_bytes=_points(pass_bytes),
             pass_s=_points(pass_s),
             decode_bytes=_points(decode_bytes),
-            decode_s=_points(decode_s),
+            decode_s=decode_s,
             copied_bytes_per_s=self._gauge.copied_bytes_per_s(),
             measured=True,
             cut_at_bytes=self._gauge.free_bytes() if self._cut else None,
@@ -181,41 +186,60 @@ class _Probe:
                     size * (2 if self._task.guided else 1),
                 )
 
-    def _decode(self, latent: Any) -> tuple[_Taken, _Taken]:
-        decode_bytes, decode_s = _Taken(), _Taken()
-        for policy, pixels in self._chunks():
-            assembled = assembled_bytes(policy, self._task)
-            expected = at(_points(decode_bytes) or self._estimate.decode_bytes, pixels) + assembled
-            if not self._fits(expected) and (decode_s or not policy.tile_px):
+    def _decode(self, latent: Any) -> tuple[_Taken, Pieces]:
+        decode_bytes = _Taken()
+        decode_s: dict[int, Points] = {}
+        for width, height in self._pieces():
+            piece = self._engine.crop(latent, width, height)
+            if not decode_s:  # brings the weights in and loads kernels
+                self._decode_call([piece])
+            series = self._decode_series(piece, width * height, decode_bytes)
+            if series:
+                decode_s[width * height] = _points(series)
+        if not decode_s:
+            raise self._too_little("decode")
+        return decode_bytes, tuple(sorted(decode_s.items()))
+
+    def _pieces(self) -> Iterator[tuple[int, int]]:
+        # Width and height in pixels of tiles, and of the image; smallest first
+        width, height = self._task.width, self._task.height
+        for tile_px in sorted(TILES_PX):
+            if tile_px < max(width, height):
+                yield min(tile_px, width), min(tile_px, height)
+        yield width, height
+
+    def _decode_series(self, piece: Any, pixels: int, decode_bytes: _Taken) -> _Taken:
+        # Of more and more such pieces at once, until more do not fit or do not gain: seconds of a call
+        series = _Taken()
+        for size in PADDED_SIZES:
+            if size >= 2 * self._task.rows or (size > 1 and size * pixels > _BUSY_PIXELS):
+                break
+            together = size * pixels
+            if decode_bytes and not self._fits(at(_points(decode_bytes), together)):
                 self._cut = True
-                continue
-            rows = [latent] * policy.decode_chunk
-            if not decode_s:
-                self._try(self._engine.decode, rows, policy)
+                break
+            seconds = self._decode_call([piece] * size)
+            if seconds is None:
+                break
+            decode_bytes[together] = max(self._taken_bytes(), decode_bytes.get(together, 0))
+            saturated = _no_gain(series, size, seconds)
+            series[size] = seconds
+            if saturated:
+                break
+        return series
+
+    def _decode_call(self, rows: list[Any]) -> float | None:
+        # Seconds; None when memory is refused
+        policy = replace(self._base, decode_chunk=len(rows), tile_px=0)
+        for _ in range(2):
             watch = Stopwatch()
             with watch:
                 made = self._try(self._engine.decode, rows, policy)
             if made is None:
-                continue
-            decode_bytes[pixels] = max(0, self._taken_bytes() - assembled)
-            seconds = watch.seconds() / tiles(policy, self._task)
-            saturated = pixels >= 2 * self._task.pixels and _no_gain(decode_s, pixels, seconds)
-            decode_s[pixels] = seconds
-            if saturated:
+                return None
+            if watch.seconds() > _SHORT_S:
                 break
-        if not decode_s:
-            raise self._too_little("decode")
-        return decode_bytes, decode_s
-
-    def _chunks(self) -> Iterator[tuple[Policy, int]]:
-        # The policy, and the pixels that the VAE decodes at once under it, fewest first
-        edge = min(self._task.width, self._task.height)
-        for tile_px in sorted(_TILES_PX):
-            if tile_px < edge:
-                yield replace(self._base, decode_chunk=1, tile_px=tile_px), tile_px**2
-        for size in PADDED_SIZES:
-            if size < 2 * self._task.rows:
-                yield replace(self._base, decode_chunk=size, tile_px=0), size * self._task.pixels
+        return watch.seconds()
 
     def _try(self, work: Callable[..., Any], *arguments: Any) -> Any:
         # None when memory is refused

@@ -19,6 +19,7 @@ from batchgen.pipeline.load import DTYPES
 from batchgen.pipeline.loaded import LoadedModel
 from batchgen.pipeline.model import FAMILIES
 from batchgen.pipeline.noise import generators, starting_noise
+from batchgen.pipeline.tiling import set_tiling
 from batchgen.quality import is_blank
 from batchgen.types import Decoded, Policy, Prompt
 
@@ -192,7 +193,7 @@ class DiffusersEngine:
     def decode(self, latents: Sequence[torch.Tensor], policy: Policy) -> list[Decoded]:
         """Images of the latents, decoded at once. Rows that are not finite, or blank, are decoded again in fp32."""
         self._model.enter("decode")
-        _set_tiling(self._pipe.vae, policy.tile_px, self._pipe.vae_scale_factor)
+        set_tiling(self._pipe.vae, policy.tile_px, self._pipe.vae_scale_factor)
         # Always a full chunk: chunks are small, and so an image's bits never depend on how many are left.
         places = pad(range(len(latents)), policy.decode_chunk)
         rows = torch.stack([latents[place] for place in places])
@@ -205,6 +206,11 @@ class DiffusersEngine:
         flagged = self._flags(images, width, height)
         rows_of = zip(images, retried, flagged, strict=True)
         return [Decoded(image, width, height, again, flag) for image, again, flag in rows_of]
+
+    def crop(self, latent: torch.Tensor, width_px: int, height_px: int) -> torch.Tensor:
+        """The latent of a corner of an image."""
+        factor = self._pipe.vae_scale_factor
+        return latent[:, : height_px // factor, : width_px // factor]
 
     def _flags(self, images: Sequence[bytes | None], width: int, height: int) -> list[bool | None]:
         # What the model's safety checker says of each; None where it is off, or there is no image
@@ -246,13 +252,3 @@ def _unscale(latents: torch.Tensor, config: Any) -> torch.Tensor:
         )
         return latents * std / float(config["scaling_factor"]) + mean
     return latents / float(config["scaling_factor"])
-
-
-def _set_tiling(vae: Any, tile_px: int, factor: int) -> None:
-    # AutoencoderKL takes its threshold from its config, often wrongly: it is set, never relied on.
-    if tile_px:
-        vae.enable_tiling()
-        vae.tile_sample_min_size = tile_px
-        vae.tile_latent_min_size = tile_px // factor
-    else:
-        vae.disable_tiling()

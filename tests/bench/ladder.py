@@ -17,7 +17,7 @@ from pathlib import Path
 
 from batchgen.config import PLACEMENTS
 from batchgen.errors import EXIT_USER
-from tests.bench.record import RESULTS, ROOT, Record, gpu_name
+from tests.bench.record import RESULTS, ROOT, Record, commit, gpu_name
 from tests.bench.refused import Ballast
 from tests.commands import memory_log
 
@@ -35,7 +35,7 @@ CONTEXT_BYTES = 0.75 * GIB
 
 
 class Rows:
-    """What was measured, kept in a file of JSON lines, so that a run that was cut off goes on."""
+    """What was measured, kept in a file of JSON lines, so that a run that was cut off goes on; each with its commit."""
 
     def __init__(self, path):
         self._path = path
@@ -46,7 +46,7 @@ class Rows:
         key = json.loads(json.dumps(key))
         found = [row for row in self.all if {name: row.get(name) for name in key} == key]
         if not found:
-            found = [key | row for row in measure()]
+            found = [key | row | {"commit": commit()} for row in measure()]
             self.all += found
             with self._path.open("a") as file:
                 file.writelines(json.dumps(row) + "\n" for row in found)

@@ -14,21 +14,26 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).resolve().parent / "results"
 QUIET_LOAD = 1.5
 _MEASURED = ("batchgen", "conf", "jobs")
+# A copy whose history is not that of its files, on a machine lent for a measurement, is told its commit.
+_TOLD = "BENCH_COMMIT"
+
+
+def commit():
+    """That of the code that is measured."""
+    return os.environ.get(_TOLD) or _git("rev-parse", "HEAD").stdout.strip()
 
 
 class Record:
     """A benchmark's rows and bars. The commit is that of when it was begun; `gpu` names the one it ran on."""
 
     def __init__(self, name, gpu=None):
-        told = os.environ.get("BENCH_COMMIT")
         self._facts = {
             "name": name,
             "device": gpu or device(),
             "versions": versions(),
-            # A copy whose history is not that of its files, on a machine lent for a measurement, is told its commit.
-            "commit": told or _git("rev-parse", "HEAD").stdout.strip(),
+            "commit": commit(),
             # Whether what was measured had changes that the commit lacks.
-            "changed": not told and bool(_git("status", "--porcelain", "--", *_MEASURED).stdout.strip()),
+            "changed": _TOLD not in os.environ and bool(_git("status", "--porcelain", "--", *_MEASURED).stdout.strip()),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         self._command = f"python -m tests.bench.{name}"

@@ -15,7 +15,7 @@ def sd15_512(teraflops: float = 390.0, copied_bytes_per_s: float = 55e9) -> Figu
         ((1, 65.4 * MIB),),
         tuple((rows, max(least_s, rows * row_s)) for rows in (1, 2, 4, 8, 16, 32, 64)),
         ((1, 1792.0),),
-        tuple((count * 512 * 512, max(least_s, count * image_s)) for count in (1, 2, 4, 8)),
+        ((512 * 512, tuple((count, max(least_s, count * image_s)) for count in (1, 2, 4, 8))),),
         copied_bytes_per_s, measured=True,
     )  # fmt: skip
 
@@ -28,6 +28,6 @@ def sdxl_1024(teraflops: float = 390.0, copied_bytes_per_s: float = 55e9) -> Fig
         ((1, 168.0 * MIB),),
         tuple((rows, rows * row_s) for rows in (1, 2, 4, 8, 16)),
         ((1, 3584.0),),
-        tuple((count * 1024 * 1024, count * image_s) for count in (1, 2, 4)),
+        ((1024 * 1024, tuple((count, count * image_s) for count in (1, 2, 4))),),
         copied_bytes_per_s, measured=True,
     )  # fmt: skip

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from batchgen.config import PLACEMENTS
-from batchgen.memory.costs import Task, batch_s, held_bytes, peak_bytes, pinned_bytes, tiles
+from batchgen.memory.costs import Task, batch_s, held_bytes, peak_bytes, pinned_bytes, stage_bytes
+from batchgen.memory.figures import Figures
 from batchgen.memory.policy import STREAM_BUFFERS
 from tests.builders import POLICY
 from tests.memory.cards import GIB, SD15, sd15_512, sdxl_1024
@@ -105,12 +106,42 @@ def test_tiles_bound_what_decoding_takes() -> None:
     figures = replace(FIGURES, pass_bytes=((1, 1.0),))
     whole, tiled = replace(FP16, tile_px=0), replace(FP16, tile_px=512)
     assert peak_bytes(figures, whole, large) > 5 * peak_bytes(figures, tiled, large)
-    assert (tiles(whole, large), tiles(tiled, large)) == (1, 10 * 6)
-    assert tiles(replace(FP16, tile_px=4096), large) == 1
+    larger_than_it = replace(FP16, tile_px=4096)
+    assert peak_bytes(figures, larger_than_it, large) == peak_bytes(figures, whole, large)
+    assert batch_s(figures, larger_than_it, large) == batch_s(figures, whole, large)
     # Tiles that are as many pixels together as one image are tiles all the same: the whole images are there too.
     square = Task(1024, 1024, 4, 10, guided=True)
     four = peak_bytes(figures, replace(tiled, decode_chunk=4), square)
     assert four > peak_bytes(figures, replace(whole, decode_chunk=1), square)
+
+
+# GB allocated at the peak of decoding, the VAE alone in place.
+@pytest.mark.parametrize(
+    ("figures", "edge", "tile_px", "chunk", "measured_gb"),
+    [
+        (sdxl_1024(), 1024, 0, 1, 4.14), (sdxl_1024(), 1024, 0, 8, 30.45),
+        (sdxl_1024(), 1024, 512, 1, 1.33), (sdxl_1024(), 1024, 512, 8, 7.98), (sdxl_1024(), 1024, 512, 32, 30.81),
+        (sdxl_1024(), 1024, 256, 1, 0.63), (sdxl_1024(), 1024, 256, 8, 2.42), (sdxl_1024(), 1024, 256, 32, 8.53),
+        (sd15_512(), 512, 0, 1, 0.67), (sd15_512(), 512, 0, 32, 15.24),
+        (sd15_512(), 512, 256, 1, 0.34), (sd15_512(), 512, 256, 8, 1.15), (sd15_512(), 512, 256, 32, 4.01),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_predicted_peaks_of_decoding_are_within_a_tenth(
+    figures: Figures, edge: int, tile_px: int, chunk: int, measured_gb: float
+) -> None:
+    figures = replace(figures, pass_bytes=((1, 1.0),))
+    policy = replace(FP16, placement="model_offload", tile_px=tile_px, decode_chunk=chunk)
+    taken = stage_bytes(figures, policy, Task(edge, edge, 32, 10, guided=True))["decode"] / 1e9
+    assert 0.97 * measured_gb - 0.02 < taken < 1.1 * measured_gb + 0.06
+
+
+def test_tiles_overlap_by_a_quarter_and_the_last_ones_are_smaller() -> None:
+    # 1024 px in tiles of 512 px: they begin at 0, 384 and 768, and the last one is 256 px wide.
+    figures = replace(FIGURES, decode_s=((512 * 512, ((1, 1.0),)),), pass_s=((1, 0.0),))
+    figures = replace(figures, copied_bytes_per_s=1e18)
+    tiled = replace(FP16, tile_px=512)
+    assert batch_s(figures, tiled, Task(1024, 1024, 1, 1, guided=True)) == pytest.approx(2.5 * 2.5)
 
 
 def test_unguided_jobs_run_half_the_rows() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.memory import kept
-from batchgen.memory.figures import at, estimate, read_weights
+from batchgen.memory.figures import at, call_s, estimate, read_weights
 from batchgen.paths import models_dir
 from tests.memory.cards import sd15_512
 
@@ -72,6 +72,14 @@ def test_a_folder_that_is_no_model_is_an_error_of_its_reading(tmp_path: Path) ->
 @pytest.mark.parametrize(("amount", "seconds"), [(2, 1.0), (4, 1.5), (6, 2.0), (12, 4.0), (1, 0.5), (0.1, 0.2)])
 def test_seconds_lie_on_lines_and_beyond_grow_in_proportion(amount: float, seconds: float) -> None:
     assert at(((2, 1.0), (6, 2.0)), amount) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "count", "seconds"), [(4, 1, 1.0), (4, 2, 1.5), (8, 2, 3.0), (16, 1, 9.0), (2, 1, 0.5)]
+)
+def test_a_call_takes_what_the_next_smaller_piece_did(pixels: int, count: int, seconds: float) -> None:
+    pieces = ((4, ((1, 1.0), (2, 1.5))), (16, ((1, 9.0),)))
+    assert call_s(pieces, pixels, count) == pytest.approx(seconds)
 
 
 def test_kept_figures_come_back_and_damaged_ones_are_measured_anew(

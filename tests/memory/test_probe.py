@@ -10,7 +10,7 @@ import pytest
 
 from batchgen.errors import MemoryNeededError
 from batchgen.memory import probe as module
-from batchgen.memory.costs import Task, assembled_bytes, held_bytes
+from batchgen.memory.costs import Task, held_bytes
 from batchgen.memory.figures import Figures, Weights
 from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
 from batchgen.types import Policy
@@ -20,6 +20,7 @@ from tests.memory.cards import GIB, MIB, sd15_512
 TASK = Task(512, 512, 32, 30, guided=True)
 TRUE = sd15_512(teraflops=40)
 ROW_BYTES, PIXEL_BYTES = TRUE.pass_bytes[0][1], TRUE.decode_bytes[0][1]
+CALL_S, PIXEL_S = 2e-4, 1e-8
 GUESS = replace(TRUE, pass_bytes=((1, 2 * ROW_BYTES),), decode_bytes=((1, 0.5 * PIXEL_BYTES),), measured=False)
 
 
@@ -83,7 +84,7 @@ class Device:
         self._take(30 * MIB)
         return "texts"
 
-    def denoise(self, texts: Any, prompts: list[Any], policy: Policy) -> list[str]:
+    def denoise(self, texts: Any, prompts: list[Any], policy: Policy) -> list[int]:
         assert texts == "texts"
         rows = len(prompts) * (1 if policy.guidance_split else 2)
         self._hold(held_bytes(self.weights, self.placement)[1])
@@ -96,13 +97,17 @@ class Device:
                 Clock.now_s += pass_s
             if self._watches is not None:
                 self._watches.append(watch)
-        return ["latent"] * len(prompts)
+        return [TASK.pixels] * len(prompts)
 
-    def decode(self, latents: list[Any], policy: Policy) -> list[str]:
+    def crop(self, latent: int, width_px: int, height_px: int) -> int:
+        assert latent == TASK.pixels
+        return width_px * height_px
+
+    def decode(self, latents: list[int], policy: Policy) -> list[str]:
         self._hold(held_bytes(self.weights, self.placement)[2])
-        pixels = len(latents) * (policy.tile_px**2 or TASK.pixels)
-        self._take(pixels * PIXEL_BYTES + assembled_bytes(policy, TASK))
-        Clock.now_s += len(latents) * TASK.pixels * 1e-7
+        assert not policy.tile_px
+        self._take(sum(latents) * PIXEL_BYTES)
+        Clock.now_s += CALL_S + sum(latents) * PIXEL_S
         return ["image"] * len(latents)
 
     @contextmanager
@@ -163,6 +168,19 @@ def test_it_finds_what_the_device_takes_and_does_not_run_out_of_memory(size_gib:
         assert seconds == pytest.approx(dict(TRUE.pass_s)[int(rows)])
 
 
+def test_decoding_is_measured_by_piece_and_by_how_many_there_are_at_once() -> None:
+    for size_gib, largest in ((80, 512), (1.3, 512), (0.5, 256)):
+        figures = found(Device(size_gib * GIB))
+        pieces = [pixels for pixels, _ in figures.decode_s]
+        assert pieces == [edge**2 for edge in (128, 256, 512) if edge <= largest]
+        for pixels, series in figures.decode_s:
+            for count, seconds in series:
+                assert seconds == pytest.approx(CALL_S + count * pixels * PIXEL_S)
+    # A call takes some time of its own: of small pieces, more at once are worth it.
+    series = dict(found(Device(80 * GIB)).decode_s)
+    assert len(series[128**2]) > len(series[512**2])
+
+
 def test_series_end_when_more_at_once_gains_nothing() -> None:
     device = Device(80 * GIB)
     found(device)
@@ -195,7 +213,7 @@ def test_a_neighbour_that_grows_ends_the_series_and_not_the_probe() -> None:
     device = Device(12 * GIB)
     denoise = device.denoise
 
-    def crowded(texts: Any, prompts: list[Any], policy: Policy) -> list[str]:
+    def crowded(texts: Any, prompts: list[Any], policy: Policy) -> list[int]:
         if len(prompts) == 4:
             device.neighbour_bytes = 9.6 * GIB
         return denoise(texts, prompts, policy)

@@ -1,0 +1,36 @@
+"""Decoding in tiles: as diffusers does it, but for its blending of borders line by line, thousands of small kernels."""
+
+from functools import partial
+from typing import Any
+
+import torch
+
+
+def set_tiling(vae: Any, tile_px: int, factor: int) -> None:
+    """From now on decode in tiles of `tile_px` that overlap by a quarter; 0: whole. `factor`: pixels to a latent place.
+
+    The VAE is an AutoencoderKL of diffusers 0.42.1. The threshold that it takes from its config is often wrong.
+    """
+    if not tile_px:
+        vae.disable_tiling()
+        return
+    vae.enable_tiling()
+    vae.tile_sample_min_size = tile_px
+    vae.tile_latent_min_size = tile_px // factor
+    vae.blend_v, vae.blend_h = partial(blend, dim=2), partial(blend, dim=3)
+
+
+def blend(before: torch.Tensor, tile: torch.Tensor, extent: int, dim: int) -> torch.Tensor:
+    """`tile` with its first `extent` lines along `dim` faded in over the last ones of `before`; in place.
+
+    Both are (rows, channels, height, width). The same bits as by AutoencoderKL's blend_v (dim 2) and blend_h (dim 3).
+    """
+    extent = min(before.shape[dim], tile.shape[dim], extent)
+    share = torch.arange(extent, dtype=torch.float64, device=tile.device) / extent
+    shape = [1, 1, 1, 1]
+    shape[dim] = extent
+    fading_in, fading_out = (one.float().view(shape) for one in (share, 1 - share))
+    border = tile.narrow(dim, 0, extent)
+    last = before.narrow(dim, before.shape[dim] - extent, extent)
+    border.copy_((last * fading_out).to(tile.dtype) + (border * fading_in).to(tile.dtype))
+    return tile
