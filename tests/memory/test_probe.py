@@ -50,6 +50,7 @@ class Device:
     size_bytes: float
     weights: Weights = TRUE.weights
     neighbour_bytes: float = 0.0
+    slowness: float = 1.0
 
     def __post_init__(self) -> None:
         self.allocated = self.peak = 0.0
@@ -91,7 +92,7 @@ class Device:
         self.largest = max(self.largest, rows)
         for _ in range(prompts[0].steps):
             self._take(rows * ROW_BYTES)
-            pass_s = (2 if policy.guidance_split else 1) * dict(TRUE.pass_s)[rows]
+            pass_s = self.slowness * (2 if policy.guidance_split else 1) * dict(TRUE.pass_s)[rows]
             watch = Watch()
             with watch:
                 Clock.now_s += pass_s
@@ -107,7 +108,7 @@ class Device:
         self._hold(held_bytes(self.weights, self.placement)[2])
         assert not policy.tile_px
         self._take(sum(latents) * PIXEL_BYTES)
-        Clock.now_s += CALL_S + sum(latents) * PIXEL_S
+        Clock.now_s += CALL_S + self.slowness * sum(latents) * PIXEL_S
         return ["image"] * len(latents)
 
     @contextmanager
@@ -179,6 +180,14 @@ def test_decoding_is_measured_by_piece_and_by_how_many_there_are_at_once() -> No
     # A call takes some time of its own: of small pieces, more at once are worth it.
     series = dict(found(Device(80 * GIB)).decode_s)
     assert len(series[128**2]) > len(series[512**2])
+
+
+def test_it_takes_less_than_a_minute_on_a_slow_card() -> None:
+    device = Device(6 * GIB, slowness=20)  # 2 TFLOPS
+    began_s = Clock.now_s
+    figures = found(device)
+    assert Clock.now_s - began_s < 60
+    assert figures.pass_s[-1][0] <= 4
 
 
 def test_series_end_when_more_at_once_gains_nothing() -> None:
