@@ -38,6 +38,9 @@ class FakeEngine:
     def estimate(self, width, height):
         raise NotImplementedError
 
+    def crop(self, latent, width_px, height_px):
+        raise NotImplementedError
+
     def passes(self):
         raise NotImplementedError
 

@@ -56,6 +56,9 @@ class ShortEngine:
     def estimate(self, width: int, height: int) -> Any:
         raise NotImplementedError
 
+    def crop(self, latent: Any, width_px: int, height_px: int) -> Any:
+        raise NotImplementedError
+
     def passes(self) -> Any:
         raise NotImplementedError
 

@@ -178,8 +178,8 @@ def test_decoding_is_measured_by_piece_and_by_how_many_there_are_at_once() -> No
             for count, seconds in series:
                 assert seconds == pytest.approx(CALL_S + count * pixels * PIXEL_S)
     # A call takes some time of its own: of small pieces, more at once are worth it.
-    series = dict(found(Device(80 * GIB)).decode_s)
-    assert len(series[128**2]) > len(series[512**2])
+    calls = dict(found(Device(80 * GIB)).decode_s)
+    assert len(calls[128**2]) > len(calls[512**2])
 
 
 def test_it_takes_less_than_a_minute_on_a_slow_card() -> None:
