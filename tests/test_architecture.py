@@ -24,7 +24,7 @@ ORDER = [
     "pipeline", "pipeline.model",
     "memory", "memory.growth", "memory.meters", "memory.policy", "memory.figures", "memory.costs", "memory.choose",
     "memory.kept", "memory.probe", "memory.stepdown",
-    "pipeline.load", "pipeline.noise", "pipeline.guidance", "pipeline.attention",
+    "pipeline.load", "pipeline.noise", "pipeline.guidance", "pipeline.attention", "pipeline.tiling",
     "pipeline.streaming",
     "pipeline.placement", "pipeline.traced", "pipeline.loaded", "pipeline.engine",
     "prepare", "fitting", "policies", "generate", "worker",
