@@ -18,10 +18,11 @@ _STREAMING_OVERHEAD = 1.02
 # how much longer streaming takes than computing and than copying).
 _DEEP_WEIGHTS, _DEEP_TIME = 0.75, 0.3
 # Of a tiled decode, for each pixel of the whole image: the numbers that its tiles keep, since they overlap; and the
-# bytes in the end, when tiles, rows of them and the image in fp32 are there and nothing is decoded any more.
+# bytes in the end, by the bytes of a number, when nothing is decoded any more: of the image in fp32 twice, beside it in
+# fp16, or of tiles, rows of them and the image.
 _TILE_OVERLAP = 0.25
 _KEPT_VALUES = 3 / (1 - _TILE_OVERLAP) ** 2
-_ASSEMBLING_BYTES = 48
+_ASSEMBLING_BYTES = {2: 30, 4: 46}
 _LATENT_BYTES = 64  # for each latent place and image: latents, noise and what schedulers keep
 
 
@@ -130,8 +131,8 @@ def _decode_bytes(figures: Figures, policy: Policy, task: Task) -> int:
     decoding = at(figures.decode_bytes, tile_pixels * chunk)
     if tile_pixels == task.pixels:
         return int(decoding)
-    kept = task.pixels * chunk * _KEPT_VALUES * figures.weights.vae_value_bytes
-    return int(max(decoding + kept, task.pixels * chunk * _ASSEMBLING_BYTES))
+    value_bytes, image_pixels = figures.weights.vae_value_bytes, task.pixels * chunk
+    return int(max(decoding + image_pixels * _KEPT_VALUES * value_bytes, image_pixels * _ASSEMBLING_BYTES[value_bytes]))
 
 
 def _decode_s(figures: Figures, policy: Policy, task: Task) -> float:
