@@ -161,8 +161,9 @@ class _Probe:
                 self._cut = True
                 break
             if not series:  # brings the weights in and loads kernels; twice, since streaming learns an order first
-                self._try(self._engine.denoise, texts, prompts, policy)
-                self._try(self._engine.denoise, texts, prompts, policy)
+                short = self._prompts(policy.micro_batch, steps=1)
+                self._try(self._engine.denoise, texts, short, policy)
+                self._try(self._engine.denoise, texts, short, policy)
             with self._engine.passes() as watches:
                 made = self._try(self._engine.denoise, texts, prompts, policy)
             if made is None:
@@ -262,11 +263,11 @@ class _Probe:
     def _fits(self, more_bytes: float) -> bool:
         return self._base_bytes + more_bytes <= _USED_SHARE * self._gauge.free_bytes()
 
-    def _prompts(self, count: int) -> list[Prompt]:
+    def _prompts(self, count: int, steps: int = _STEPS) -> list[Prompt]:
         task = self._task
         return [
             Prompt(
-                str(place), _TEXT, "", place, task.width, task.height, _STEPS, 7.5 if task.guided else 1.0, "probe", 1
+                str(place), _TEXT, "", place, task.width, task.height, steps, 7.5 if task.guided else 1.0, "probe", 1
             )
             for place in range(count)
         ]
