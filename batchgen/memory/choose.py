@@ -22,7 +22,7 @@ _MARGIN_BYTES = 192 << 20
 _MARGIN_SHARE = {True: 0.04, False: 0.15}
 # Within this share of the best, simpler and then smaller wins; and tiles must be worth their seams, small ones more.
 _AS_FAST = 1.02
-_SEAMS_PX = 10  # tiles of 512 px must gain 2%, such of 128 px 8%
+_SEAMS_PX = 50  # tiles of 512 px must gain 1%, such of 256 px 4% and such of 128 px 15%
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,8 @@ def _fastest(options: list[Option]) -> Option:
 
 
 def _weighed_s(option: Option) -> float:
-    return option.seconds * (1 + _SEAMS_PX / option.policy.tile_px if option.policy.tile_px else 1)
+    tile_px = option.policy.tile_px
+    return option.seconds * (1 + (_SEAMS_PX / tile_px) ** 2 if tile_px else 1)
 
 
 def _reason(best: Option, fastest: Option, budget_bytes: int) -> str:

@@ -3,20 +3,15 @@
 import math
 from dataclasses import dataclass
 
+from batchgen.memory import stream
 from batchgen.memory.figures import LATENT_PX, Figures, Weights, at, call_s
 from batchgen.memory.policy import STREAM_BUFFERS, padded_rows
 from batchgen.types import Policy
 
-# Weight streaming: buffers on the device are used in turn, each of this size or that of the largest layer.
-STREAM_GROUP_BYTES = 64 << 20
 # Beside the largest layer: of diffusers' group offload, the share of weights on the device at once; and seconds for
 # each layer that hooks take, on whatever machine (measured with SD 1.5 and SDXL).
 _BLOCK_SHARE = 0.75
 _LEAF_S, _LAYER_S = 60e-6, 550e-6
-_STREAMING_OVERHEAD = 1.02
-# Of a UNet, what sits where the latent is small: this share of the weights takes this share of the time (SD 1.5, by
-# how much longer streaming takes than computing and than copying).
-_DEEP_WEIGHTS, _DEEP_TIME = 0.75, 0.3
 # Of a tiled decode, for each pixel of the whole image: the numbers that its tiles keep, since they overlap; and the
 # bytes in the end, by the bytes of a number, when nothing is decoded any more: of the image in fp32 twice, beside it in
 # fp16, or of tiles, rows of them and the image.
@@ -103,8 +98,7 @@ def _pass_s(figures: Figures, policy: Policy, rows: int) -> float:
     layers = figures.weights.unet_layers
     placement = policy.placement
     if placement == "weight_streaming":
-        ahead = held_bytes(figures.weights, placement, policy.stream_buffers)[1] * (1 - 1 / policy.stream_buffers)
-        return _streamed_s(compute_s, copy_s, ahead / figures.copied_bytes_per_s) * _STREAMING_OVERHEAD
+        return stream.pass_s(figures.stream_groups, compute_s, figures.copied_bytes_per_s, policy.stream_buffers)
     if placement == "group_offload_leaf":
         return max(compute_s, copy_s) + layers * _LEAF_S
     if placement == "group_offload_block":
@@ -112,17 +106,6 @@ def _pass_s(figures: Figures, policy: Policy, rows: int) -> float:
     if placement == "sequential_offload":
         return compute_s + copy_s + layers * _LAYER_S
     return compute_s
-
-
-def _streamed_s(compute_s: float, copy_s: float, ahead_s: float) -> float:
-    """A pass whose weights cross meanwhile: copies have little to do where it computes most, and the other way round.
-
-    `ahead_s`: how long what fits into the buffers ahead of use takes to cross. As much is sent ahead, in spare time,
-    of the deep layers, which else wait for their weights.
-    """
-    shallow_s, shallow_copy_s = (1 - _DEEP_TIME) * compute_s, (1 - _DEEP_WEIGHTS) * copy_s
-    sent_s = min(ahead_s, max(0.0, shallow_s - shallow_copy_s))
-    return max(shallow_s, shallow_copy_s) + max(_DEEP_TIME * compute_s, _DEEP_WEIGHTS * copy_s - sent_s)
 
 
 def _decode_bytes(figures: Figures, policy: Policy, task: Task) -> int:
@@ -174,4 +157,4 @@ def _rows_at_once(policy: Policy, task: Task) -> int:
 
 
 def _buffers(total: int, largest: int, count: int) -> int:
-    return min(total, count * max(STREAM_GROUP_BYTES, largest))
+    return min(total, count * max(stream.GROUP_BYTES, largest))

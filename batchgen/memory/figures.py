@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batchgen.memory.stream import Groups, pack
 from batchgen.pipeline.model import vae_wants_fp32
 
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -55,6 +56,7 @@ class Figures:
     image); `pass_s`: (rows, seconds) of one pass, its weights in place.
     `decode_bytes`: (pixels at once, bytes) of activations of the VAE; `decode_s`: of a call, by what is decoded: of the
     same pixels, attention takes longer in one large piece than in many small ones.
+    `stream_groups`: those of the UNet under weight streaming.
     `cut_at_bytes`: the free memory that ended a series before more at once had ceased to gain; None: none was ended.
     """
 
@@ -66,6 +68,7 @@ class Figures:
     decode_bytes: Points
     decode_s: Pieces
     copied_bytes_per_s: float
+    stream_groups: Groups
     measured: bool
     cut_at_bytes: int | None = None
 
@@ -107,6 +110,7 @@ def estimate(
         decode_bytes=((1, vae["block_out_channels"][1] * _VAE_MAPS * weights.vae_value_bytes),),
         decode_s=((pixels, ((1, pixels * _VAE_FLOP_PER_PIXEL / _FLOP_PER_S * weights.vae_value_bytes / 2),)),),
         copied_bytes_per_s=_COPIED_BYTES_PER_S,
+        stream_groups=pack(_layers(folder / "unet", variant), size, len(unet["block_out_channels"]), places),
         measured=False,
     )
 

@@ -33,7 +33,7 @@ def save(key: str, figures: Figures) -> None:
         put_new(path, to_json(asdict(figures)).encode() + b"\n")
 
 
-_POINTS = ("pass_bytes", "pass_s", "decode_bytes")
+_POINTS = ("pass_bytes", "pass_s", "decode_bytes", "stream_groups")
 
 
 def _points(values: Any) -> Points:

@@ -14,8 +14,8 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from batchgen.memory.costs import STREAM_GROUP_BYTES
 from batchgen.memory.policy import STREAM_BUFFERS
+from batchgen.memory.stream import GROUP_BYTES
 
 _ALIGNED_BYTES = 256
 
@@ -27,7 +27,7 @@ class Streamer:
     lie, so images don't change.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device, group_bytes: int = STREAM_GROUP_BYTES) -> None:
+    def __init__(self, module: nn.Module, device: torch.device, group_bytes: int = GROUP_BYTES) -> None:
         self._device, self._group_bytes = device, group_bytes
         # SDXL's pipeline asks its text encoders where they are, and sends their inputs there: to the host.
         module.register_forward_pre_hook(lambda _, *given: send_to_device(given, device), with_kwargs=True)

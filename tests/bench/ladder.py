@@ -17,6 +17,7 @@ from pathlib import Path
 
 from batchgen.config import PLACEMENTS
 from batchgen.errors import EXIT_USER
+from batchgen.memory.policy import padded_rows
 from tests.bench.record import RESULTS, ROOT, Record, commit, gpu_name
 from tests.bench.refused import Ballast
 from tests.commands import memory_log
@@ -123,12 +124,18 @@ def composed(rows, job):
     decoded = {
         name: [row for row in rows if (row["stage"], row["placement"]) == ("decode", name)] for name in PLACEMENTS
     }
-    for one in (row for row in rows if row["stage"] == "denoise"):
+    denoised = [row for row in rows if row["stage"] == "denoise"]
+    step_s = {tuple(row[field] for field in _FIELDS[:4]): row["seconds"] for row in denoised}
+    for one in denoised:
+        placement, buffers, micro_batch, split = (one[field] for field in _FIELDS[:4])
+        whole, rest = divmod(batch, micro_batch)
+        batch_step_s = whole * one["seconds"]
+        if rest:
+            batch_step_s += step_s[placement, buffers, padded_rows(rest, micro_batch), split]
         # The text encoders, where they are not in place, are away while it decodes: a little less than all in place.
-        in_place = one["placement"] in ("resident", "text_offload")
-        passes = -(-batch // one["micro_batch"])
+        in_place = placement in ("resident", "text_offload")
         for other in decoded["resident" if in_place else "model_offload"]:
-            seconds = steps * passes * one["seconds"] + batch * other["seconds"]
+            seconds = steps * batch_step_s + batch * other["seconds"]
             policy = {field: one[field] for field in _FIELDS[:4]} | {field: other[field] for field in _FIELDS[4:]}
             found.append((batch / seconds, max(one["peak_bytes"], other["peak_bytes"]), policy))
     return sorted(found, key=lambda one: -one[0])

@@ -7,8 +7,12 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
+from batchgen.memory import stream
 from batchgen.memory.policy import STREAM_BUFFERS
+from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.streaming import Streamer
+from tests.pipeline.small_models import KINDS, save
+from tests.pipeline.test_engine import POLICY, make, prompt
 
 CPU = torch.device("cpu")
 SMALL = 2048
@@ -114,3 +118,24 @@ def test_inputs_come_to_the_device_wherever_they_are(rows):
     with pytest.raises(KeyboardInterrupt):
         net(rows)
     assert [one.device.type for one in seen] == ["meta"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_planned_groups_are_those_that_are_packed(kind, tmp_path, monkeypatch):
+    # Planned by the names in the files' headers, packed in the order in which the layers run
+    engine = DiffusersEngine(save(kind, tmp_path / kind), "model", "fp32")
+    monkeypatch.setattr(stream, "GROUP_BYTES", 1 << 14)
+    planned = [size_bytes for size_bytes, _ in engine.estimate(64, 64).stream_groups]
+    unet, ran = engine._pipe.unet, []
+    for name, layer in unet.named_modules():
+        if list(layer.parameters(recurse=False)):
+            layer.register_forward_pre_hook(lambda *_, name=name: ran.append(name))
+    streamer = Streamer(unet, CPU, 1 << 14)
+    engine.prepare(POLICY)
+    make(engine, [prompt(0)], POLICY)
+    once = list(dict.fromkeys(ran))
+    assert [stream.turn(name) for name in once] == sorted(stream.turn(name) for name in once)
+    packed = [group.size_bytes for group in streamer._groups]
+    assert sum(packed) == pytest.approx(sum(planned), rel=0.1)  # each tensor begins at a multiple of 256 bytes
+    assert len(packed) == pytest.approx(len(planned), rel=0.2)

@@ -1,0 +1,87 @@
+"""Weight streaming in figures: how a UNet's layers are packed, and how long a pass takes while they cross. Pure."""
+
+import math
+import re
+from functools import lru_cache
+
+# Buffers on the device are used in turn, each of this size or that of the largest layer.
+GROUP_BYTES = 64 << 20
+_TEXT_PLACES = 77
+_PASSES = 3  # the first ones fill the buffers
+_STAGES = {"down_blocks": 1, "mid_block": 2, "up_blocks": 3}
+_PART = re.compile(
+    r"(down_blocks|mid_block|up_blocks)\.(?:(\d+)\.)?(resnets|attentions|downsamplers|upsamplers)\.(\d+)"
+)
+
+Groups = tuple[tuple[float, float], ...]
+"""(bytes of weights, share of a pass's computing), in the order in which they run."""
+
+
+def pack(layers: dict[str, int], value_bytes: int, resolutions: int, places: int) -> Groups:
+    """The groups that weight streaming makes of a UNet's layers, each by diffusers' name with its number of weights.
+
+    What a layer computes goes by its weights and the places of the latent where it sits, self-attention by the places'
+    square. `resolutions`: how many the UNet has; `places`: of the latent at the first of them.
+    """
+    groups: list[tuple[float, float]] = []
+    size_bytes = computed = 0.0
+    for name in sorted(layers, key=turn):
+        own_bytes = layers[name] * value_bytes
+        if size_bytes and size_bytes + own_bytes > GROUP_BYTES:
+            groups.append((size_bytes, computed))
+            size_bytes = computed = 0.0
+        size_bytes += own_bytes
+        computed += _computed(name, layers[name], places / 4 ** _level(name, resolutions))
+    groups.append((size_bytes, computed))
+    whole = sum(computed for _, computed in groups) or 1.0
+    return tuple((size_bytes, computed / whole) for size_bytes, computed in groups)
+
+
+def turn(name: str) -> tuple[int, ...]:
+    """When a layer runs; the layers of one residual or attention block have the same."""
+    found = _PART.match(name)
+    if found is None:
+        return (4,) if name.startswith(("conv_norm_out", "conv_out")) else (0,)
+    stage, block, part, number = found.groups()
+    return _STAGES[stage], int(block or 0), part.endswith("samplers"), int(number), part == "attentions"
+
+
+def _level(name: str, resolutions: int) -> int:
+    # How often the latent has been halved where a layer sits
+    found = _PART.match(name)
+    if found is None:
+        return 0
+    stage, block, part, _ = found.groups()
+    last = resolutions - 1
+    level = {"down_blocks": int(block or 0), "mid_block": last, "up_blocks": last - int(block or 0)}[stage]
+    return min(max(level + (part == "downsamplers") - (part == "upsamplers"), 0), last)
+
+
+def _computed(name: str, weights: int, places: float) -> float:
+    # In multiplications; what is done once for a row is nothing beside them
+    if "time_emb" in name or name.startswith("add_embedding"):
+        return 0.0
+    if name.endswith(("attn2.to_k", "attn2.to_v")):
+        return weights * _TEXT_PLACES
+    attention = 2 * places**2 * math.sqrt(weights) if name.endswith("attn1.to_q") else 0.0
+    return weights * places + attention
+
+
+@lru_cache(maxsize=1024)
+def pass_s(groups: Groups, compute_s: float, copied_bytes_per_s: float, buffers: int) -> float:
+    """Seconds of a pass that computes for `compute_s`, pass after pass, while its groups cross.
+
+    As streaming.py does it: one copy after the other, each as soon as a buffer is free; a group computes when it is
+    there and the one before it is done.
+    """
+    buffers = min(buffers, len(groups))
+    done = [0.0] * buffers  # when the groups computed last were: of the one that had this buffer first
+    copied = computed = began = 0.0
+    for number in range(_PASSES):
+        began = computed
+        for place, (size_bytes, share) in enumerate(groups):
+            buffer = (number * len(groups) + place) % buffers
+            copied = max(copied, done[buffer]) + size_bytes / copied_bytes_per_s
+            computed = max(computed, copied) + share * compute_s
+            done[buffer] = computed
+    return computed - began
