@@ -9,7 +9,7 @@ from batchgen.config import PLACEMENTS, UNHOOKED, PolicyConfig
 from batchgen.errors import MemoryNeededError
 from batchgen.memory.costs import Task, batch_s, peak_bytes, pinned_bytes
 from batchgen.memory.figures import Figures
-from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS, TILES_PX
+from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS
 from batchgen.types import Policy
 
 GIB = 1 << 30
@@ -94,12 +94,11 @@ def choose(
 
 def _candidates(fixed: PolicyConfig, base: Policy, task: Task) -> Iterator[Policy]:
     micro_batches, chunks = ([one for one in sizes if one < 2 * task.rows] for sizes in (MICRO_BATCHES, PADDED_SIZES))
-    edge = max(task.width, task.height)
     placements = [name for name in CHOSEN_FROM if not base.traced or name in UNHOOKED]
     micro_batches = [fixed.micro_batch] if fixed.micro_batch else micro_batches
     splits = [fixed.guidance_split] if fixed.guidance_split is not None else [False, True]
     chunks = [fixed.decode_chunk] if fixed.decode_chunk else chunks
-    tiles = [fixed.tile_px] if fixed.tile_px is not None else [0, *(tile for tile in TILES_PX if tile < edge)]
+    tiles = [fixed.tile_px] if fixed.tile_px is not None else [0, *task.tiles_px]
     buffers = (fixed.stream_buffers,) if fixed.stream_buffers else STREAM_BUFFERS
     for placement, micro_batch, split, chunk, tile in product(
         [fixed.placement] if fixed.placement else placements, micro_batches, splits, chunks, tiles

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from batchgen.memory import stream
 from batchgen.memory.figures import LATENT_PX, Figures, Weights, at, call_s
-from batchgen.memory.policy import STREAM_BUFFERS, padded_rows
+from batchgen.memory.policy import STREAM_BUFFERS, TILES_PX, padded_rows
 from batchgen.types import Policy
 
 # Beside the largest layer: of diffusers' group offload, the share of weights on the device at once; and seconds for
@@ -35,6 +35,15 @@ class Task:
     def pixels(self) -> int:
         """Of one image."""
         return self.width * self.height
+
+    @property
+    def tiles_px(self) -> tuple[int, ...]:
+        """The tiles that an image may be decoded in, largest first: those that are smaller than it."""
+        return tuple(tile_px for tile_px in TILES_PX if tile_px < max(self.width, self.height))
+
+    def piece(self, tile_px: int) -> tuple[int, int]:
+        """Width and height in pixels of what is decoded as one; `tile_px` 0: the image."""
+        return (min(tile_px, self.width), min(tile_px, self.height)) if tile_px else (self.width, self.height)
 
 
 def held_bytes(weights: Weights, placement: str, stream_buffers: int = STREAM_BUFFERS[0]) -> tuple[int, int, int]:
@@ -148,7 +157,7 @@ def _moves_s(figures: Figures, placement: str) -> float:
 
 
 def _tile_pixels(policy: Policy, task: Task) -> int:
-    return min(policy.tile_px, task.width) * min(policy.tile_px, task.height) if policy.tile_px else task.pixels
+    return math.prod(task.piece(policy.tile_px))
 
 
 def _rows_at_once(policy: Policy, task: Task) -> int:

@@ -73,28 +73,15 @@ class Figures:
     cut_at_bytes: int | None = None
 
 
-def read_weights(folder: Path, variant: str | None, dtype: str, safety_checker: bool = False) -> Weights:
-    """Of a model in the diffusers layout; a safety checker is where the VAE is. Raises OSError and ValueError."""
-    size = vae_size = _BYTES[dtype]
-    family = json.loads((folder / "model_index.json").read_bytes())["_class_name"]
-    if dtype == "fp16" and vae_wants_fp32(family, _config(folder, "vae")):
-        vae_size = _BYTES["fp32"]
-    texts = [_layers(folder / name, variant) for name in ("text_encoder", "text_encoder_2")]
-    text = [count * size for layers in texts for count in layers.values()]
-    unet = [count * size for count in _layers(folder / "unet", variant).values()]
-    vae_bytes = sum(_layers(folder / "vae", variant).values()) * vae_size
-    vae_bytes += sum(_layers(folder / "safety_checker", variant).values()) * size if safety_checker else 0
-    return Weights(sum(text), sum(unet), vae_bytes, max(text), max(unet), len(unet), vae_size)
-
-
 def estimate(
     folder: Path, variant: str | None, dtype: str, width: int, height: int, safety_checker: bool = False
 ) -> Figures:
-    """The figures as far as a model's files tell them; seconds are those of a card of no name.
+    """The figures as far as a model's files tell them, in the diffusers layout; seconds are those of a card of no name.
 
-    Raises OSError and ValueError.
+    A safety checker is where the VAE is. Raises OSError and ValueError.
     """
-    weights = read_weights(folder, variant, dtype, safety_checker)
+    layers = _layers(folder / "unet", variant)
+    weights = _weights(folder, variant, dtype, layers, safety_checker)
     unet, vae = _config(folder, "unet"), _config(folder, "vae")
     size, pixels = _BYTES[dtype], width * height
     places = pixels // LATENT_PX**2
@@ -110,7 +97,7 @@ def estimate(
         decode_bytes=((1, vae["block_out_channels"][1] * _VAE_MAPS * weights.vae_value_bytes),),
         decode_s=((pixels, ((1, pixels * _VAE_FLOP_PER_PIXEL / _FLOP_PER_S * weights.vae_value_bytes / 2),)),),
         copied_bytes_per_s=_COPIED_BYTES_PER_S,
-        stream_groups=pack(_layers(folder / "unet", variant), size, len(unet["block_out_channels"]), places),
+        stream_groups=pack(layers, size, len(unet["block_out_channels"]), places),
         measured=False,
     )
 
@@ -131,6 +118,21 @@ def call_s(pieces: Pieces, pixels: float, count: float) -> float:
     """Seconds to decode `count` pieces of so many pixels at once: in proportion to the next smaller piece measured."""
     measured, points = max([one for one in pieces if one[0] <= pixels] or pieces[:1])
     return at(points, count) * pixels / measured
+
+
+def _weights(
+    folder: Path, variant: str | None, dtype: str, unet_layers: dict[str, int], safety_checker: bool
+) -> Weights:
+    size = vae_size = _BYTES[dtype]
+    family = json.loads((folder / "model_index.json").read_bytes())["_class_name"]
+    if dtype == "fp16" and vae_wants_fp32(family, _config(folder, "vae")):
+        vae_size = _BYTES["fp32"]
+    texts = [_layers(folder / name, variant) for name in ("text_encoder", "text_encoder_2")]
+    text = [count * size for layers in texts for count in layers.values()]
+    unet = [count * size for count in unet_layers.values()]
+    vae_bytes = sum(_layers(folder / "vae", variant).values()) * vae_size
+    vae_bytes += sum(_layers(folder / "safety_checker", variant).values()) * size if safety_checker else 0
+    return Weights(sum(text), sum(unet), vae_bytes, max(text), max(unet), len(unet), vae_size)
 
 
 def _config(folder: Path, name: str) -> dict[str, Any]:

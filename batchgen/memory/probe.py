@@ -12,7 +12,7 @@ from batchgen.errors import MemoryNeededError
 from batchgen.memory.costs import Task, held_bytes, peak_bytes
 from batchgen.memory.figures import Figures, Pieces, Points, at
 from batchgen.memory.meters import Stopwatch
-from batchgen.memory.policy import PADDED_SIZES, TILES_PX
+from batchgen.memory.policy import PADDED_SIZES
 from batchgen.types import Decoded, Policy, Prompt
 
 # The placements that it may run under, the one that says most first; the last is for jobs that hardly fit.
@@ -191,7 +191,8 @@ class _Probe:
     def _decode(self, latent: Any) -> tuple[_Taken, Pieces]:
         decode_bytes = _Taken()
         decode_s: dict[int, Points] = {}
-        for width, height in self._pieces():
+        for tile_px in (*reversed(self._task.tiles_px), 0):  # smallest first
+            width, height = self._task.piece(tile_px)
             piece = self._engine.crop(latent, width, height)
             if not decode_s:  # brings the weights in and loads kernels
                 self._decode_call([piece])
@@ -201,14 +202,6 @@ class _Probe:
         if not decode_s:
             raise self._too_little("decode")
         return decode_bytes, tuple(sorted(decode_s.items()))
-
-    def _pieces(self) -> Iterator[tuple[int, int]]:
-        # Width and height in pixels of tiles, and of the image; smallest first
-        width, height = self._task.width, self._task.height
-        for tile_px in sorted(TILES_PX):
-            if tile_px < max(width, height):
-                yield min(tile_px, width), min(tile_px, height)
-        yield width, height
 
     def _decode_series(self, piece: Any, pixels: int, decode_bytes: _Taken) -> _Taken:
         # Of more and more such pieces at once, until more do not fit or do not gain: seconds of a call

@@ -31,7 +31,7 @@ def pack(layers: dict[str, int], value_bytes: int, resolutions: int, places: int
             groups.append((size_bytes, computed))
             size_bytes = computed = 0.0
         size_bytes += own_bytes
-        computed += _computed(name, layers[name], places / 4 ** _level(name, resolutions))
+        computed += _computed(name, layers[name], places / 4 ** _level(turn(name), resolutions - 1))
     groups.append((size_bytes, computed))
     whole = sum(computed for _, computed in groups) or 1.0
     return tuple((size_bytes, computed / whole) for size_bytes, computed in groups)
@@ -46,15 +46,13 @@ def turn(name: str) -> tuple[int, ...]:
     return _STAGES[stage], int(block or 0), part.endswith("samplers"), int(number), part == "attentions"
 
 
-def _level(name: str, resolutions: int) -> int:
-    # How often the latent has been halved where a layer sits
-    found = _PART.match(name)
-    if found is None:
+def _level(place: tuple[int, ...], last: int) -> int:
+    # How often the latent has been halved where a layer sits: on its way down, after a sampler once more; up likewise
+    if len(place) == 1:
         return 0
-    stage, block, part, _ = found.groups()
-    last = resolutions - 1
-    level = {"down_blocks": int(block or 0), "mid_block": last, "up_blocks": last - int(block or 0)}[stage]
-    return min(max(level + (part == "downsamplers") - (part == "upsamplers"), 0), last)
+    stage, block, sampler = place[:3]
+    level = {1: block + sampler, 2: last, 3: last - block - sampler}[stage]
+    return min(max(level, 0), last)
 
 
 def _computed(name: str, weights: int, places: float) -> float:

@@ -33,6 +33,7 @@ def chosen(figures: Figures, task: Task = SMALL, card_gib: float = 24, host_gib:
     ("figures", "card_gib", "placement"),
     [
         (sd15_512(390, 55e9), 80, "resident"),
+        (sd15_512(390, 55e9), 3, "model_offload"),
         (sd15_512(390, 55e9), 2.5, "weight_streaming"),
         (sd15_512(40, 12e9), 12, "resident"),
         (sd15_512(4, 6e9), 4, "resident"),  # slow enough that two rows at once are as good as many

@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 from batchgen.memory import kept
-from batchgen.memory.figures import at, call_s, estimate, read_weights
+from batchgen.memory.figures import Weights, at, call_s, estimate
 from batchgen.paths import models_dir
 from tests.memory.cards import sd15_512
 
 TINY = models_dir() / "tiny"
+
+
+def read_weights(folder: Path, variant: str | None, dtype: str) -> Weights:
+    return estimate(folder, variant, dtype, 64, 64).weights
 
 
 def test_the_carried_model_is_read_from_its_headers() -> None:

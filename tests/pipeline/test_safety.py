@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 
 from batchgen.config import PLACEMENTS
 from batchgen.errors import ModelError
-from batchgen.memory.figures import read_weights
+from batchgen.memory.figures import estimate
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.load import load_pipeline
 from tests.commands import REAL, front, samples, verify, write_prompts
@@ -43,7 +43,7 @@ def test_what_is_flagged_is_said_and_the_image_stays(model, placement):
 
 def test_its_weights_count_where_it_works(model):
     folder, _ = model
-    without, with_it = (read_weights(folder, None, "fp32", checker).vae_bytes for checker in (False, True))
+    without, with_it = (estimate(folder, None, "fp32", 64, 64, checker).weights.vae_bytes for checker in (False, True))
     assert with_it > without
 
 

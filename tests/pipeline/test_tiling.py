@@ -7,7 +7,7 @@ pytest.importorskip("torch")
 import torch
 from diffusers import AutoencoderKL
 
-from batchgen.pipeline.tiling import set_tiling
+from batchgen.pipeline.tiling import blend, set_tiling
 
 
 def vae(dtype):
@@ -31,3 +31,12 @@ def test_tiled_images_have_the_same_bits(size, dtype):
         whole = model.decode(latents).sample
     assert torch.equal(ours, theirs)
     assert torch.equal(ours, whole) == (max(size) <= 16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("extent", [0, 1, 24, 128])
+def test_borders_have_the_same_bits(extent, dtype):
+    before, tile = (torch.randn(2, 3, 40, 56).to(dtype) for _ in range(2))
+    theirs = vae(torch.float32)
+    assert torch.equal(blend(before, tile.clone(), extent, dim=2), theirs.blend_v(before, tile.clone(), extent))
+    assert torch.equal(blend(before, tile.clone(), extent, dim=3), theirs.blend_h(before, tile.clone(), extent))
