@@ -84,6 +84,10 @@ class RunDir:
         """Events of the workers, and what third parties print."""
         return self.root / "logs" / "workers"
 
+    def worker_log(self, name: str) -> Path:
+        """The events of one worker."""
+        return self.worker_logs / f"{name}.jsonl"
+
     @property
     def leases(self) -> Path:
         """Who works on what; for efficiency only."""

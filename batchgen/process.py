@@ -2,6 +2,7 @@
 
 import os
 import socket
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ def identity() -> dict[str, Any]:
         "pid": os.getpid(),
         "started": psutil.Process().create_time(),
     }
+
+
+def worker_name(rank: int) -> str:
+    """A name that no other worker has: host, rank, and 32 random bits in hexadecimal."""
+    return f"{socket.gethostname()}-{rank}-{uuid.uuid4().hex[:8]}"
 
 
 def is_gone(who: Any) -> bool:

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 import traceback
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,6 +38,7 @@ from batchgen.paths import RunDir
 from batchgen.pipeline.model import locate
 from batchgen.plan import Plan, load_plan
 from batchgen.policies import Policies
+from batchgen.process import worker_name
 from batchgen.recipe import fingerprint_model
 from batchgen.samples import Maker
 from batchgen.shards import Attempt, is_done
@@ -51,9 +51,15 @@ class Worker:
     """Takes shards until all are done, or until it is told to stop."""
 
     def __init__(
-        self, plan: Plan, rank: int, world: int, load_engine: Callable[[Plan], Engine], stop: threading.Event
+        self,
+        plan: Plan,
+        name: str,
+        rank: int,
+        world: int,
+        load_engine: Callable[[Plan], Engine],
+        stop: threading.Event,
     ) -> None:
-        self.name = f"{socket.gethostname()}-{rank}-{uuid.uuid4().hex[:8]}"
+        self.name = name
         self._plan = plan
         self._run = plan.run
         self._rank = rank
@@ -62,7 +68,7 @@ class Worker:
         self._stop = stop
         self._watch = Watch(plan.config.launch.lease_timeout_s)
         self._maker: ShardMaker | None = None
-        self.log = EventLog(self._run.worker_logs / f"{self.name}.jsonl")
+        self.log = EventLog(self._run.worker_log(name))
 
     def work(self) -> int:
         """Make shards; return the exit code. Raises BatchgenError where it cannot go on."""
@@ -207,6 +213,7 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
     parser.add_argument("rank", type=int)
     parser.add_argument("world", type=int)
     parser.add_argument("--tied", action="store_true", help="stop when standard input ends")
+    parser.add_argument("--name", help="of this worker alone; one is made up without")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the front door downloads; workers never do
     if options.world > 1:
@@ -217,7 +224,8 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
     if options.tied:
         _stop_with_parent(stop)
     try:
-        worker = Worker(load_plan(RunDir(options.run_dir)), options.rank, options.world, load, stop)
+        name = options.name or worker_name(options.rank)
+        worker = Worker(load_plan(RunDir(options.run_dir)), name, options.rank, options.world, load, stop)
         real_stderr = _quiet(worker.log.path.with_suffix(".log"))
     except (BatchgenError, OSError) as error:
         known = from_os_error(error, options.run_dir) if isinstance(error, OSError) else error

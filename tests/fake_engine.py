@@ -4,9 +4,9 @@
     python tests/fake_engine.py worker RUN_DIR RANK WORLD     as python -m batchgen.worker
 
 FAKE_STEP_S is how long a micro-batch takes; FAKE_NAN a key's part: such images are not finite, or of the kind that
-FAKE_BAD names (black, blank, small, missing, sticky: the device fails for good). FAKE_ROWS is how many
-rows fit into memory at once; FAKE_LEAK_MIB is what each micro-batch leaks, and a worker that has grown by ten times
-that is renewed.
+FAKE_BAD names (black, blank, small, missing, sticky: the device fails for good). FAKE_BROKEN is the rank whose device
+fails at every image. FAKE_ROWS is how many rows fit into memory at once; FAKE_LEAK_MIB is what each micro-batch leaks,
+and a worker that has grown by ten times that is renewed.
 """
 
 import hashlib
@@ -93,6 +93,8 @@ def main():
         from batchgen.memory import growth
         from batchgen.worker import main as worker
 
+        if os.environ.get("FAKE_BROKEN") == sys.argv[2]:
+            os.environ |= {"FAKE_NAN": "-", "FAKE_BAD": "sticky"}
         if LEAK_MIB:
             growth.MOST_GROWN_BYTES = 10 * LEAK_MIB << 20
         sys.exit(worker(lambda plan: FakeEngine()))

@@ -271,6 +271,17 @@ def test_a_model_that_gives_too_few_images_stops_the_run_with_the_cause(tmp_path
     assert verify(tmp_path / "run").returncode == 75
 
 
+def test_a_worker_with_a_broken_gpu_is_given_up_however_much_the_others_get_done(tmp_path, prompts):
+    slow = {"FAKE_BROKEN": "1", "FAKE_STEP_S": "0.3"}  # the others commit while it is started again and again
+    done = front(tmp_path / "run", prompts, "launch.workers=2", "launch.restarts=3", **slow)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "worker 1 ended" in line] == [
+        *(f"batchgen: worker 1 ended with exit code 1; started again ({number} of 3)" for number in (1, 2, 3)),
+        "batchgen: worker 1 ended with exit code 1; given up after 3 restarts",
+    ]
+    assert verify(tmp_path / "run").returncode == 0
+
+
 def test_a_gpu_that_does_not_recover_ends_its_worker_and_the_run_goes_on(tmp_path, prompts):
     bad = {"FAKE_NAN": "000000020-", "FAKE_BAD": "sticky"}
     done = front(tmp_path / "run", prompts, "launch.workers=2", "launch.restarts=2", **bad)

@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_RENEW, EXIT_USER, EXIT_WHOLE
 from batchgen.plan import Plan
+from batchgen.process import worker_name
 
 # What starts a worker; RUN_DIR, RANK and WORLD follow.
 WORKER_COMMAND = [sys.executable, "-m", "batchgen.worker"]
@@ -22,8 +24,8 @@ _POLL_S = 0.25
 class _Child:
     rank: int
     process: subprocess.Popen[bytes]
+    log: Path
     restarts: int = 0
-    shards_at_start: int = 0
 
 
 def gpus() -> list[str]:
@@ -123,8 +125,9 @@ def _start(plan: Plan, rank: int, world: int, devices: list[str], say: Callable[
     environment = dict(os.environ)
     if devices:
         environment["CUDA_VISIBLE_DEVICES"] = devices[rank % len(devices)].strip()
+    name = worker_name(rank)
     process = subprocess.Popen(
-        [*WORKER_COMMAND, str(plan.run.root), str(rank), str(world), "--tied"],
+        [*WORKER_COMMAND, str(plan.run.root), str(rank), str(world), "--tied", "--name", name],
         env=environment,
         stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
         stdout=subprocess.DEVNULL,
@@ -132,7 +135,7 @@ def _start(plan: Plan, rank: int, world: int, devices: list[str], say: Callable[
         process_group=0,  # Ctrl-C reaches this process alone, which then tells the workers
     )
     threading.Thread(target=_relay, args=(process, say), daemon=True, name=f"worker-{rank}").start()
-    return _Child(rank, process, shards_at_start=len(plan.run.committed()))
+    return _Child(rank, process, plan.run.worker_log(name))
 
 
 def _relay(process: subprocess.Popen[bytes], say: Callable[[str], None]) -> None:
@@ -141,12 +144,19 @@ def _relay(process: subprocess.Popen[bytes], say: Callable[[str], None]) -> None
         say(line.decode(errors="replace").rstrip("\n"))
 
 
+def _committed(child: _Child) -> bool:
+    """Whether this worker finished a shard. That others did says nothing of the device that it has."""
+    try:
+        return '"event":"commit"' in child.log.read_text(errors="replace")
+    except OSError:
+        return False
+
+
 def _restart(plan: Plan, child: _Child, world: int, devices: list[str], say: Callable[[str], None]) -> _Child | None:
     """A new worker in place of one that died, or None when that has been of no use `restarts` times."""
     code = child.process.returncode
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    got_on = len(plan.run.committed()) > child.shards_at_start
-    restarts = 1 if got_on else child.restarts + 1
+    restarts = 1 if _committed(child) else child.restarts + 1
     if restarts > plan.config.launch.restarts:
         say(f"worker {child.rank} {how}; given up after {child.restarts} restarts")
         return None
