@@ -1,13 +1,15 @@
 """One model at one size: what denoising takes by placement and micro-batch, and decoding by chunk and tiles.
 
-python -m tests.bench.grid FOLDER WIDTH HEIGHT ROWS PLACEMENT     JSON lines; ladder.py composes them into policies
+python -m tests.bench.grid FOLDER WIDTH HEIGHT ROWS < PLACEMENTS     ladder.py composes policies of what it prints
 
-Decoding is measured with all weights in place, and with the VAE alone, as it is under every other placement.
+Placements are read a line each; of each come JSON lines and an empty one. Decoding is measured with the VAE alone on
+the device, and once with all weights in place: they add their bytes, and change no seconds.
 """
 
 import argparse
 import gc
 import json
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +21,9 @@ from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS, TILES_PX
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.types import Policy, Prompt
 
-STEPS = (1, 3)  # a step's seconds are half of the difference
-SHORT_S = 0.5  # what took less is measured twice: the host may have been busy
-DECODED_UNDER = ("resident", "model_offload")
+SHORT_S = 0.5  # what takes less is measured over more steps, and twice: the host may be busy
+STEPS, LONG_STEPS = (1, 3), (1, 2)  # a step's seconds are by the difference
+IN_PLACE_TILE_PX = 256  # small enough for each size
 MOST_PIXELS = 64 * 1024 * 1024  # at once; beyond, a decode takes hundreds of GiB
 
 
@@ -34,15 +36,23 @@ def prompts(count, width, height, steps):
 class Grid:
     """Measures one engine, and prints."""
 
-    def __init__(self, folder, width, height, rows, placement):
+    def __init__(self, folder, width, height, rows):
         self._size = (width, height)
         self._micro_batches, self._chunks = (
             [size for size in sizes if size < 2 * rows] for sizes in (MICRO_BATCHES, PADDED_SIZES)
         )
         self._engine = DiffusersEngine(folder, "ddim", "auto")  # as the job has it: one pass of the UNet a step
-        self._policy = Policy(1, 1, 0, placement, self._engine.dtype, 4, channels_last=True)
 
-    def denoise(self):
+    def measure(self, placement):
+        """Print what denoising takes by this placement, and decoding by those that this module's head names."""
+        self._policy = Policy(1, 1, 0, placement, self._engine.dtype, 4, channels_last=True)
+        self._denoise()
+        if placement == "model_offload":
+            self._decode((0, *TILES_PX), self._chunks)
+        elif placement == "resident":
+            self._decode((IN_PLACE_TILE_PX,), (1,))
+
+    def _denoise(self):
         """By micro-batch, and in two passes for one row."""
         self._engine.prepare(self._policy)
         texts = self._engine.encode(prompts(1, *self._size, 1))
@@ -53,22 +63,25 @@ class Grid:
     def _grow(self, texts):
         for micro_batch, split in [(1, True), *((size, False) for size in self._micro_batches)]:
             policy = self._with(micro_batch=micro_batch, guidance_split=split)
-            cold, *taken = [
-                self._measured(policy, lambda p=policy, s=steps: self._engine.denoise(texts, self._rows(p, s), p))
-                for steps in (STEPS[0], *STEPS)
-            ]
-            if cold is None or None in taken:
+            cold = self._steps(texts, policy, 1)
+            steps = STEPS if cold and cold[0] < SHORT_S else LONG_STEPS
+            taken = [cold and self._steps(texts, policy, count) for count in steps]
+            if None in taken:
                 break
-            step_s = (taken[1][0] - taken[0][0]) / (STEPS[1] - STEPS[0])
+            step_s = (taken[1][0] - taken[0][0]) / (steps[1] - steps[0])
             self._say("denoise", policy, step_s, max(peak_bytes for _, peak_bytes in taken))
 
-    def decode(self):
+    def _steps(self, texts, policy, count):
+        rows = prompts(policy.micro_batch, *self._size, count)
+        return self._measured(policy, lambda: self._engine.denoise(texts, rows, policy))
+
+    def _decode(self, tiles_px, chunks):
         """By chunk and tile, of latents that are noise."""
         channels = self._engine._pipe.unet.config.in_channels
         width, height = self._size
         latent = torch.randn(channels, height // 8, width // 8, device="cuda", dtype=torch.float16)
-        for tile_px in (0, *TILES_PX):
-            for chunk in self._chunks:
+        for tile_px in tiles_px:
+            for chunk in chunks:
                 if chunk * (tile_px**2 or width * height) > MOST_PIXELS or tile_px >= max(self._size):
                     continue
                 policy = self._with(decode_chunk=chunk, tile_px=tile_px)
@@ -81,9 +94,6 @@ class Grid:
 
     def _with(self, **changes):
         return replace(self._policy, **changes)
-
-    def _rows(self, policy, steps):
-        return prompts(policy.micro_batch, *self._size, steps)
 
     def _measured(self, policy, work):
         # (seconds, peak bytes), or None when memory is refused
@@ -117,12 +127,11 @@ def main():
     parser.add_argument("width", type=int)
     parser.add_argument("height", type=int)
     parser.add_argument("rows", type=int)
-    parser.add_argument("placement")
     options = parser.parse_args()
-    grid = Grid(options.folder, options.width, options.height, options.rows, options.placement)
-    grid.denoise()
-    if options.placement in DECODED_UNDER:
-        grid.decode()
+    grid = Grid(options.folder, options.width, options.height, options.rows)
+    for line in sys.stdin:
+        grid.measure(line.strip())
+        print(flush=True)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,6 @@ JOBS = {
     "sdxl": ("sdxl", 1024, 1024, 64, 32, 5),
     "landscape": ("sd15", 3840, 2224, 2, 1, 5),
 }
-# What the guide does where memory is short, beside the choice there; the rest of the policy is chosen around it.
-SEQUENTIAL = {"kind": "beside", "free_gib": 3, "fixed": {"placement": "sequential_offload"}}
 REGRET_GOAL, SHARE_GOAL, WITHIN = 0.95, 0.9, 0.1
 # Of free memory, what is no policy's to use: the context, kernels, and what fragments take.
 CONTEXT_BYTES = 0.75 * GIB
@@ -57,25 +55,41 @@ class Rows:
         return found
 
 
-def grid(job, models, placement):
-    """grid.py's rows, in a process of its own."""
-    model, width, height, _, batch, _ = JOBS[job]
-    arguments = [models / model, width, height, batch, placement]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.grid", *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-        env=os.environ | {"PYTORCH_ALLOC_CONF": "expandable_segments:True"},
-    )  # fmt: skip
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert rows, done.stderr[-2000:]
-    return rows
+class Grid:
+    """A process of grid.py for one job, started when it is first asked."""
+
+    def __init__(self, job, models):
+        model, width, height, _, batch, _ = JOBS[job]
+        self._arguments = [str(value) for value in (models / model, width, height, batch)]
+        self._process = None
+
+    def rows(self, placement):
+        """What grid.py says of one placement."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.bench.grid", *self._arguments],
+                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                env=os.environ | {"PYTORCH_ALLOC_CONF": "expandable_segments:True"},
+            )  # fmt: skip
+        asked, said = self._process.stdin, self._process.stdout
+        assert asked is not None
+        assert said is not None
+        print(placement, file=asked, flush=True)
+        lines = list(iter(said.readline, "\n"))
+        assert lines, "grid.py ended"
+        return [json.loads(line) for line in lines]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._process is not None:
+            self._process.communicate()
 
 
-def cell(job, models, free_gib, policy=None):
+def cell(job, models, ballast, free_gib, policy=None):
     """One run of the command beside a process that leaves so much free; what it made and took."""
-    if free_gib is not None:
-        with Ballast(free_gib):
-            return cell(job, models, None, policy)
+    ballast.leave(free_gib)
     model, width, height, images, batch, steps = JOBS[job]
     with tempfile.TemporaryDirectory() as scratch:
         run_dir = Path(scratch) / "run"
@@ -121,9 +135,10 @@ def composed(rows, job):
     """Every policy that the grid's rows make up: (images a second, peak bytes, policy)."""
     _, _, _, _, batch, steps = JOBS[job]
     found = []
-    decoded = {
-        name: [row for row in rows if (row["stage"], row["placement"]) == ("decode", name)] for name in PLACEMENTS
-    }
+    decoded = [row for row in rows if (row["stage"], row["placement"]) == ("decode", "model_offload")]
+    # What decoding takes more where all weights stay in place, by the one decode that was measured both ways.
+    (both,) = [row for row in rows if (row["stage"], row["placement"]) == ("decode", "resident")]
+    beside = both["peak_bytes"] - next(row["peak_bytes"] for row in decoded if _decoding(row) == _decoding(both))
     denoised = [row for row in rows if row["stage"] == "denoise"]
     step_s = {tuple(row[field] for field in _FIELDS[:4]): row["seconds"] for row in denoised}
     for one in denoised:
@@ -134,11 +149,16 @@ def composed(rows, job):
             batch_step_s += step_s[placement, buffers, padded_rows(rest, micro_batch), split]
         # The text encoders, where they are not in place, are away while it decodes: a little less than all in place.
         in_place = placement in ("resident", "text_offload")
-        for other in decoded["resident" if in_place else "model_offload"]:
+        for other in decoded:
             seconds = steps * batch_step_s + batch * other["seconds"]
             policy = {field: one[field] for field in _FIELDS[:4]} | {field: other[field] for field in _FIELDS[4:]}
-            found.append((batch / seconds, max(one["peak_bytes"], other["peak_bytes"]), policy))
+            decode_bytes = other["peak_bytes"] + (beside if in_place else 0)
+            found.append((batch / seconds, max(one["peak_bytes"], decode_bytes), policy))
     return sorted(found, key=lambda one: -one[0])
+
+
+def _decoding(row):
+    return row["decode_chunk"], row["tile_px"]
 
 
 def main():
@@ -148,46 +168,64 @@ def main():
     parser.add_argument("--rows", type=Path, default=RESULTS / "ladder.rows.jsonl")
     options = parser.parse_args()
     options.rows.parent.mkdir(exist_ok=True)
-    rows, record, models = Rows(options.rows), Record("ladder", gpu_name()), options.models.resolve()
-    chosen = {}
-    for job in options.jobs:
-        for free_gib in FREE_GIB:
-            key = {"kind": "chosen", "job": job, "free_gib": free_gib}
-            chosen[job, free_gib] = rows.get(key, lambda j=job, f=free_gib: cell(j, models, f))[0]
-    for job in options.jobs:
-        known = [
-            row
-            for placement in PLACEMENTS
-            for row in rows.get(
-                {"kind": "grid", "job": job, "placement": placement}, lambda j=job, p=placement: grid(j, models, p)
-            )
-        ]
-        policies = composed(known, job)
-        for free_gib in FREE_GIB:
-            chosen[job, free_gib] |= best_of_all(rows, job, models, free_gib, policies, chosen[job, free_gib])
-    for row in chosen.values():
-        record.add(**row)
+    record = Record("ladder", gpu_name())
+    with Ballast() as ballast:
+        ladder = Ladder(Rows(options.rows), options.models.resolve(), ballast)
+        chosen = {(job, free_gib): ladder.chosen(job, free_gib) for job in options.jobs for free_gib in FREE_GIB}
+        beside = ladder.sequential() if "sd15" in options.jobs else None
+        ballast.leave(None)
+        policies = {job: ladder.composed(job) for job in options.jobs}
+        for (job, free_gib), row in chosen.items():
+            row |= ladder.best_of_all(job, free_gib, policies[job], row)
+            record.add(**row)
     bars(record, list(chosen.values()))
-    if "sd15" in options.jobs:
-        beside = rows.get(SEQUENTIAL, lambda: cell("sd15", models, SEQUENTIAL["free_gib"], SEQUENTIAL["fixed"]))[0]
+    if beside is not None:
         record.add(**beside)
         record.bar("SD 1.5 in 3 GiB, all layers waiting on the host: images/s", round(beside.get("images_per_s", 0), 2))
     record.write()
 
 
-def best_of_all(rows, job, models, free_gib, policies, row):
-    """The best of the composed policies at this cell: the images a second that it has there."""
-    budget_bytes = (1 << 50) if free_gib is None else free_gib * GIB - CONTEXT_BYTES
-    fitting = [one for one in policies if one[1] <= budget_bytes]
-    if not fitting:
-        return {"best_images_per_s": None, "best": None}
-    speed, _, policy = fitting[0]
-    if row["code"] == 0 and row["images_per_s"] >= REGRET_GOAL * speed:
-        return {"best_images_per_s": speed, "best": policy}
-    # Composed figures leave things out: the winner is run under the same conditions.
-    key = {"kind": "best", "job": job, "free_gib": free_gib}
-    checked = rows.get(key, lambda: cell(job, models, free_gib, policy))[0]
-    return {"best_images_per_s": checked.get("images_per_s"), "best": policy}
+class Ladder:
+    """What is measured, each thing once."""
+
+    def __init__(self, rows, models, ballast):
+        self._rows = rows
+        self._models = models
+        self._ballast = ballast
+
+    def chosen(self, job, free_gib):
+        """A cell, with the policy that is chosen there."""
+        return self._cell({"kind": "chosen", "job": job, "free_gib": free_gib})
+
+    def sequential(self):
+        """What the guide does where memory is short, in one cell; the rest of the policy is chosen around it."""
+        return self._cell(
+            {"kind": "beside", "job": "sd15", "free_gib": 3, "fixed": {"placement": "sequential_offload"}}
+        )
+
+    def composed(self, job):
+        """All policies of the job's grid, as `composed` gives them."""
+        with Grid(job, self._models) as grid:
+            keys = [{"kind": "grid", "job": job, "placement": placement} for placement in PLACEMENTS]
+            known = [row for key in keys for row in self._rows.get(key, lambda key=key: grid.rows(key["placement"]))]
+        return composed(known, job)
+
+    def best_of_all(self, job, free_gib, policies, row):
+        """The best of the composed policies at this cell: the images a second that it has there."""
+        budget_bytes = (1 << 50) if free_gib is None else free_gib * GIB - CONTEXT_BYTES
+        fitting = [one for one in policies if one[1] <= budget_bytes]
+        if not fitting:
+            return {"best_images_per_s": None, "best": None}
+        speed, _, policy = fitting[0]
+        if row["code"] == 0 and row["images_per_s"] >= REGRET_GOAL * speed:
+            return {"best_images_per_s": speed, "best": policy}
+        # Composed figures leave things out: the winner is run under the same conditions.
+        checked = self._cell({"kind": "best", "job": job, "free_gib": free_gib}, policy)
+        return {"best_images_per_s": checked.get("images_per_s"), "best": policy}
+
+    def _cell(self, key, policy=None):
+        fixed = policy or key.get("fixed")
+        return self._rows.get(key, lambda: cell(key["job"], self._models, self._ballast, key["free_gib"], fixed))[0]
 
 
 def bars(record, rows):

@@ -29,27 +29,42 @@ CASES = {
 }
 _HOLD = """
 import sys, torch
-free, _ = torch.cuda.mem_get_info()
-held = torch.empty(max(0, free - int(float(sys.argv[1]) * 2**30)), dtype=torch.uint8, device="cuda")
-print("held", flush=True)
-sys.stdin.read()
+for line in sys.stdin:
+    held = None
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info()
+    held = torch.empty(max(0, free - int(float(line) * 2**30)), dtype=torch.uint8, device="cuda")
+    print("held", flush=True)
 """
 
 
 class Ballast:
-    """A process that holds the GPU's memory but for so many GiB."""
+    """A process that holds the GPU's memory but for what `leave` says; there is none before."""
 
-    def __init__(self, free_gib):
-        held = [sys.executable, "-c", _HOLD, str(free_gib)]
-        self._process = subprocess.Popen(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self):
+        self._process = None
 
-    def __enter__(self):
-        said = self._process.stdout
+    def leave(self, free_gib):
+        """Hold all but so many GiB; None: nothing, the process ends."""
+        if free_gib is None:
+            self.__exit__()
+            return
+        if self._process is None:
+            command = [sys.executable, "-c", _HOLD]
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        asked, said = self._process.stdin, self._process.stdout
+        assert asked is not None
         assert said is not None
+        print(free_gib, file=asked, flush=True)
         assert said.readline() == "held\n"
 
+    def __enter__(self):
+        return self
+
     def __exit__(self, *_):
-        self._process.communicate()
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
 
 
 def made(folder, policy, run_dir):
@@ -74,7 +89,8 @@ def main():
         with tempfile.TemporaryDirectory() as scratch:
             expected, none = made(folder, policy, Path(scratch) / "undisturbed")
             assert not none, "memory was short without the other process"
-            with Ballast(free_gib):
+            with Ballast() as ballast:
+                ballast.leave(free_gib)
                 pictures, events = made(folder, policy, Path(scratch) / "short")
         stages = [event["stage"] for event in events]
         used = events[-1]["next"] if events else None
