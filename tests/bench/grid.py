@@ -9,9 +9,11 @@ the device, and once with all weights in place: they add their bytes, and change
 import argparse
 import gc
 import json
+import statistics
 import sys
-import time
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -21,8 +23,8 @@ from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS, TILES_PX
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.types import Policy, Prompt
 
-SHORT_S = 0.5  # what takes less is measured over more steps, and twice: the host may be busy
-STEPS, LONG_STEPS = (1, 3), (1, 2)  # a step's seconds are by the difference
+SHORT_S = 0.1  # of a step or a decode; such are measured more often, since the host may be busy
+SHORT_TIMES, LONG_TIMES = 12, 3
 IN_PLACE_TILE_PX = 256  # small enough for each size
 MOST_PIXELS = 64 * 1024 * 1024  # at once; beyond, a decode takes hundreds of GiB
 
@@ -56,24 +58,32 @@ class Grid:
         """By micro-batch, and in two passes for one row."""
         self._engine.prepare(self._policy)
         texts = self._engine.encode(prompts(1, *self._size, 1))
+        for _ in range(2):  # brings the weights in and loads kernels; twice, since streaming learns an order first
+            self._engine.denoise(texts, prompts(1, *self._size, 1), self._policy)
         for buffers in STREAM_BUFFERS if self._policy.placement == "weight_streaming" else STREAM_BUFFERS[:1]:
             self._policy = self._with(stream_buffers=buffers)
             self._grow(texts)
 
     def _grow(self, texts):
+        step_s = 0.0
         for micro_batch, split in [(1, True), *((size, False) for size in self._micro_batches)]:
             policy = self._with(micro_batch=micro_batch, guidance_split=split)
-            cold = self._steps(texts, policy, 1)
-            steps = STEPS if cold and cold[0] < SHORT_S else LONG_STEPS
-            taken = [cold and self._steps(texts, policy, count) for count in steps]
-            if None in taken:
+            rows = prompts(micro_batch, *self._size, 1 + (SHORT_TIMES if step_s < SHORT_S else LONG_TIMES))
+            with self._step_starts() as starts:
+                peak_bytes = self._peak(policy, lambda r=rows, p=policy: self._engine.denoise(texts, r, p))
+            if peak_bytes is None:
                 break
-            step_s = (taken[1][0] - taken[0][0]) / (steps[1] - steps[0])
-            self._say("denoise", policy, step_s, max(peak_bytes for _, peak_bytes in taken))
+            step_s = _median_s(starts)
+            self._say("denoise", policy, step_s, peak_bytes)
 
-    def _steps(self, texts, policy, count):
-        rows = prompts(policy.micro_batch, *self._size, count)
-        return self._measured(policy, lambda: self._engine.denoise(texts, rows, policy))
+    @contextmanager
+    def _step_starts(self):
+        starts = []
+        hook = self._engine._pipe.unet.register_forward_pre_hook(lambda *_: starts.append(_now()))
+        try:
+            yield starts
+        finally:
+            hook.remove()
 
     def _decode(self, tiles_px, chunks):
         """By chunk and tile, of latents that are noise."""
@@ -84,32 +94,34 @@ class Grid:
             for chunk in chunks:
                 if chunk * (tile_px**2 or width * height) > MOST_PIXELS or tile_px >= max(self._size):
                     continue
+                starts = []
                 policy = self._with(decode_chunk=chunk, tile_px=tile_px)
-                taken = [
-                    self._measured(policy, lambda p=policy: self._engine.decode([latent] * p.decode_chunk, p))
-                    for _ in range(2)
-                ]
-                if taken[1] is not None:
-                    self._say("decode", policy, taken[1][0] / chunk, taken[1][1])
+                peak_bytes = self._peak(policy, lambda p=policy, s=starts: self._decode_often(latent, p, s))
+                if peak_bytes is not None:
+                    self._say("decode", policy, _median_s(starts) / chunk, peak_bytes)
+
+    def _decode_often(self, latent, policy, starts):
+        starts.append(_now())
+        for times in range(1, SHORT_TIMES):
+            self._engine.decode([latent] * policy.decode_chunk, policy)
+            starts.append(_now())
+            starts[-1].synchronize()
+            if times >= LONG_TIMES and starts[0].elapsed_time(starts[-1]) / 1000 > SHORT_S * times:
+                break
 
     def _with(self, **changes):
         return replace(self._policy, **changes)
 
-    def _measured(self, policy, work):
-        # (seconds, peak bytes), or None when memory is refused
-        once = self._once(policy, work)
-        return min(once, self._once(policy, work) or once) if once and once[0] < SHORT_S else once
-
-    def _once(self, policy, work):
+    def _peak(self, policy, work):
+        # Bytes, or None when memory is refused
         try:
             self._engine.prepare(policy)
             gc.collect()
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-            started = time.perf_counter()
             work()
             torch.cuda.synchronize()
-            return time.perf_counter() - started, torch.cuda.max_memory_allocated()
+            return torch.cuda.max_memory_allocated()
         except torch.OutOfMemoryError:
             pass
         self._engine.recover()
@@ -119,6 +131,16 @@ class Grid:
         fields = ("placement", "stream_buffers", "micro_batch", "guidance_split", "decode_chunk", "tile_px")
         own = {field: getattr(policy, field) for field in fields}
         print(json.dumps({"stage": stage, **own, "seconds": seconds, "peak_bytes": peak_bytes}), flush=True)
+
+
+def _now():
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _median_s(starts):
+    return statistics.median(one.elapsed_time(other) for one, other in pairwise(starts)) / 1000
 
 
 def main():
