@@ -94,7 +94,7 @@ class Grid:
             for chunk in chunks:
                 if chunk * (tile_px**2 or width * height) > MOST_PIXELS or tile_px >= max(self._size):
                     continue
-                starts = []
+                starts: list[torch.cuda.Event] = []
                 policy = self._with(decode_chunk=chunk, tile_px=tile_px)
                 peak_bytes = self._peak(policy, lambda p=policy, s=starts: self._decode_often(latent, p, s))
                 if peak_bytes is not None:

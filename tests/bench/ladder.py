@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from batchgen.config import PLACEMENTS
 from batchgen.errors import EXIT_USER
@@ -76,9 +77,12 @@ class Grid:
         assert asked is not None
         assert said is not None
         print(placement, file=asked, flush=True)
-        lines = list(iter(said.readline, "\n"))
-        assert lines, "grid.py ended"
-        return [json.loads(line) for line in lines]
+        found: list[dict[str, Any]] = []
+        for line in said:
+            if line == "\n":
+                return found
+            found.append(json.loads(line))
+        raise AssertionError("grid.py ended early")
 
     def __enter__(self):
         return self
