@@ -58,14 +58,16 @@ class Grid:
         """By micro-batch, and in two passes for one row."""
         self._engine.prepare(self._policy)
         texts = self._engine.encode(prompts(1, *self._size, 1))
-        for _ in range(2):  # brings the weights in and loads kernels; twice, since streaming learns an order first
-            self._engine.denoise(texts, prompts(1, *self._size, 1), self._policy)
+        with self._step_starts() as starts:
+            for _ in range(2):  # brings the weights in and loads kernels; twice, since streaming learns an order first
+                self._engine.denoise(texts, prompts(1, *self._size, 1), self._policy)
+            starts.append(_now())
+        torch.cuda.synchronize()
         for buffers in STREAM_BUFFERS if self._policy.placement == "weight_streaming" else STREAM_BUFFERS[:1]:
             self._policy = self._with(stream_buffers=buffers)
-            self._grow(texts)
+            self._grow(texts, _median_s(starts[-2:]))
 
-    def _grow(self, texts):
-        step_s = 0.0
+    def _grow(self, texts, step_s):
         for micro_batch, split in [(1, True), *((size, False) for size in self._micro_batches)]:
             policy = self._with(micro_batch=micro_batch, guidance_split=split)
             rows = prompts(micro_batch, *self._size, 1 + (SHORT_TIMES if step_s < SHORT_S else LONG_TIMES))
