@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from batchgen.config import Config
@@ -11,7 +11,7 @@ from batchgen.events import EventLog
 from batchgen.files import to_json
 from batchgen.fitting import Engine
 from batchgen.memory import kept
-from batchgen.memory.choose import Choice, choose
+from batchgen.memory.choose import GIB, Choice, choose
 from batchgen.memory.costs import Task, peak_bytes
 from batchgen.memory.figures import Figures, estimate
 from batchgen.memory.meters import Gauge, pinnable_bytes
@@ -131,9 +131,19 @@ def foresee(
     figures = measured or estimate(folder, config.model.variant, dtype, task.width, task.height, checked)
     fixed = config.memory.policy
     base = choose_policy(fixed, config.speed, task.width, task.height, dtype, os.cpu_count() or 1)
+    host_bytes = pinnable_bytes()
     try:
-        return choose(figures, task, budget_bytes, pinnable_bytes(), fixed, base), measured is not None
-    except MemoryNeededError:
+        return choose(figures, task, budget_bytes, host_bytes, fixed, base), measured is not None
+    except MemoryNeededError as needed:
         if measured:
             raise
-        return choose(figures, task, int(_ESTIMATE_MAY_BE_OFF * budget_bytes), pinnable_bytes(), fixed, base), False
+        try:
+            choice = choose(figures, task, int(_ESTIMATE_MAY_BE_OFF * budget_bytes), host_bytes, fixed, base)
+        except MemoryNeededError:
+            raise needed from None
+    option = choice.option
+    reason = (
+        f"{option.name}: {option.peak_bytes / GIB:.1f} GiB, more than the {budget_bytes / GIB:.1f} GiB free, and tried "
+        "nevertheless"
+    )
+    return replace(choice, reason=reason), False

@@ -137,7 +137,7 @@ def _budget_bytes(config: Config, free_bytes: int | None) -> int:
         free_bytes = size_bytes("memory.assume_vram", memory.assume_vram)
     assert free_bytes is not None
     cap_bytes = free_bytes if memory.max_vram is None else size_bytes("memory.max_vram", memory.max_vram)
-    return min(free_bytes, cap_bytes) - CONTEXT_BYTES
+    return max(0, min(free_bytes, cap_bytes) - CONTEXT_BYTES)
 
 
 def _policy_lines(config: Config, sizes: Sequence[tuple[int, int]], dtype: str, images: int) -> Iterator[str]:

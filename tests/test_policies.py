@@ -133,12 +133,15 @@ def test_an_estimate_foresees_and_does_not_refuse_what_may_fit(tmp_path: Path) -
 
     config = make_config(tmp_path, PROMPTS)
     folder, task = models_dir() / "tiny", task_of(config, 1024, 1024, 40)
-    choice, measured = foresee(config, folder, "fingerprint", task, "Card 6", "fp16", 2 * GIB)
+    _, measured = foresee(config, folder, "fingerprint", task, "Card 6", "fp16", 2 * GIB)
     assert not measured
-    needed = min(option.peak_bytes for option, _ in choice.others)
-    foresee(config, folder, "fingerprint", task, "Card 6", "fp16", int(needed / 1.4))
-    with pytest.raises(MemoryNeededError):
+    with pytest.raises(MemoryNeededError, match=r"at least 0\.\d\d GiB .* 0\.02 GiB are there") as refused:
         foresee(config, folder, "fingerprint", task, "Card 6", "fp16", 16 << 20)
+    needed_gib = float(str(refused.value).split("at least ")[1].split()[0])
+    choice, _ = foresee(config, folder, "fingerprint", task, "Card 6", "fp16", int(needed_gib / 1.4 * GIB))
+    assert f"more than the {needed_gib / 1.4:.1f} GiB free, and tried nevertheless" in choice.reason
+    with pytest.raises(MemoryNeededError, match=f"{needed_gib / 1.6:.2f} GiB are there"):
+        foresee(config, folder, "fingerprint", task, "Card 6", "fp16", int(needed_gib / 1.6 * GIB))
 
 
 @pytest.fixture
@@ -173,12 +176,14 @@ def test_a_dry_run_says_what_the_gpu_would_do_and_why(tmp_path: Path, card: Any)
 
 
 def test_a_job_that_cannot_fit_is_refused_before_a_worker_starts(tmp_path: Path, card: Any) -> None:
-    card(701)
     prompts = write_prompts(tmp_path / "prompts.txt", 40)
-    refused = front(tmp_path / "run", prompts, "job.width=2048", "job.height=2048")
-    assert refused.returncode == 2
-    assert "GiB of free device memory are needed" in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
+    for free_mib, there in ((750, "0.05"), (300, "0.00")):
+        card(free_mib)
+        refused = front(tmp_path / "run", prompts, "job.width=2048", "job.height=2048")
+        assert refused.returncode == 2
+        assert "GiB of free device memory are needed beside CUDA's context" in refused.stderr
+        assert f"{there} GiB are there" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
     assert not list((tmp_path / "run").glob("logs/workers/*"))
 
 

@@ -86,7 +86,8 @@ def choose(
         if best.peak_bytes > budget_bytes:
             raise MemoryNeededError(
                 f"{task.width}x{task.height} px: at least {best.peak_bytes / GIB:.2f} GiB of free device memory are "
-                f"needed ({best.name}), {budget_bytes / GIB:.2f} GiB are there: free some, or make smaller images"
+                f"needed beside CUDA's context ({best.name}), {budget_bytes / GIB:.2f} GiB are there: free some, or "
+                "make smaller images"
             )
     others = _others(best, options, considered, budget_bytes)
     return Choice(best, _reason(best, _fastest(options), budget_bytes), others)
