@@ -1,6 +1,8 @@
-"""A worker's own log: one JSON line an event. For people and for `verify`'s counts; resume never reads it."""
+"""A worker's own log: one JSON line an event. For people, counts and restarts; resume never reads it."""
 
+import json
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,17 @@ class EventLog:
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a worker's log in order, but for those that a crash has torn. Raises OSError."""
+    for line in path.read_bytes().splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            yield event
 
 
 def now() -> str:

@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from batchgen.commandline import run_dir_command
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BatchgenError
+from batchgen.events import read_events
 from batchgen.files import is_plain, sha256_bytes, sha256_file
 from batchgen.index import index_of, read_index
 from batchgen.journal import read_journal
@@ -162,13 +164,10 @@ def made_twice(run: RunDir) -> int:
     """How many units were made more than once, by the workers' logs: work lost to interruptions."""
     made: Counter[tuple[int, int, int]] = Counter()
     for path in sorted(run.worker_logs.glob("*.jsonl")) if run.worker_logs.is_dir() else ():
-        for line in path.read_bytes().splitlines():
-            try:
-                event = json.loads(line)
-                if event["event"] == "made":
+        for event in read_events(path):
+            if event.get("event") == "made":
+                with suppress(KeyError, TypeError):  # not ours
                     made[event["shard"], event["batch"], event["first_row"]] += 1
-            except (ValueError, KeyError, TypeError):
-                continue  # torn by a crash
     return sum(count - 1 for count in made.values())
 
 

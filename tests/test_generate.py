@@ -34,7 +34,7 @@ def make(plan, engine=None, stop=None):
     assert lease is not None
     attempt = Attempt(plan.run, shard, plan.run_id, digest, "test")
     attempt.resume()
-    log = EventLog(plan.run.worker_logs / "test.jsonl")
+    log = EventLog(plan.run.worker_log("test"))
     worker = {"worker": "test", "host": "here", "device": "fake"}
     try:
         freeze(plan.run.policy("fake", 64, 64), lambda: POLICY)

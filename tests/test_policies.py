@@ -1,6 +1,5 @@
 """What a worker does about memory: probe once, choose, freeze; and use again what is known. On a simulated device."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 
 from batchgen.errors import MemoryNeededError
-from batchgen.events import EventLog
+from batchgen.events import EventLog, read_events
 from batchgen.memory import probe
 from batchgen.memory.figures import Figures
 from batchgen.plan import Plan
@@ -51,11 +50,11 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def policies(plan: Plan, engine: Any) -> Policies:
-    return Policies(plan, engine, EventLog(plan.run.worker_logs / "test.jsonl"))
+    return Policies(plan, engine, EventLog(plan.run.worker_log("test")))
 
 
 def events(plan: Plan) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (plan.run.worker_logs / "test.jsonl").read_text().splitlines()]
+    return list(read_events(plan.run.worker_log("test")))
 
 
 def test_the_first_worker_probes_and_says_why_it_chose(plan: Plan) -> None:

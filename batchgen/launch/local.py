@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_RENEW, EXIT_USER, EXIT_WHOLE
+from batchgen.events import read_events
 from batchgen.plan import Plan
 from batchgen.process import worker_name
 
@@ -147,7 +148,7 @@ def _relay(process: subprocess.Popen[bytes], say: Callable[[str], None]) -> None
 def _committed(child: _Child) -> bool:
     """Whether this worker finished a shard. That others did says nothing of the device that it has."""
     try:
-        return '"event":"commit"' in child.log.read_text(errors="replace")
+        return any(event.get("event") == "commit" for event in read_events(child.log))
     except OSError:
         return False
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from batchgen.config import PLACEMENTS
 from batchgen.errors import EXIT_USER
+from batchgen.events import read_events
 from batchgen.memory.policy import padded_rows
 from tests.bench.record import RESULTS, ROOT, Record, commit, gpu_name
 from tests.bench.refused import Ballast
@@ -121,8 +122,7 @@ def _taken(run_dir, images, batch):
     assert sum(unit["images"] for unit in units) == images, "images were lost"
     later = [unit for unit in units if unit["batch"] > 0]  # the first one warms up
     seconds = sum(sum(unit["stage_seconds"][stage] for stage in ("encode", "denoise", "decode")) for unit in later)
-    logs = [path.read_text().splitlines() for path in (run_dir / "logs" / "workers").glob("*.jsonl")]
-    events = [json.loads(line) for lines in logs for line in lines]
+    events = [event for path in (run_dir / "logs" / "workers").glob("*.jsonl") for event in read_events(path)]
     return {
         "images_per_s": (images - batch) / seconds,
         "peaks": [[unit["predicted_peak_bytes"], unit["peak_allocated_bytes"]] for unit in units],

@@ -5,7 +5,6 @@ python -m tests.bench.refused MODELS     MODELS/sd15: made by full_size.py
 
 import argparse
 import io
-import json
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from batchgen.events import read_events
 from tests.bench.record import Record, command, gpu_name
 from tests.bench.tolerance import compare
 from tests.commands import samples
@@ -76,8 +76,8 @@ def made(folder, policy, run_dir):
     )  # fmt: skip
     files = {name: data for name, data in samples(run_dir).items() if name.endswith(".png")}
     pictures = {name: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for name, data in files.items()}
-    lines = [line for path in (run_dir / "logs" / "workers").glob("*.jsonl") for line in path.read_text().splitlines()]
-    return pictures, [event for event in map(json.loads, lines) if event["event"] == "out_of_memory"]
+    events = (event for path in (run_dir / "logs" / "workers").glob("*.jsonl") for event in read_events(path))
+    return pictures, [event for event in events if event["event"] == "out_of_memory"]
 
 
 def main():

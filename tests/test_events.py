@@ -1,0 +1,25 @@
+"""A worker's log: what was added comes back, whatever a crash left of the rest."""
+
+from pathlib import Path
+
+import pytest
+
+from batchgen.events import EventLog, read_events
+
+
+def test_events_come_back_in_order_and_torn_ones_are_left_out(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "worker.jsonl")
+    log.add("start", rank=3)
+    with log.path.open("ab") as file:
+        file.write(b'{"event":"made","sha\n\xff\xfe\n[1]\n\n')
+    log.add("commit", shard=7)
+    log.close()
+    assert [{**event, "at": ""} for event in read_events(log.path)] == [
+        {"at": "", "event": "start", "rank": 3},
+        {"at": "", "event": "commit", "shard": 7},
+    ]
+
+
+def test_a_log_that_is_not_there_is_an_error_of_its_reading(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="none"):
+        list(read_events(tmp_path / "none.jsonl"))
