@@ -11,7 +11,6 @@ import gc
 import json
 import statistics
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 
 from batchgen.memory.choose import MICRO_BATCHES
+from batchgen.memory.meters import Stopwatch
 from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS, TILES_PX
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.types import Policy, Prompt
@@ -58,34 +58,32 @@ class Grid:
         """By micro-batch, and in two passes for one row."""
         self._engine.prepare(self._policy)
         texts = self._engine.encode(prompts(1, *self._size, 1))
-        with self._step_starts() as starts:
-            for _ in range(2):  # brings the weights in and loads kernels; twice, since streaming learns an order first
-                self._engine.denoise(texts, prompts(1, *self._size, 1), self._policy)
-            starts.append(_now())
-        torch.cuda.synchronize()
+        # The first passes bring the weights in and load kernels, and of streaming learn an order.
+        *_, step_s = self._steps_s(texts, self._policy, 3)
         for buffers in STREAM_BUFFERS if self._policy.placement == "weight_streaming" else STREAM_BUFFERS[:1]:
             self._policy = self._with(stream_buffers=buffers)
-            self._grow(texts, _median_s(starts[-2:]))
+            self._grow(texts, step_s)
 
     def _grow(self, texts, step_s):
         for micro_batch, split in [(1, True), *((size, False) for size in self._micro_batches)]:
             policy = self._with(micro_batch=micro_batch, guidance_split=split)
-            rows = prompts(micro_batch, *self._size, 1 + (SHORT_TIMES if step_s < SHORT_S else LONG_TIMES))
-            with self._step_starts() as starts:
-                peak_bytes = self._peak(policy, lambda r=rows, p=policy: self._engine.denoise(texts, r, p))
-            if peak_bytes is None:
+            steps = 1 + (SHORT_TIMES if step_s < SHORT_S else LONG_TIMES)
+            taken = self._measured(policy, lambda p=policy, s=steps: self._steps_s(texts, p, s))
+            if taken is None:
                 break
-            step_s = _median_s(starts)
+            step_s, peak_bytes = taken
             self._say("denoise", policy, step_s, peak_bytes)
 
-    @contextmanager
-    def _step_starts(self):
+    def _steps_s(self, texts, policy, steps):
+        # From one call of the UNet to the next
         starts = []
         hook = self._engine._pipe.unet.register_forward_pre_hook(lambda *_: starts.append(_now()))
         try:
-            yield starts
+            self._engine.denoise(texts, prompts(policy.micro_batch, *self._size, steps), policy)
         finally:
             hook.remove()
+        torch.cuda.synchronize()
+        return [one.elapsed_time(other) / 1000 for one, other in pairwise(starts)]
 
     def _decode(self, tiles_px, chunks):
         """By chunk and tile, of latents that are noise."""
@@ -96,34 +94,32 @@ class Grid:
             for chunk in chunks:
                 if chunk * (tile_px**2 or width * height) > MOST_PIXELS or tile_px >= max(self._size):
                     continue
-                starts: list[torch.cuda.Event] = []
                 policy = self._with(decode_chunk=chunk, tile_px=tile_px)
-                peak_bytes = self._peak(policy, lambda p=policy, s=starts: self._decode_often(latent, p, s))
-                if peak_bytes is not None:
-                    self._say("decode", policy, _median_s(starts) / chunk, peak_bytes)
+                taken = self._measured(policy, lambda p=policy: self._decodes_s(latent, p))
+                if taken is not None:
+                    call_s, peak_bytes = taken
+                    self._say("decode", policy, call_s / chunk, peak_bytes)
 
-    def _decode_often(self, latent, policy, starts):
-        starts.append(_now())
-        for times in range(1, SHORT_TIMES):
-            self._engine.decode([latent] * policy.decode_chunk, policy)
-            starts.append(_now())
-            starts[-1].synchronize()
-            if times >= LONG_TIMES and starts[0].elapsed_time(starts[-1]) / 1000 > SHORT_S * times:
-                break
+    def _decodes_s(self, latent, policy):
+        found: list[float] = []
+        while len(found) < LONG_TIMES or (len(found) < SHORT_TIMES and found[-1] < SHORT_S):
+            watch = Stopwatch()
+            with watch:
+                self._engine.decode([latent] * policy.decode_chunk, policy)
+            found.append(watch.seconds())
+        return found
 
     def _with(self, **changes):
         return replace(self._policy, **changes)
 
-    def _peak(self, policy, work):
-        # Bytes, or None when memory is refused
+    def _measured(self, policy, work):
+        # The median of the seconds that `work` gives, and the peak in bytes; None when memory is refused
         try:
             self._engine.prepare(policy)
             gc.collect()
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-            work()
-            torch.cuda.synchronize()
-            return torch.cuda.max_memory_allocated()
+            return statistics.median(work()), torch.cuda.max_memory_allocated()
         except torch.OutOfMemoryError:
             pass
         self._engine.recover()
@@ -139,10 +135,6 @@ def _now():
     event = torch.cuda.Event(enable_timing=True)
     event.record()
     return event
-
-
-def _median_s(starts):
-    return statistics.median(one.elapsed_time(other) for one, other in pairwise(starts)) / 1000
 
 
 def main():

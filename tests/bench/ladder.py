@@ -9,18 +9,19 @@ before; where a composed policy would have been faster by more than 5%, that one
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from batchgen.config import PLACEMENTS
 from batchgen.errors import EXIT_USER
 from batchgen.events import read_events
 from batchgen.memory.policy import padded_rows
-from tests.bench.record import RESULTS, ROOT, Record, commit, gpu_name
+from batchgen.plan import versions
+from tests.bench.record import RESULTS, ROOT, Asked, Record, commit, gpu_name
 from tests.bench.refused import Ballast
 from tests.commands import memory_log
 
@@ -39,18 +40,22 @@ LESS_BYTES = GIB // 32  # where a policy did not fit, the next one that is tried
 
 
 class Rows:
-    """What was measured, kept in a file of JSON lines, so that a run that was cut off goes on; each with its commit."""
+    """What was measured, kept in a file of JSON lines, so that a run that was cut off goes on.
 
-    def __init__(self, path):
+    Each has its GPU, of which alone it is used again, the commit and the versions.
+    """
+
+    def __init__(self, path, gpu):
         self._path = path
+        self._gpu = gpu
         self.all = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def get(self, key, measure):
         """The rows of this key, measured unless they are there."""
-        key = json.loads(json.dumps(key))
+        key = json.loads(json.dumps(key | {"device": self._gpu}))
         found = [row for row in self.all if {name: row.get(name) for name in key} == key]
         if not found:
-            found = [key | row | {"commit": commit()} for row in measure()]
+            found = [key | row | {"commit": commit(), "versions": versions()} for row in measure()]
             self.all += found
             with self._path.open("a") as file:
                 file.writelines(json.dumps(row) + "\n" for row in found)
@@ -58,44 +63,9 @@ class Rows:
         return found
 
 
-class Grid:
-    """A process of grid.py for one job, started when it is first asked."""
-
-    def __init__(self, job, models):
-        model, width, height, _, batch, _ = JOBS[job]
-        self._arguments = [str(value) for value in (models / model, width, height, batch)]
-        self._process = None
-
-    def rows(self, placement):
-        """What grid.py says of one placement."""
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.bench.grid", *self._arguments],
-                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                env=os.environ | {"PYTORCH_ALLOC_CONF": "expandable_segments:True"},
-            )  # fmt: skip
-        asked, said = self._process.stdin, self._process.stdout
-        assert asked is not None
-        assert said is not None
-        print(placement, file=asked, flush=True)
-        found: list[dict[str, Any]] = []
-        for line in said:
-            if line == "\n":
-                return found
-            found.append(json.loads(line))
-        raise AssertionError("grid.py ended early")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._process is not None:
-            self._process.communicate()
-
-
 def cell(job, models, ballast, free_gib, policy=None):
     """One run of the command beside a process that leaves so much free; what it made and took."""
-    ballast.leave(free_gib)
+    ballast.leave(math.inf if free_gib is None else free_gib)
     model, width, height, images, batch, steps = JOBS[job]
     with tempfile.TemporaryDirectory() as scratch:
         run_dir = Path(scratch) / "run"
@@ -173,12 +143,12 @@ def main():
     parser.add_argument("--rows", type=Path, default=RESULTS / "ladder.rows.jsonl")
     options = parser.parse_args()
     options.rows.parent.mkdir(exist_ok=True)
-    record = Record("ladder", gpu_name())
+    gpu = gpu_name()
+    record = Record("ladder", gpu)
     with Ballast() as ballast:
-        ladder = Ladder(Rows(options.rows), options.models.resolve(), ballast)
+        ladder = Ladder(Rows(options.rows, gpu), options.models.resolve(), ballast)
         chosen = {(job, free_gib): ladder.chosen(job, free_gib) for job in options.jobs for free_gib in FREE_GIB}
         beside = ladder.sequential() if "sd15" in options.jobs else None
-        ballast.leave(None)
         policies = {job: ladder.composed(job) for job in options.jobs}
         for (job, free_gib), row in chosen.items():
             row |= ladder.best_of_all(job, free_gib, policies[job], row)
@@ -209,10 +179,20 @@ class Ladder:
 
     def composed(self, job):
         """All policies of the job's grid, as `composed` gives them."""
-        with Grid(job, self._models) as grid:
-            keys = [{"kind": "grid", "job": job, "placement": placement} for placement in PLACEMENTS]
-            known = [row for key in keys for row in self._rows.get(key, lambda key=key: grid.rows(key["placement"]))]
+        model, width, height, _, batch, _ = JOBS[job]
+        known = []
+        with Asked(
+            "-m", "tests.bench.grid", self._models / model, width, height, batch,
+            PYTORCH_ALLOC_CONF="expandable_segments:True",
+        ) as grid:  # fmt: skip
+            for placement in PLACEMENTS:
+                key = {"kind": "grid", "job": job, "placement": placement}
+                known += self._rows.get(key, lambda name=placement: self._grid(grid, name))
         return composed(known, job)
+
+    def _grid(self, grid, placement):
+        self._ballast.leave(math.inf)
+        return [json.loads(line) for line in grid.ask(placement)]
 
     def best_of_all(self, job, free_gib, policies, row):
         """The best of the composed policies that this cell runs: the images a second that it has there."""

@@ -109,6 +109,39 @@ def command(*arguments, code=0, gpu=False):
     return round(seconds, 2)
 
 
+class Asked:
+    """A Python process, started by the first question: it reads a line, and answers by lines, the last one empty."""
+
+    def __init__(self, *arguments, **environment):
+        self._command = [sys.executable, *map(str, arguments)]
+        self._environment = os.environ | environment
+        self._process = None
+
+    def ask(self, question):
+        """The lines of the answer. Raises EOFError if the process ends before it has answered."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                self._command, cwd=ROOT, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        asked, said = self._process.stdin, self._process.stdout
+        assert asked is not None
+        assert said is not None
+        print(question, file=asked, flush=True)
+        found: list[str] = []
+        for line in said:
+            if line == "\n":
+                return found
+            found.append(line)
+        raise EOFError(f"no answer to {question}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._process is not None:
+            self._process.communicate()
+
+
 def wait_for_quiet(limit_s=180.0):
     """Wait until others leave the machine alone, `limit_s` at most; return the load of the last minute."""
     end_s = time.monotonic() + limit_s

@@ -5,8 +5,6 @@ python -m tests.bench.refused MODELS     MODELS/sd15: made by full_size.py
 
 import argparse
 import io
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from batchgen.events import read_events
-from tests.bench.record import Record, command, gpu_name
+from tests.bench.record import Asked, Record, command, gpu_name
 from tests.bench.tolerance import compare
 from tests.commands import samples
 
@@ -33,38 +31,21 @@ for line in sys.stdin:
     held = None
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info()
-    held = torch.empty(max(0, free - int(float(line) * 2**30)), dtype=torch.uint8, device="cuda")
-    print("held", flush=True)
+    left = int(min(free, float(line) * 2**30))
+    held = torch.empty(free - left, dtype=torch.uint8, device="cuda")
+    print(flush=True)
 """
 
 
-class Ballast:
-    """A process that holds the GPU's memory but for what `leave` says; there is none before."""
+class Ballast(Asked):
+    """A process that holds the GPU's memory but for what `leave` says."""
 
     def __init__(self):
-        self._process = None
+        super().__init__("-c", _HOLD)
 
     def leave(self, free_gib):
-        """Hold all but so many GiB; None: nothing, the process ends."""
-        if free_gib is None:
-            self.__exit__()
-            return
-        if self._process is None:
-            command = [sys.executable, "-c", _HOLD]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        asked, said = self._process.stdin, self._process.stdout
-        assert asked is not None
-        assert said is not None
-        print(free_gib, file=asked, flush=True)
-        assert said.readline() == "held\n"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._process is not None:
-            self._process.communicate()
-            self._process = None
+        """Hold all but so many GiB; infinity: nothing but what CUDA takes for this process."""
+        self.ask(free_gib)
 
 
 def made(folder, policy, run_dir):
