@@ -16,8 +16,8 @@ from batchgen.pipeline.model import vae_wants_fp32
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 LATENT_PX = 8
 # Of the estimate. Maps of the UNet's first width that are alive at once for each row: more where its first blocks have
-# attention (Stable Diffusion 1.5, measured: 26) than where they have none (SDXL: 16). Maps of the VAE's second width.
-_UNET_MAPS = {True: 27.0, False: 17.0}
+# attention (Stable Diffusion 1.5, measured: 18) than where they have none (SDXL: 15). Maps of the VAE's second width.
+_UNET_MAPS = {True: 19.0, False: 16.0}
 _VAE_MAPS = 3.6
 _ENCODE_BYTES = 64 << 20
 _WORKSPACE_BYTES = 64 << 20

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from batchgen.config import UNHOOKED
+from batchgen.pipeline.activations import shrink_activations
 from batchgen.pipeline.attention import attention_kernel, usable_attention
 from batchgen.pipeline.guidance import in_two_passes
 from batchgen.pipeline.load import DTYPES, load_pipeline
@@ -30,6 +31,7 @@ class LoadedModel:
 
     def _load(self) -> None:
         self.pipe = load_pipeline(*self._source)
+        shrink_activations(self.pipe.unet)
         if self._source[2] == "fp16" and vae_wants_fp32(type(self.pipe).__name__, self.pipe.vae.config):
             self.pipe.vae.to(torch.float32)
         self._placement: Placement | None = None
