@@ -24,6 +24,8 @@ _CHOSEN_FIELDS = ("micro_batch", "decode_chunk", "tile_px", "placement", "guidan
 # Estimates are not trusted to refuse a job that needs less than so many times what is free.
 _ESTIMATE_MAY_BE_OFF = 1.5
 _MUCH_MORE = 1.25
+# Counted up when the same work takes other memory or time than before: what is kept is then measured anew.
+_WAY_OF_COMPUTING = 3
 
 
 class Known:
@@ -31,7 +33,8 @@ class Known:
 
     def __init__(self, config: Config, model: str, device_kind: str, dtype: str) -> None:
         """`model`: its fingerprint."""
-        self._facts = [2, model, config.model.safety_checker, device_kind, dtype, asdict(config.speed), versions()]
+        self._facts = [_WAY_OF_COMPUTING, model, config.model.safety_checker, device_kind, dtype]
+        self._facts += [asdict(config.speed), versions()]
 
     def load(self, task: Task) -> Figures | None:
         """What a probe found, best with all weights in place; None before the first."""
