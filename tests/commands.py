@@ -9,6 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+from batchgen.events import read_events
+from batchgen.paths import RunDir
+
 ROOT = Path(__file__).resolve().parents[1]
 FAKE = [sys.executable, str(ROOT / "tests" / "fake_engine.py"), "front"]
 REAL = [sys.executable, "-m", "batchgen"]
@@ -118,6 +121,12 @@ def memory_log(run_dir):
     logs = sorted((Path(run_dir) / "logs" / "memory").glob("*.jsonl"))
     records = [json.loads(line) for path in logs for line in path.read_text().splitlines()]
     return [record for record in records if "stage_seconds" in record]
+
+
+def worker_events(run_dir):
+    """The events of all workers of a run, each worker's in order."""
+    logs = sorted(RunDir(Path(run_dir)).worker_logs.glob("*.jsonl"))
+    return [event for path in logs for event in read_events(path)]
 
 
 def answer(module, *arguments):

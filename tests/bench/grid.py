@@ -9,6 +9,7 @@ the device, and once with all weights in place: they add their bytes, and change
 import argparse
 import gc
 import json
+import math
 import statistics
 import sys
 from dataclasses import replace
@@ -18,8 +19,10 @@ from pathlib import Path
 import torch
 
 from batchgen.memory.choose import MICRO_BATCHES
+from batchgen.memory.costs import Task
+from batchgen.memory.figures import LATENT_PX
 from batchgen.memory.meters import Stopwatch
-from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS, TILES_PX
+from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.types import Policy, Prompt
 
@@ -29,17 +32,11 @@ IN_PLACE_TILE_PX = 256  # small enough for each size
 MOST_PIXELS = 64 * 1024 * 1024  # at once; beyond, a decode takes hundreds of GiB
 
 
-def prompts(count, width, height, steps):
-    """So many that differ in their seeds."""
-    text = "a photo of an astronaut riding a horse on mars"
-    return [Prompt(str(place), text, "", place, width, height, steps, 7.5, "grid", 1) for place in range(count)]
-
-
 class Grid:
     """Measures one engine, and prints."""
 
     def __init__(self, folder, width, height, rows):
-        self._size = (width, height)
+        self._task = Task(width, height, rows, steps=1, guided=True)
         self._micro_batches, self._chunks = (
             [size for size in sizes if size < 2 * rows] for sizes in (MICRO_BATCHES, PADDED_SIZES)
         )
@@ -50,14 +47,14 @@ class Grid:
         self._policy = Policy(1, 1, 0, placement, self._engine.dtype, 4, channels_last=True)
         self._denoise()
         if placement == "model_offload":
-            self._decode((0, *TILES_PX), self._chunks)
+            self._decode((0, *self._task.tiles_px), self._chunks)
         elif placement == "resident":
             self._decode((IN_PLACE_TILE_PX,), (1,))
 
     def _denoise(self):
         """By micro-batch, and in two passes for one row."""
         self._engine.prepare(self._policy)
-        texts = self._engine.encode(prompts(1, *self._size, 1))
+        texts = self._engine.encode(self._prompts(1, 1))
         # The first passes bring the weights in and load kernels, and of streaming learn an order.
         *_, step_s = self._steps_s(texts, self._policy, 3)
         for buffers in STREAM_BUFFERS if self._policy.placement == "weight_streaming" else STREAM_BUFFERS[:1]:
@@ -79,7 +76,7 @@ class Grid:
         starts = []
         hook = self._engine._pipe.unet.register_forward_pre_hook(lambda *_: starts.append(_now()))
         try:
-            self._engine.denoise(texts, prompts(policy.micro_batch, *self._size, steps), policy)
+            self._engine.denoise(texts, self._prompts(policy.micro_batch, steps), policy)
         finally:
             hook.remove()
         torch.cuda.synchronize()
@@ -88,11 +85,11 @@ class Grid:
     def _decode(self, tiles_px, chunks):
         """By chunk and tile, of latents that are noise."""
         channels = self._engine._pipe.unet.config.in_channels
-        width, height = self._size
-        latent = torch.randn(channels, height // 8, width // 8, device="cuda", dtype=torch.float16)
+        height, width = self._task.height // LATENT_PX, self._task.width // LATENT_PX
+        latent = torch.randn(channels, height, width, device="cuda", dtype=torch.float16)
         for tile_px in tiles_px:
             for chunk in chunks:
-                if chunk * (tile_px**2 or width * height) > MOST_PIXELS or tile_px >= max(self._size):
+                if chunk * math.prod(self._task.piece(tile_px)) > MOST_PIXELS:
                     continue
                 policy = self._with(decode_chunk=chunk, tile_px=tile_px)
                 taken = self._measured(policy, lambda p=policy: self._decodes_s(latent, p))
@@ -108,6 +105,11 @@ class Grid:
                 self._engine.decode([latent] * policy.decode_chunk, policy)
             found.append(watch.seconds())
         return found
+
+    def _prompts(self, count, steps):
+        # So many that differ in their seeds
+        text, size = "a photo of an astronaut riding a horse on mars", (self._task.width, self._task.height)
+        return [Prompt(str(place), text, "", place, *size, steps, 7.5, "grid", 1) for place in range(count)]
 
     def _with(self, **changes):
         return replace(self._policy, **changes)

@@ -18,12 +18,11 @@ from pathlib import Path
 
 from batchgen.config import PLACEMENTS
 from batchgen.errors import EXIT_USER
-from batchgen.events import read_events
 from batchgen.memory.policy import padded_rows
 from batchgen.plan import versions
 from tests.bench.record import RESULTS, ROOT, Asked, Record, commit, gpu_name
 from tests.bench.refused import Ballast
-from tests.commands import memory_log
+from tests.commands import memory_log, worker_events
 
 GIB = 1 << 30
 FREE_GIB = (2, 3, 4, 6, 8, 10, 12, 16, 24, 40, None)  # None: the whole card
@@ -92,14 +91,13 @@ def _taken(run_dir, images, batch):
     assert sum(unit["images"] for unit in units) == images, "images were lost"
     later = [unit for unit in units if unit["batch"] > 0]  # the first one warms up
     seconds = sum(sum(unit["stage_seconds"][stage] for stage in ("encode", "denoise", "decode")) for unit in later)
-    events = [event for path in (run_dir / "logs" / "workers").glob("*.jsonl") for event in read_events(path)]
     return {
         "images_per_s": (images - batch) / seconds,
         "peaks": [[unit["predicted_peak_bytes"], unit["peak_allocated_bytes"]] for unit in units],
         "reserved_bytes": max(unit["peak_reserved_bytes"] for unit in units),
         "ooms": sum(unit["ooms"] for unit in units),
         "policy": {field: units[-1]["policy"][field] for field in _FIELDS},
-        "reason": next((event["reason"] for event in events if event["event"] == "chosen"), None),
+        "reason": next((event["reason"] for event in worker_events(run_dir) if event["event"] == "chosen"), None),
     }
 
 

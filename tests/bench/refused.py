@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from batchgen.events import read_events
 from tests.bench.record import Asked, Record, command, gpu_name
 from tests.bench.tolerance import compare
-from tests.commands import samples
+from tests.commands import samples, worker_events
 
 IMAGES = 32
 STEPS = 4
@@ -57,8 +56,7 @@ def made(folder, policy, run_dir):
     )  # fmt: skip
     files = {name: data for name, data in samples(run_dir).items() if name.endswith(".png")}
     pictures = {name: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for name, data in files.items()}
-    events = (event for path in (run_dir / "logs" / "workers").glob("*.jsonl") for event in read_events(path))
-    return pictures, [event for event in events if event["event"] == "out_of_memory"]
+    return pictures, [event for event in worker_events(run_dir) if event["event"] == "out_of_memory"]
 
 
 def main():
