@@ -36,7 +36,7 @@ class Record:
             "changed": _TOLD not in os.environ and bool(_git("status", "--porcelain", "--", *_MEASURED).stdout.strip()),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        self._command = f"python -m tests.bench.{name}"
+        self._command = f"python -m tests.bench.{Path(sys.argv[0]).stem}"  # a record may have a name of its own
         self._rows = []
         self._bars = []
 

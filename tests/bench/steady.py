@@ -6,6 +6,8 @@ The carried model under model offload, two steps; --rows: of a batch.
 """
 
 import argparse
+import shlex
+import sys
 import tempfile
 from pathlib import Path
 
@@ -45,7 +47,8 @@ def main():
             slope_mib = float(np.polyfit(np.arange(len(values)), values / MIB, 1)[0])
             first, last = (round(float(part.mean()) / MIB, 1) for part in (values[:20], values[-20:]))
             record.add(figure=name, first_mib=first, last_mib=last, slope_mib_a_batch=round(slope_mib, 5))
-            record.bar(f"growth of {name} in MiB a batch", round(slope_mib, 5), below=GROWTH_GOAL_MIB)
+            what, asked = f"growth of {name} in MiB a batch", shlex.join(sys.argv[1:])
+            record.bar(what, round(slope_mib, 5), below=GROWTH_GOAL_MIB, arguments=asked)
     record.write()
 
 
