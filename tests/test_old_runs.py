@@ -1,0 +1,55 @@
+"""Runs that earlier commits left unfinished, as they are kept in tests/runs: this code goes on with each."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.builders import flip
+from tests.commands import REAL, run, samples, shard_files, verify
+from tests.runs.make import both, job
+
+RUNS = Path(__file__).parent / "runs"
+COMMITS = sorted(path.name for path in RUNS.iterdir() if (path / "run").is_dir())
+# The worker that held the lease was on a machine that is not this one: it is dead when it has been silent for so long.
+SILENCE = "launch.lease_timeout_s=0.5"
+
+
+def unpack(commit, tmp_path):
+    """A copy of the stored run, elsewhere than where it was made."""
+    work = tmp_path / commit
+    shutil.copytree(RUNS / commit, work)
+    return work
+
+
+def go_on(work, *more, **environment):
+    """The same command again, but for the place of its files."""
+    return run(REAL, *job(work, *both(work), SILENCE, *more), **environment)
+
+
+def test_there_is_a_run_of_every_landed_order():
+    assert "2f10da6" in COMMITS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("commit", COMMITS)
+def test_an_old_run_is_resumed_verified_and_repaired(commit, tmp_path):
+    work = unpack(commit, tmp_path)
+    before = shard_files(work / "run")
+    left = next((work / "run" / "work").glob("000001.*.tar")).read_bytes()
+    assert verify(work / "run").returncode == 75
+    done = go_on(work)
+    assert done.returncode == 0, done.stderr
+    after = shard_files(work / "run")
+    assert {name: after[name] for name in before} == before, "what is committed never changes"
+    first_unit = left[: left.rindex(b".txt") // 512 * 512]
+    assert len(first_unit) > 4096 and after["000001.tar"].startswith(first_unit), "what was finished is not made again"
+    assert len(samples(work / "run")) == 3 * 20
+    assert verify(work / "run").returncode == 0
+
+    flip(work / "run" / "shards" / "000000.tar", 3000)
+    assert verify(work / "run").returncode == 1
+    repaired = run([*REAL[:1], "-m", "batchgen.repair"], work / "run")
+    assert repaired.returncode == 0, repaired.stderr
+    assert go_on(work).returncode == 0
+    assert verify(work / "run").returncode == 0
