@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -135,7 +136,8 @@ def by_hand(models, small, kind):
     pipe.unet = torch.compile(pipe.unet)
     decode = torch.compile(pipe.vae.decode)
     prompts = [PROMPT.format(place) for place in range(rows)]
-    pool, pending = ThreadPoolExecutor(8), []
+    pool = ThreadPoolExecutor(8)
+    pending: list[Future[None]] = []
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
 
         def work():
@@ -173,7 +175,7 @@ def _rate(rows, seconds, first_s):
     return {"images_per_s": round(rows / seconds, 3), "batch_s": round(seconds, 3), "first_s": round(first_s, 1)}
 
 
-ANCHORS = {
+ANCHORS: dict[str, Callable[..., dict]] = {
     "ceiling": ceiling,
     "bare_start": bare_start,
     **{f"one_image_{name}": partial(one_image, upto=name) for name in ONE_IMAGE},
