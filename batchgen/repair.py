@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.commandline import run_dir_command
+from batchgen.console import say as _say
 from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, BatchgenError, BrokenRunError, UserError
 from batchgen.files import is_plain, move, new_directory, sha256_file, sync_directory, to_json, write_new
 from batchgen.leases import Lease, Watch, live_leases, read_lease
@@ -226,10 +227,6 @@ def repair(run: RunDir) -> int:
     else:
         print(f"{run.root}: no shard is damaged; nothing was set aside")
     return _code(damage)
-
-
-def _say(line: str) -> None:
-    print(f"batchgen: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

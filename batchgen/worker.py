@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from batchgen.config import size_bytes
+from batchgen.console import open_console
 from batchgen.errors import (
     EXIT_BROKEN,
     EXIT_INTERRUPTED,
@@ -229,6 +230,7 @@ def _quiet(path: Path) -> int:
 
 def main(load: Callable[[Plan], Engine] = load_engine) -> int:
     """The worker's command line; returns the exit code."""
+    open_console()
     parser = argparse.ArgumentParser(prog="python -m batchgen.worker", description="Work on a planned run.")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("rank", type=int)
@@ -271,7 +273,7 @@ def _explained(error: Exception, run_dir: Path) -> BatchgenError | None:
 
 def _say(fd: int, line: str) -> None:
     try:
-        os.write(fd, line.encode())
+        os.write(fd, line.encode(errors="backslashreplace"))
     except OSError:
         return  # whoever listened is gone
 
