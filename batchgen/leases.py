@@ -24,7 +24,7 @@ from batchgen.paths import RunDir
 
 # A lease is written at most so often, or four times within a shorter timeout.
 WRITE_EVERY_S = 15.0
-_WRITES_A_TIMEOUT = 4
+_WRITES_A_TIMEOUT = 4.0
 _STEPS_OF_SILENCE = 10
 
 
