@@ -111,7 +111,10 @@ def launch(plan: Plan, stop: threading.Event, tick: Callable[[], None], say: Cal
             if child.process.poll() is None:
                 child.process.kill()
             child.process.wait()
-    return _exit_code(plan, list(codes.values()), told)
+    code = _exit_code(plan, list(codes.values()), told)
+    if code == EXIT_INTERRUPTED and set(codes.values()) == {EXIT_WHOLE}:
+        say("no shard is free for the workers here; others work on the last ones")
+    return code
 
 
 def _is_over(plan: Plan, codes: dict[int, int], ended_s: float) -> bool:
