@@ -26,6 +26,8 @@ from batchgen.paths import RunDir
 WRITE_EVERY_S = 15.0
 _WRITES_A_TIMEOUT = 4.0
 _STEPS_OF_SILENCE = 10
+# What is stated of a first step that is not over, by the timeout: kernels are compiled in it, or the device is slow.
+_FIRST_STEP_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +119,10 @@ class Lease:
     It may be called from any thread, as often as there is progress: most calls only look at the clock.
     """
 
-    def __init__(self, path: Path, worker: str, timeout_s: float, step_s: float = 0.0) -> None:
+    def __init__(self, path: Path, worker: str, timeout_s: float, step_s: float | None = None) -> None:
         self._path = path
         self._content = {"worker": worker, "process": process.identity(), "token": uuid.uuid4().hex}
+        self._timeout_s = timeout_s
         self._write_every_s = min(WRITE_EVERY_S, timeout_s / _WRITES_A_TIMEOUT)
         self._lock = threading.Lock()
         self._beats = 0
@@ -129,15 +132,15 @@ class Lease:
         self.step_s = step_s
 
     @classmethod
-    def take(cls, run: RunDir, shard: int, worker: str, watch: Watch, step_s: float = 0.0) -> "Lease | None":
+    def take(cls, run: RunDir, shard: int, worker: str, watch: Watch, step_s: float | None = None) -> "Lease | None":
         """A lease on the shard, or None while somebody else holds one.
 
-        `step_s`: the slowest step that this worker knows of, from its earlier shards. Raises OSError.
+        `step_s`: the slowest step of this worker so far, where it knows one from earlier shards. Raises OSError.
         """
         return cls.take_named(run.lease(shard), worker, watch, step_s)
 
     @classmethod
-    def take_named(cls, path: Path, worker: str, watch: Watch, step_s: float = 0.0) -> "Lease | None":
+    def take_named(cls, path: Path, worker: str, watch: Watch, step_s: float | None = None) -> "Lease | None":
         """The lease at `path`, or None while somebody else holds it. Raises OSError."""
         lease = cls(path, worker, watch.timeout_s, step_s)
         if not path.exists():
@@ -154,7 +157,7 @@ class Lease:
         """
         with self._lock:
             now_s = time.monotonic()
-            self.step_s = max(self.step_s, now_s - self._last_s)
+            self.step_s = max(self.step_s or 0.0, now_s - self._last_s)
             self._last_s = now_s
             self._rows = self._rows if rows is None else rows
             if self._is_over or now_s - self._written_s < self._write_every_s:
@@ -180,5 +183,6 @@ class Lease:
             return False
 
     def _line(self) -> bytes:
-        says = {"rows": self._rows, "step_s": round(self.step_s, 3), "beat": self._beats}
+        step_s = _FIRST_STEP_SHARE * self._timeout_s if self.step_s is None else self.step_s
+        says = {"rows": self._rows, "step_s": round(step_s, 3), "beat": self._beats}
         return to_json(self._content | says).encode()

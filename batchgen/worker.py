@@ -73,7 +73,7 @@ class Worker:
         self._maker: ShardMaker | None = None
         self._done: set[int] = set()
         self._began = False
-        self._slowest_step_s = 0.0
+        self._slowest_step_s: float | None = None
         self.log = EventLog(self._run.worker_log(name))
 
     def work(self) -> int:

@@ -42,7 +42,7 @@ def taken(plan):
 
 def hold(plan, shard, who=ELSEWHERE):
     """A lease of somebody of whom nothing is known but this."""
-    lease = Lease.take(plan.run, shard, "other", Watch(60))
+    lease = Lease.take(plan.run, shard, "other", Watch(0.1))
     assert lease is not None
     content = plan.run.lease(shard).read_text()
     plan.run.lease(shard).write_text(content.replace(process.identity()["host"], who["host"]))
