@@ -30,7 +30,7 @@ def start(shell_line, run_dir, prompts, **environment):
     """A shell line in a process group of its own, with FRONT in it for the command."""
     command = shlex.join([*FAKE, *SMALL, f"run_dir={run_dir}", f"job.prompts={prompts}"])
     line = shell_line.replace("FRONT", command)
-    more = QUIET | {"FAKE_STEP_S": "0.05"} | environment
+    more = QUIET | {"FAKE_STEP_S": "0.2"} | environment
     return subprocess.Popen(["bash", "-c", line], cwd=run_dir.parent, env=os.environ | more, start_new_session=True)
 
 
