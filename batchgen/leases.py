@@ -151,7 +151,7 @@ class Lease:
         return lease
 
     def beat(self, rows: int | None = None) -> None:
-        """The holder got on by a step: readers see it within some seconds. Never raises OSError.
+        """The holder got on by a step: readers see it within `WRITE_EVERY_S`. Never raises OSError.
 
         `rows`: how many rows of the shard are denoised by now, where that is known.
         """
