@@ -6,15 +6,16 @@ import sys
 import warnings
 from typing import Any
 
-from batchgen.commandline import complain
 from batchgen.composition import explain, require_job, run_dir_of
 from batchgen.config import Config, load, register
+from batchgen.console import complain, open_console, say
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, BatchgenError, from_os_error
 from batchgen.paths import conf_dir
 
 
 def main() -> None:
     """The command line. Ends the process with one of the exit codes of `batchgen.errors`."""
+    open_console()
     # Nothing has begun while the configuration is composed: Ctrl-C ends it as it ends any command, and Hydra, which
     # takes an interruption for a mistake in the configuration, does not hear of it.
     _exchange(signal.default_int_handler, signal.SIG_DFL)
@@ -71,7 +72,7 @@ def _run(composed: Any) -> int:
 
 
 def _stopped() -> int:
-    print("batchgen: stopped; the same command goes on", file=sys.stderr)
+    say("stopped; the same command goes on")
     return EXIT_INTERRUPTED
 
 

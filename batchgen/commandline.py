@@ -1,10 +1,10 @@
 """What the small commands share: one argument, and errors as one line."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from batchgen.console import complain, open_console, say
 from batchgen.errors import EXIT_INTERRUPTED, BatchgenError, from_os_error
 from batchgen.paths import RunDir
 
@@ -13,6 +13,7 @@ def run_dir_command(
     name: str, description: str, act: Callable[[RunDir], int], rehearse: Callable[[RunDir], int] | None = None
 ) -> int:
     """`python -m batchgen.NAME RUN_DIR`, with `rehearse` for `--dry-run`; returns the exit code."""
+    open_console()
     parser = argparse.ArgumentParser(prog=f"python -m batchgen.{name}", description=description)
     parser.add_argument("run_dir", type=Path, help="the directory of a run, such as outputs/mars_batch")
     if rehearse is not None:
@@ -21,15 +22,9 @@ def run_dir_command(
     try:
         return (rehearse if rehearse is not None and options.dry_run else act)(RunDir(options.run_dir))
     except KeyboardInterrupt:
-        print("batchgen: stopped", file=sys.stderr)
+        say("stopped")
         return EXIT_INTERRUPTED
     except BatchgenError as error:
         return complain(error)
     except OSError as error:  # a full disk, a forbidden directory
         return complain(from_os_error(error, options.run_dir))
-
-
-def complain(error: BatchgenError) -> int:
-    """Say what is wrong on stderr; return the exit code."""
-    print(f"batchgen: {error}", file=sys.stderr)
-    return error.exit_code

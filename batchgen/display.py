@@ -1,10 +1,11 @@
-"""What the front door shows while workers work: a bar on a terminal, plain lines elsewhere."""
+"""What the front door shows while workers work: a bar on a terminal, plain lines elsewhere. Nothing here raises."""
 
 import sys
 import time
 
 from tqdm import tqdm
 
+from batchgen.leases import Watch
 from batchgen.plan import Plan
 from batchgen.status import GIB, Progress, progress_line, read_progress
 
@@ -17,13 +18,15 @@ class Display:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self._watch = Watch(plan.config.launch.lease_timeout_s)
         self._is_terminal = sys.stderr.isatty()
         self._last_s = 0.0
         self._peak_bytes = 0
-        first = read_progress(plan)
+        self._problem = ""
+        first = self._read()
         self._bar = tqdm(
-            total=first.planned_images,
-            initial=first.images,
+            total=plan.images,
+            initial=first.images if first else 0,
             unit="image",
             desc=plan.config.job.name,
             disable=not self._is_terminal,
@@ -37,9 +40,22 @@ class Display:
         if now_s - self._last_s >= (_BAR_EVERY_S if self._is_terminal else _LINE_EVERY_S):
             first = self._last_s == 0.0
             self._last_s = now_s
-            self._show(read_progress(self._plan), quiet=first)
+            self._show(quiet=first)
 
-    def _show(self, progress: Progress, quiet: bool = False) -> None:
+    def _read(self) -> Progress | None:
+        # None where it cannot be read now: a file handle gone stale, say, or a file of the run that is damaged
+        try:
+            return read_progress(self._plan, self._watch)
+        except Exception as error:  # whatever it is, the work goes on
+            if str(error) != self._problem:
+                self._problem = str(error)
+                self.say(f"the progress cannot be shown for now: {type(error).__name__}: {error}")
+            return None
+
+    def _show(self, quiet: bool = False) -> None:
+        progress = self._read()
+        if progress is None:
+            return
         if not self._is_terminal:
             if not quiet:
                 self.say(progress_line(progress))
@@ -56,5 +72,5 @@ class Display:
 
     def close(self) -> None:
         """Show the last progress and end the bar."""
-        self._show(read_progress(self._plan), quiet=True)
+        self._show(quiet=True)
         self._bar.close()

@@ -11,7 +11,7 @@ from batchgen.files import to_json
 
 
 class EventLog:
-    """Appends events to a file of one worker. A full disk must not end the work: what cannot be written is lost."""
+    """Appends events to a file of one worker. No event ends the work: what cannot be written is lost."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -19,10 +19,9 @@ class EventLog:
 
     def add(self, event: str, **facts: Any) -> None:
         """One line: the time, the event and its facts."""
-        line = to_json({"at": now(), "event": event} | facts)
         try:
-            os.write(self._fd, line.encode() + b"\n")
-        except OSError:
+            os.write(self._fd, to_json({"at": now(), "event": event} | facts).encode() + b"\n")
+        except (OSError, ValueError):  # a full disk, or a figure that is not a number
             return
 
     def close(self) -> None:

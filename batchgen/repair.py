@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.commandline import run_dir_command
+from batchgen.console import say as _say
 from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, BatchgenError, BrokenRunError, UserError
 from batchgen.files import is_plain, move, new_directory, sha256_file, sync_directory, to_json, write_new
 from batchgen.leases import Lease, Watch, live_leases, read_lease
@@ -103,13 +104,13 @@ def wait_until_idle(plan: Plan) -> Watch:
     """Make sure that nobody works on the run. Raises UserError where somebody does.
 
     At once where no lease is left, or only those of processes that are gone. Else a lease is watched, as workers
-    watch each other's: it is live when it beats, and stale when it was silent for `launch.lease_timeout_s`.
+    watch each other's: it is live when it is written again, and stale when it was silent for too long (leases.py).
     """
     watch = Watch(plan.config.launch.lease_timeout_s)
     first = live_leases(plan.run, watch)
     if first:
-        names = ", ".join(sorted({str(read_lease(content).get("worker", "unknown")) for content in first.values()}))
-        _say(f"somebody may be at work ({names}): watching for up to {watch.timeout_s:g} s")
+        names = ", ".join(sorted({read_lease(content).worker for content in first.values()}))
+        _say(f"somebody may be at work ({names}): watching for {watch.timeout_s:g} s, or ten of its steps")
     now = first
     while now:
         if now.items() - first.items():
@@ -226,10 +227,6 @@ def repair(run: RunDir) -> int:
     else:
         print(f"{run.root}: no shard is damaged; nothing was set aside")
     return _code(damage)
-
-
-def _say(line: str) -> None:
-    print(f"batchgen: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

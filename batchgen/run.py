@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from batchgen import index
 from batchgen.config import Config, size_bytes
+from batchgen.console import say as _say
 from batchgen.display import Display
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES
 from batchgen.files import remove_temporaries, supports_link, sync_directory
@@ -159,7 +159,3 @@ def _policy_lines(config: Config, sizes: Sequence[tuple[int, int]], dtype: str, 
         source = f"measured on this {kind}" if measured else "estimated from the model's files; the first run measures"
         yield f"policy     {width}x{height}: {choice.reason} ({source})"
         yield from (f"           {line}" for line in choice.table())
-
-
-def _say(line: str) -> None:
-    print(f"batchgen: {line}", file=sys.stderr)

@@ -53,12 +53,12 @@ def kill_after(seconds, command, *arguments, number=signal.SIGKILL, cwd=ROOT, **
     return process.returncode, errors
 
 
-def kill_when(delay_s, condition, command, *arguments, cwd=ROOT, **environment):
-    """Start a command and SIGKILL all its processes `delay_s` after `condition()` holds; its code and stderr."""
+def kill_when(delay_s, condition, command, *arguments, number=signal.SIGKILL, cwd=ROOT, **environment):
+    """As `kill_after`, `delay_s` after `condition()` holds."""
     process = _start(command, arguments, cwd, environment)
     wait_for(lambda: process.poll() is not None or condition(), timeout_s=120)
     time.sleep(delay_s)
-    return _kill(process, signal.SIGKILL)
+    return _kill(process, number)
 
 
 def _start(command, arguments, cwd, environment):

@@ -5,8 +5,9 @@
 
 FAKE_STEP_S is how long a micro-batch takes; FAKE_NAN a key's part: such images are not finite, or of the kind that
 FAKE_BAD names (black, blank, small, missing, sticky: the device fails for good). FAKE_BROKEN is the rank whose device
-fails at every image. FAKE_ROWS is how many rows fit into memory at once; FAKE_LEAK_MIB is what each micro-batch leaks,
-and a worker that has grown by ten times that is renewed.
+fails at every image, FAKE_HANGING the one whose device never comes back from its third micro-batch. FAKE_ROWS is how
+many rows fit into memory at once; FAKE_LEAK_MIB is what each micro-batch leaks, and a worker that has grown by ten
+times that is renewed.
 """
 
 import hashlib
@@ -31,6 +32,7 @@ class FakeEngine:
     dtype = "fp32"
     scheduler_name = "FakeScheduler"
     gauge = None
+    beat = staticmethod(lambda: None)
 
     def prepare(self, policy):
         return policy, None
@@ -61,7 +63,10 @@ class FakeEngine:
         if len(prompts) > int(os.environ.get("FAKE_ROWS", "1000")):
             raise MemoryError("the device is full")
         time.sleep(float(os.environ.get("FAKE_STEP_S", "0.002")))
+        if len(LEAKED) == 2 and os.environ.get("FAKE_HANGING") == sys.argv[2]:
+            time.sleep(3600)
         LEAKED.append(b"x" * (LEAK_MIB << 20))
+        self.beat()
         return list(prompts)
 
     def decode(self, latents, policy):
@@ -70,6 +75,7 @@ class FakeEngine:
         bad = [prompt for prompt in latents if _is_bad(prompt)]
         if bad and kind == "sticky":
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        self.beat()
         return [_image(prompt, kind) for prompt in latents if not (kind == "missing" and prompt in bad)]
 
 

@@ -15,7 +15,7 @@ MAX_LINES = 300
 # Every module; each imports only from modules that come before it.
 ORDER = [
     "batchgen", "types", "errors", "bounds", "paths", "process", "files",
-    "config", "composition", "commandline",
+    "config", "composition", "console", "commandline",
     "prompts.records", "prompts.lines", "prompts.tables", "prompts.json_items", "prompts.parquet", "prompts.formats",
     "prompts.find", "prompts.rows", "prompts",
     "planner", "recipe", "plan",

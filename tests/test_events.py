@@ -20,6 +20,14 @@ def test_events_come_back_in_order_and_torn_ones_are_left_out(tmp_path: Path) ->
     ]
 
 
+def test_a_figure_that_is_not_a_number_is_left_out_and_raises_nothing(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "worker.jsonl")
+    log.add("growth", slope=float("nan"))
+    log.add("end")
+    log.close()
+    assert [event["event"] for event in read_events(log.path)] == ["end"]
+
+
 def test_a_log_that_is_not_there_is_an_error_of_its_reading(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="none"):
         list(read_events(tmp_path / "none.jsonl"))

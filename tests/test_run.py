@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.commands import FAKE, front, kill_after, run, samples, shard_files, verify, wait_for, write_prompts
+from tests.commands import FAKE, front, kill_when, run, samples, shard_files, verify, wait_for, write_prompts
 
 
 @pytest.fixture
@@ -124,7 +124,9 @@ def test_an_image_that_was_tried_again_is_not_made_twice_by_a_repair(tmp_path, p
 def test_a_signal_ends_it_with_75_and_the_same_command_goes_on(tmp_path, prompts, number):
     arguments = ["job=mars_batch", f"run_dir={tmp_path / 'run'}", f"job.prompts={prompts}", "job.width=64",
                  "job.height=64", "job.batch_size=4", "output.batches_per_shard=2"]  # fmt: skip
-    code, errors = kill_after(1.2, FAKE, *arguments, number=number, FAKE_STEP_S="0.2")
+    code, errors = kill_when(
+        0.3, lambda: [*(tmp_path / "run" / "leases").glob("0*")], FAKE, *arguments, number=number, FAKE_STEP_S="0.2"
+    )
     assert code == 75, errors
     assert errors.splitlines() == [
         "batchgen: finishing what is under way; Ctrl-C again ends it at once",
@@ -288,7 +290,7 @@ def test_a_gpu_that_does_not_recover_ends_its_worker_and_the_run_goes_on(tmp_pat
     assert done.returncode == 1
     assert "CUDA error: an illegal memory access was encountered" in done.stderr
     assert "given up after 2 restarts" in done.stderr
-    assert len(done.stderr.splitlines()) < 20
+    assert len(done.stderr.splitlines()) < 30
     checked = verify(tmp_path / "run")
     assert (checked.returncode, checked.stderr) == (75, "")
     assert "not finished; what is there is sound" in checked.stdout

@@ -77,8 +77,9 @@ def launch(plan: Plan, stop: threading.Event, tick: Callable[[], None], say: Cal
     children = [_start(plan, rank, world, devices, say) for rank in range(world)]
     told = False
     codes: dict[int, int] = {}
+    ended_s = time.monotonic()
     try:
-        while len(codes) < world:
+        while len(codes) < world and not _is_over(plan, codes, ended_s):
             tick()
             if stop.is_set() and not told:
                 told = True
@@ -90,6 +91,7 @@ def launch(plan: Plan, stop: threading.Event, tick: Callable[[], None], say: Cal
                 code = child.process.poll()
                 if code is None or child.rank in codes:
                     continue
+                ended_s = time.monotonic()
                 if code == EXIT_RENEW and not stop.is_set():
                     say(f"worker {child.rank} had grown in memory; a new one goes on (growth in its log)")
                     children[place] = _start(plan, child.rank, world, devices, say)
@@ -109,17 +111,30 @@ def launch(plan: Plan, stop: threading.Event, tick: Callable[[], None], say: Cal
             if child.process.poll() is None:
                 child.process.kill()
             child.process.wait()
-    return _exit_code(plan, list(codes.values()), told)
+    code = _exit_code(plan, list(codes.values()), told)
+    if code == EXIT_INTERRUPTED and set(codes.values()) == {EXIT_WHOLE}:
+        say("no shard is free for the workers here; others work on the last ones")
+    return code
+
+
+def _is_over(plan: Plan, codes: dict[int, int], ended_s: float) -> bool:
+    """Whether all is in, and those that still run do not end: their device hangs, and others made what they had."""
+    waited_s = time.monotonic() - ended_s
+    return EXIT_WHOLE in codes.values() and waited_s > plan.config.launch.lease_timeout_s and _is_whole(plan)
+
+
+def _is_whole(plan: Plan) -> bool:
+    return plan.run.committed() >= set(range(len(plan.sizes)))
 
 
 def _exit_code(plan: Plan, codes: list[int], told: bool) -> int:
     if EXIT_USER in codes:
         return EXIT_USER
-    if all(code == EXIT_WHOLE for code in codes):
-        return EXIT_WHOLE
-    if plan.run.committed() >= set(range(len(plan.sizes))):
-        return EXIT_WHOLE  # the others did the work of the one that died
-    return EXIT_INTERRUPTED if told or EXIT_INTERRUPTED in codes else EXIT_BROKEN
+    if _is_whole(plan):
+        return EXIT_WHOLE  # the others did the work of one that died
+    # All well and not whole: they left the last shards to workers that another command started.
+    stopped = told or EXIT_INTERRUPTED in codes or all(code == EXIT_WHOLE for code in codes)
+    return EXIT_INTERRUPTED if stopped else EXIT_BROKEN
 
 
 def _start(plan: Plan, rank: int, world: int, devices: list[str], say: Callable[[str], None]) -> _Child:

@@ -76,6 +76,18 @@ def test_neighbours_order_and_padding_change_no_bit(family):
     assert all((padded[key] == together[key]).all() for key in padded)
 
 
+def test_each_text_step_and_decode_is_a_beat_and_beats_change_no_bit(family, monkeypatch):
+    _, engine = family
+    rows = [prompt(place) for place in range(4)]
+    before = make(engine, rows)
+    engine._texts.clear()
+    beats = []
+    monkeypatch.setattr(engine, "beat", lambda: beats.append(1))
+    after = make(engine, rows)
+    assert len(beats) == 1 + 3 + 2  # the texts at once, three steps, two chunks
+    assert all((before[key] == after[key]).all() for key in before)
+
+
 def test_each_row_has_its_own_guidance_seed_and_negative(family):
     _, engine = family
     base = prompt(0)

@@ -25,7 +25,7 @@ import PIL.PngImagePlugin  # noqa: F401
 import batchgen.run
 import batchgen.verify
 from batchgen import __main__ as front_door
-from batchgen import plan, prepare, recipe, shards, worker
+from batchgen import leases, plan, prepare, recipe, shards, worker
 from batchgen.config import load, register
 from batchgen.errors import BatchgenError
 from batchgen.launch import local
@@ -87,6 +87,7 @@ def set_up(folder):
     list(prepare.plan_shards(config, [prompts]))  # imports what reads prompts
     local._POLL_S = 0.004
     worker._IDLE_S = 0.01
+    leases._WRITES_A_TIMEOUT = 0.01  # as good as never: the operations of a run have the same numbers each time
     _swap(local, subprocess=_Subprocess)
     os.environ["FAKE_STEP_S"] = "0"
     _swap(uuid, uuid4=lambda: uuid.UUID(int=random.Random(watch.next_number()).getrandbits(128)))  # the same each time

@@ -31,8 +31,8 @@ NECESSARY = {
 SPARE = {
     "index.write_index outputs/run",  # the index restates manifests: one that is gone or torn is written anew
     "index.write_index run/temporary",
-    "leases.take leases/temporary",  # a lease saves work and proves nothing
-    "leases.take run/leases",
+    "leases.take_named leases/temporary",  # a lease saves work and proves nothing
+    "leases.take_named run/leases",
     "plan.save_plan outputs/run",  # run.run does it again before it makes anything else
     "policies.of run/policies",  # a policy that is gone is chosen again, the same
     "run.run work/temporary",  # tries whether there are hard links

@@ -1,0 +1,102 @@
+"""What the front door shows while workers work: it never raises, whatever there is to read and wherever it writes."""
+
+import errno
+import io
+import json
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchgen import display, process
+from batchgen.display import Display
+from batchgen.plan import Plan
+from batchgen.status import read_progress
+from tests.builders import leave_attempt, plan_run
+
+
+class Terminal(io.StringIO):
+    """A stderr that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(params=[io.StringIO, Terminal], ids=["lines", "bar"])
+def stderr(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    stream = request.param()
+    assert isinstance(stream, io.StringIO)
+    monkeypatch.setattr(display, "_BAR_EVERY_S", 0.0)
+    monkeypatch.setattr(display, "_LINE_EVERY_S", 0.0)
+    return stream
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    plan = plan_run(tmp_path, [f"prompt {place}" for place in range(8)])
+    leave_attempt(plan, 1)
+    plan.run.lease(0).write_text(json.dumps({"worker": "w", "process": process.identity(), "rows": 3}))
+    return plan
+
+
+def look(plan: Plan, stderr: io.StringIO) -> None:
+    with redirect_stderr(stderr):
+        shown = Display(plan)
+        for _ in range(3):
+            shown.tick()
+        shown.close()
+
+
+def test_progress_is_shown(plan: Plan, stderr: io.StringIO) -> None:
+    look(plan, stderr)
+    assert "3/8" in stderr.getvalue()
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("function", ["read_bytes", "glob", "iterdir", "open"])
+def test_a_file_system_that_fails_is_told_once_at_most(
+    plan: Plan, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch, function: str, code: int
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise OSError(code, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, function, fails)
+        look(plan, stderr)
+    assert stderr.getvalue().count("cannot be shown for now") <= 1
+    look(plan, stderr)
+    assert "3/8" in stderr.getvalue()
+
+
+def lease_is(content: bytes) -> Any:
+    return lambda plan: plan.run.lease(0).write_bytes(content)
+
+
+def pipe(plan: Plan) -> None:
+    plan.run.lease(0).unlink()
+    plan.run.lease(0).symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lease_is(b'{"worker": ["w"], "rows": "many"}'),
+        lease_is(b'{"work'),
+        lambda plan: (plan.run.leases / "0x").write_bytes(b""),
+        lambda plan: (plan.run.memory_logs / "000000.jsonl").mkdir(),
+        pipe,
+    ],
+)
+def test_torn_leases_and_odd_files_are_passed_over(plan: Plan, stderr: io.StringIO, damage: Any) -> None:
+    damage(plan)
+    look(plan, stderr)
+
+
+def test_a_worker_that_hangs_is_not_counted_once_it_was_silent_for_too_long(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = Display(plan)
+    assert read_progress(plan, shown._watch).workers == 1
+    shown._watch.timeout_s = 0.0
+    assert read_progress(plan, shown._watch).workers == 0
