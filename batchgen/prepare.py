@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config import Config, prompt_patterns
+from batchgen.cutting import cut_shards
 from batchgen.errors import PromptError, ResumeError
+from batchgen.memory.policy import padded_rows
 from batchgen.paths import RunDir, models_dir
 from batchgen.pipeline.model import check_model, download, find_model, hub_revision
 from batchgen.plan import Plan, Recipe, load_plan, save_plan
-from batchgen.planner import Planner, pack_batches, pack_shards
+from batchgen.planner import Planner, pack_batches
 from batchgen.prompts import find_files, read_prompts
 from batchgen.recipe import changes, fingerprint_model, input_changes, inputs_of, recipe_of
 from batchgen.status import failed_samples
@@ -35,7 +37,7 @@ def prepare(run: RunDir, config: Config) -> Plan:
         _extend(plan, config, [files[place] for place in added])
         plan = load_plan(run)
     if config.retry_failed:
-        _retry(plan)
+        _retry(plan, config)
         plan = load_plan(run)
     return plan
 
@@ -76,7 +78,7 @@ def plan_shards(
     prompts = planner.prompts(rows, job.limit)
     if job.on_bad_row == "fail":
         prompts = _refuse_rejects(prompts)
-    return pack_shards(pack_batches(prompts, job.batch_size), config.output.batches_per_shard, first_shard)
+    return cut_shards(pack_batches(prompts, job.batch_size), config, first_shard)
 
 
 def _refuse_rejects(stream: Iterable[Prompt | Reject]) -> Iterator[Prompt | Reject]:
@@ -123,7 +125,7 @@ def _extend(plan: Plan, config: Config, files: list[Path]) -> None:
     _add_segment(plan, "extend", Recipe(config, inputs_of(files), plan.recipe), shards)
 
 
-def _retry(plan: Plan) -> None:
+def _retry(plan: Plan, config: Config) -> None:
     """Plan failed images again, in new shards; those that wait in such a shard already are left out."""
     failed = failed_samples(plan)
     committed = plan.run.committed()
@@ -139,7 +141,7 @@ def _retry(plan: Plan) -> None:
     if again:
         prompts = (prompt for prompt in plan.prompts() if prompt.key in again)
         batches = pack_batches(prompts, plan.config.job.batch_size)
-        shards = pack_shards(batches, plan.config.output.batches_per_shard, len(plan.sizes))
+        shards = cut_shards(batches, replace(plan.config, launch=config.launch), len(plan.sizes))
         _add_segment(plan, "retry", Recipe(plan.config, [], plan.recipe), shards)
 
 
@@ -182,6 +184,8 @@ class _Counts:
     batches: int = 0
     places: int = 0
     shards: int = 0
+    largest_shard: int = 0
+    padded: int = 0
     first_reject: Reject | None = None
     sizes: tuple[tuple[int, int], ...] = ()
 
@@ -189,6 +193,8 @@ class _Counts:
         self.shards += 1
         self.batches += len(shard.batches)
         self.places += len(shard.batches) * batch_size
+        self.largest_shard = max(self.largest_shard, len(shard.batches))
+        self.padded += sum(padded_rows(len(batch.prompts), batch_size) for batch in shard.batches)
         self.prompts += sum(len(batch.prompts) for batch in shard.batches)
         self.sizes = tuple(dict.fromkeys([*self.sizes, *(batch.size for batch in shard.batches)]))
 
@@ -201,5 +207,7 @@ class _Counts:
             "batches": self.batches,
             "packing_percent": packing,
             "shards": self.shards,
+            "largest_shard": self.largest_shard,
+            "strict_percent": 100 * (self.places / self.padded - 1) if self.padded else 0.0,
             "sizes": self.sizes,
         }

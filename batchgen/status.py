@@ -135,6 +135,9 @@ def show(run: RunDir) -> int:
     state = "done" if done else f"{progress.workers} workers at it" if progress.workers else "not running"
     print(f"{run.root}: {state}")
     print(progress_line(progress))
+    if not done:
+        left = progress.planned_shards - progress.shards
+        print(f"{left} shards are left: up to {left} workers can be busy at once")
     rejects = sum(segment.rejects for segment in plan.segments)
     failed = failed_samples(plan)
     print(f"{len(failed)} failed images, {rejects} rejected rows")

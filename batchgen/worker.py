@@ -122,7 +122,7 @@ class Worker:
             return False
         host, device = self._maker.host_growth, self._maker.device_growth
         slopes = {"host_bytes_a_unit": round(host.slope_bytes()), "device_bytes_a_unit": round(device.slope_bytes())}
-        units_ahead = 2 * self._plan.config.output.batches_per_shard
+        units_ahead = 2 * max(batches for batches, _ in self._plan.sizes)
         renew = wants_renewal(host, psutil.virtual_memory().available, units_ahead)
         self.log.add("renew" if renew else "growth", **slopes)
         return renew
