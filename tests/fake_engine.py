@@ -3,10 +3,10 @@
     python tests/fake_engine.py front job=... [overrides]     as python -m batchgen
     python tests/fake_engine.py worker RUN_DIR RANK WORLD     as python -m batchgen.worker
 
-FAKE_STEP_S is how long a micro-batch takes; FAKE_NAN a key's part: such images are not finite, or of the kind that
-FAKE_BAD names (black, blank, small, missing, sticky: the device fails for good). FAKE_BROKEN is the rank whose device
-fails at every image. FAKE_ROWS is how many rows fit into memory at once; FAKE_LEAK_MIB is what each micro-batch leaks,
-and a worker that has grown by ten times that is renewed.
+FAKE_STEP_S is how long a micro-batch takes, FAKE_ROW_S what each of its padded rows adds. FAKE_NAN is a key's part:
+such images are not finite, or of the kind that FAKE_BAD names (black, blank, small, missing, sticky: the device fails
+for good). FAKE_BROKEN is the rank whose device fails at every image. FAKE_ROWS is how many rows fit into memory at
+once; FAKE_LEAK_MIB is what each micro-batch leaks, and a worker that has grown by ten times that is renewed.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from batchgen.memory.policy import padded_rows  # noqa: E402
 from batchgen.types import Decoded  # noqa: E402
 
 LEAK_MIB = int(os.environ.get("FAKE_LEAK_MIB", "0"))
@@ -60,7 +61,8 @@ class FakeEngine:
         assert len(prompts) <= policy.micro_batch
         if len(prompts) > int(os.environ.get("FAKE_ROWS", "1000")):
             raise MemoryError("the device is full")
-        time.sleep(float(os.environ.get("FAKE_STEP_S", "0.002")))
+        rows_s = float(os.environ.get("FAKE_ROW_S", "0")) * padded_rows(len(prompts), policy.micro_batch)
+        time.sleep(float(os.environ.get("FAKE_STEP_S", "0.002")) + rows_s)
         LEAKED.append(b"x" * (LEAK_MIB << 20))
         return list(prompts)
 
