@@ -6,7 +6,8 @@
 FAKE_STEP_S is how long a micro-batch takes, FAKE_ROW_S what each of its padded rows adds. FAKE_NAN is a key's part:
 such images are not finite, or of the kind that FAKE_BAD names (black, blank, small, missing, sticky: the device fails
 for good). FAKE_BROKEN is the rank whose device fails at every image. FAKE_ROWS is how many rows fit into memory at
-once; FAKE_LEAK_MIB is what each micro-batch leaks, and a worker that has grown by ten times that is renewed.
+once; FAKE_LEAK_MIB is what each micro-batch leaks, and a worker that has grown by ten times that is renewed. Worker k
+is loaded FAKE_APART_S times k seconds late, and rows take the worker of rank FAKE_SLOW twice as long.
 """
 
 import hashlib
@@ -75,6 +76,11 @@ class FakeEngine:
         return [_image(prompt, kind) for prompt in latents if not (kind == "missing" and prompt in bad)]
 
 
+def _load(late_s):
+    time.sleep(late_s)
+    return FakeEngine()
+
+
 def _is_bad(prompt):
     part = os.environ.get("FAKE_NAN")
     return bool(part) and part in prompt.key
@@ -99,7 +105,10 @@ def main():
             os.environ |= {"FAKE_NAN": "-", "FAKE_BAD": "sticky"}
         if LEAK_MIB:
             growth.MOST_GROWN_BYTES = 10 * LEAK_MIB << 20
-        sys.exit(worker(lambda plan: FakeEngine()))
+        if os.environ.get("FAKE_SLOW") == sys.argv[2]:
+            os.environ["FAKE_ROW_S"] = str(2 * float(os.environ["FAKE_ROW_S"]))
+        late_s = float(os.environ.get("FAKE_APART_S", "0")) * int(sys.argv[2])
+        sys.exit(worker(lambda plan: _load(late_s)))
     from batchgen.__main__ import main as front
     from batchgen.launch import local
 
