@@ -161,7 +161,10 @@ def load_engine(plan: Plan) -> Engine:
         raise ModelError(f"the model in {folder} is not the one that this run was planned with: put that one back")
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # else fragments take half as much again
     from batchgen.pipeline.engine import DiffusersEngine
+    from batchgen.pipeline.pinned import pin_kernels
 
+    if plan.config.determinism == "strict":
+        pin_kernels()
     max_vram = plan.config.memory.max_vram
     cap_bytes = None if max_vram is None else size_bytes("memory.max_vram", max_vram)
     checked = model.safety_checker != "off"
