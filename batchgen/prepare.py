@@ -9,7 +9,7 @@ from typing import Any
 from batchgen.config import Config, prompt_patterns
 from batchgen.cutting import cut_shards
 from batchgen.errors import PromptError, ResumeError
-from batchgen.memory.policy import padded_rows
+from batchgen.memory.policy import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir, models_dir
 from batchgen.pipeline.model import check_model, download, find_model, hub_revision
 from batchgen.plan import Plan, Recipe, load_plan, save_plan
@@ -161,7 +161,7 @@ def summary(run: RunDir, config: Config) -> dict[str, Any]:
         _check_same(plan, replace(config, extend=True), find_files(prompt_patterns(config), Path.cwd()))
         counts = _Counts(rejects=sum(segment.rejects for segment in plan.segments))
         for index in range(len(plan.sizes)):
-            counts.add(plan.shard(index)[0], config.job.batch_size)
+            counts.add(plan.shard(index)[0], config)
         return counts.as_dict() | {"done_shards": len(run.committed())}
     _refuse_used(run)
     folder = find_model(config.model)
@@ -173,7 +173,7 @@ def summary(run: RunDir, config: Config) -> dict[str, Any]:
             counts.rejects += 1
             counts.first_reject = counts.first_reject or shard
         else:
-            counts.add(shard, config.job.batch_size)
+            counts.add(shard, config)
     return counts.as_dict()
 
 
@@ -182,19 +182,22 @@ class _Counts:
     prompts: int = 0
     rejects: int = 0
     batches: int = 0
-    places: int = 0
+    places: int = 0  # rows that run, padding included
+    padded: int = 0  # the same under determinism=best
     shards: int = 0
     largest_shard: int = 0
-    padded: int = 0
     first_reject: Reject | None = None
     sizes: tuple[tuple[int, int], ...] = ()
 
-    def add(self, shard: Shard, batch_size: int) -> None:
+    def add(self, shard: Shard, config: Config) -> None:
+        most = min(config.job.batch_size, PADDED_SIZES[-1])  # rows of a micro-batch, where its policy is not known
+        runs = [len(span) for batch in shard.batches for span in spans(len(batch.prompts), most)]
+        padded, strict = sum(padded_rows(rows, most) for rows in runs), len(runs) * most
         self.shards += 1
         self.batches += len(shard.batches)
-        self.places += len(shard.batches) * batch_size
+        self.padded += padded
+        self.places += strict if config.determinism == "strict" else padded
         self.largest_shard = max(self.largest_shard, len(shard.batches))
-        self.padded += sum(padded_rows(len(batch.prompts), batch_size) for batch in shard.batches)
         self.prompts += sum(len(batch.prompts) for batch in shard.batches)
         self.sizes = tuple(dict.fromkeys([*self.sizes, *(batch.size for batch in shard.batches)]))
 

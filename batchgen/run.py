@@ -113,7 +113,7 @@ def _dry_run(run_dir: RunDir, config: Config) -> int:
         f"rejects    {counts['rejects']}" + (f" (first: {first.source}:{first.line}: {first.reason})" if first else "")
     )
     print(f"batches    {counts['batches']} of up to {config.job.batch_size}")
-    print(f"packing    {counts['packing_percent']:.1f}% of the batches' places are filled")
+    print(f"packing    {counts['packing_percent']:.1f}% of the rows that run are prompts, the rest is padding")
     print(f"shards     {counts['shards']} of up to {counts['largest_shard']} batches")
     workers, left = config.launch.workers or 1, counts["shards"] - counts.get("done_shards", 0)
     print(f"workers    {min(workers, left)} of {workers} can be busy at once: {left} shards are left")

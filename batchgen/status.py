@@ -18,8 +18,9 @@ from batchgen.process import is_gone
 from batchgen.shards import read_manifest
 
 GIB = 1 << 30
-# The memory logs looked at for the rate and the peak: those of open shards, and of so many committed ones.
-_RECENT_SHARDS = 4
+# The memory logs looked at for the rate and the peak: those of open shards, and of so many committed ones, which may
+# hold one unit each.
+_RECENT_SHARDS = 8
 
 
 @dataclass(frozen=True, slots=True)
