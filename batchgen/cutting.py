@@ -2,16 +2,19 @@
 
 Two rules say how many batches a shard holds, one by what came before it and one by what comes after it:
 
-- It holds at most an eighth of what each worker has had so far. So a plan has at least 8 shards a worker, where it has
-  so many batches, and nobody needs to know beforehand how many rows there are.
-- It holds at most half of what is left for each worker, so that the shards get smaller toward the end. This is
+- It holds at most an eighth of the batches that each worker has had so far. So a plan has at least 8 shards a worker,
+  where it has so many batches, and nobody needs to know beforehand how many rows there are.
+- It holds less than half of the work that is left for each worker, so that shards get smaller toward the end. This is
   factoring (Hummel, Schonberg and Flynn, Communications of the ACM 35(8), 1992). Of the last 2 x workers batches half
   a worker's part is less than a batch: these are cut into batches of fewer rows, 4 at least.
 
-To see the end coming, 2 x workers shards are held back: at most 64 x workers batches, and never more than a quarter of
-the rows so far or 2 x workers batches, whichever is more. One worker's batches are never cut into fewer rows. Nor are
-they under determinism=strict, since a row's low bits depend on how many rows run together: there the workers decide
-which shard a batch is in, and never which rows a batch holds.
+To see the end coming, 2 x workers shards are held back: where all rows take equally long, never more than a quarter of
+the rows so far or 2 x workers batches, whichever is more. Batches of rows that take much longer wait until there is
+other work to go with them, or are cut with the last. No more than 64 x workers batches are ever held.
+
+One worker's batches are never cut into fewer rows. Nor are they under determinism=strict, since a row's low bits
+depend on how many rows run together: there the workers decide which shard a batch is in, and never which rows a batch
+holds.
 
 `output.batches_per_shard` set by hand is what it was before there were these rules: all shards hold so many batches,
 and nothing is cut.
@@ -19,7 +22,7 @@ and nothing is cut.
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 
 from batchgen.config import Config
 from batchgen.types import Batch, Group, Prompt, Reject, Shard
@@ -63,25 +66,47 @@ def _by_number(batches: Iterable[Prompts | Reject], size: int) -> Iterator[Seque
 
 def _by_workers(batches: Iterable[Prompts | Reject], config: Config) -> Iterator[Sequence[Prompts] | Reject]:
     workers = config.launch.workers or 1
-    last = 2 * workers
-    held: deque[Prompts] = deque()
+    parts = 2 * workers
+    held = _Held()
     planned = 0
     for batch in batches:
         if isinstance(batch, Reject):
             yield batch
             continue
-        held.append(batch)
+        held.add(batch)
         size = _grown(planned, workers)
-        if len(held) >= (last + 1) * size:
-            yield [held.popleft() for _ in range(size)]
-            planned += size
-    while len(held) > last:  # no more rows come: what is left shrinks
-        size = min(_grown(planned, workers), len(held) // last)
-        yield [held.popleft() for _ in range(size)]
-        planned += size
+        fits = held.fit(size, parts) if len(held.batches) > parts * size else 0
+        if fits or len(held.batches) > parts * MOST_BATCHES:
+            yield held.take(max(1, fits))
+            planned += max(1, fits)
+    while fits := held.fit(min(_grown(planned, workers), len(held.batches) // parts), parts):  # no more rows come
+        yield held.take(fits)
+        planned += fits
     cuts = workers > 1 and config.determinism != "strict"
-    tail = _cut(held, workers, config.job.batch_size) if cuts else list(held)
+    tail = _cut(held.batches, workers, config.job.batch_size) if cuts else list(held.batches)
     yield from ([prompts] for prompts in sorted(tail, key=_work, reverse=True))  # the smallest are the last
+
+
+class _Held:
+    """Batches that are held back, and their work."""
+
+    def __init__(self) -> None:
+        self.batches: deque[Prompts] = deque()
+        self._work = 0
+
+    def add(self, batch: Prompts) -> None:
+        self.batches.append(batch)
+        self._work += _work(batch)
+
+    def fit(self, size: int, parts: int) -> int:
+        """How many of the first `size` batches are together less than one of so many parts of all work."""
+        sums = accumulate(_work(batch) for batch in islice(self.batches, size))
+        return sum(work * parts < self._work for work in sums)
+
+    def take(self, count: int) -> list[Prompts]:
+        taken = [self.batches.popleft() for _ in range(count)]
+        self._work -= sum(map(_work, taken))
+        return taken
 
 
 def _grown(planned: int, workers: int) -> int:
