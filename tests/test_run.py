@@ -9,7 +9,18 @@ import sys
 import pytest
 
 from tests.builders import plan_run
-from tests.commands import FAKE, front, kill_after, run, samples, shard_files, verify, wait_for, write_prompts
+from tests.commands import (
+    FAKE,
+    front,
+    kill_after,
+    memory_log,
+    run,
+    samples,
+    shard_files,
+    verify,
+    wait_for,
+    write_prompts,
+)
 
 
 @pytest.fixture
@@ -370,3 +381,12 @@ def test_strict_ends_with_one_line_where_best_steps_down(tmp_path, prompts):
     assert strict.returncode != 0
     assert "ran out of memory twice" in strict.stderr and "determinism=strict" in strict.stderr
     assert "Traceback" not in strict.stderr
+
+
+@pytest.mark.slow
+def test_eight_workers_share_72_prompts(tmp_path):
+    prompts = write_prompts(tmp_path / "p.txt", 72)
+    done = front(tmp_path / "run", prompts, *WORKERS, "memory.policy.micro_batch=32", FAKE_ROW_S="1")
+    assert done.returncode == 0, done.stderr
+    assert len({record["worker"] for record in memory_log(tmp_path / "run")}) == 8
+    assert verify(tmp_path / "run").returncode == 0
