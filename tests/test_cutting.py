@@ -42,14 +42,21 @@ def seconds(shard: Shard, row_s: float) -> float:
     return row_s * sum(padded_rows(len(span), 32) for span in spent) + COMMIT_S
 
 
-def busy(shards: list[Shard], workers: int, row_s: float, apart_s: float = 0.0, slow: int | None = None) -> float:
+def busy(
+    shards: list[Shard],
+    workers: int,
+    row_s: float,
+    apart_s: float = 0.0,
+    slow: int | None = None,
+    from_first: bool = False,
+) -> float:
     """The share of their time that workers work, each from its own start to the last commit of all.
 
     Whoever is free takes the first shard that nobody has. Workers start `apart_s` one after the other; `slow` is the
-    one that takes twice as long.
+    one that takes twice as long. With `from_first`, the time of all begins with the first batch.
     """
     free = [(worker * apart_s, worker) for worker in range(workers)]
-    starts = [start_s for start_s, _ in free]
+    starts = [0.0 if from_first else start_s for start_s, _ in free]
     end_s = worked_s = 0.0
     for shard in shards:
         now_s, worker = heapq.heappop(free)
@@ -74,6 +81,12 @@ def test_eight_workers_are_busy_from_the_first_batch_to_the_last_commit(
 def test_they_are_busy_though_they_start_one_by_one_and_one_is_slow(tmp_path: Path, count: int, row_s: float) -> None:
     shards = cut(tmp_path, prompts_of(count))
     assert min(busy(shards, 8, row_s, apart_s=20.0, slow=worker) for worker in range(8)) >= 0.85
+
+
+@pytest.mark.parametrize(("count", "row_s"), [(1_100, 10.0), (9_000, 1.0)])
+def test_in_a_run_of_some_length_the_late_starts_count_little(tmp_path: Path, count: int, row_s: float) -> None:
+    shards = cut(tmp_path, prompts_of(count))
+    assert min(busy(shards, 8, row_s, 20.0, worker, from_first=True) for worker in range(8)) >= 0.85
 
 
 @pytest.mark.parametrize("count", [72, 1_100, 9_000])
