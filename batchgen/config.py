@@ -37,6 +37,7 @@ CHOICES = {
     "memory.policy.placement": (None, *PLACEMENTS),
     "speed.attention": ATTENTION,
     "output.format": ("png", "jpg", "webp"),
+    "determinism": ("best", "strict"),
 }
 
 
@@ -112,7 +113,7 @@ class OutputConfig:
 
     format: str = "png"
     quality: int | None = None  # of jpg and webp
-    batches_per_shard: int = 32
+    batches_per_shard: int | None = None  # null: by batches and workers (cutting.py), 32 at most
 
 
 @dataclass
@@ -133,6 +134,9 @@ class Config:
     dry_run: bool = False
     extend: bool = False  # plan the rows of prompt files that were added to a run
     retry_failed: bool = False  # try failed images again
+    # strict: nothing may change a low bit of an image. No batch is cut for the workers, a rest is padded to the whole
+    # micro-batch, and a device that cannot have the run's policy ends its worker.
+    determinism: str = "best"
     job: JobConfig = field(default_factory=JobConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)

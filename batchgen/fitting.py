@@ -2,18 +2,21 @@
 
 What failed is done again from the last good tensor: once as it was, since memory may have been short for a moment,
 and when it fails again under the next smaller policy, which then holds for that size until the worker ends.
+
+Under determinism=strict every row runs among as many rows as in a whole batch, and there is no other policy: what
+fails twice ends the worker.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from batchgen.errors import BatchgenError
+from batchgen.errors import BatchgenError, MemoryNeededError
 from batchgen.events import EventLog
 from batchgen.memory import probe
 from batchgen.memory.figures import Figures
 from batchgen.memory.meters import Gauge
-from batchgen.memory.policy import padded_rows
+from batchgen.memory.policy import pad, padded_rows
 from batchgen.memory.stepdown import step_down
 from batchgen.types import Decoded, Policy, Prompt
 
@@ -47,8 +50,16 @@ class Latent:
 class Fitting:
     """Runs the stages of an engine, each under the policy of its size. `ooms` counts out-of-memory errors."""
 
-    def __init__(self, engine: Engine, policy_for: Callable[[int, int], Policy], log: EventLog) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        policy_for: Callable[[int, int], Policy],
+        log: EventLog,
+        strict_rows: int | None = None,
+    ) -> None:
+        """`strict_rows`: of a whole batch, under determinism=strict; None under best."""
         self._engine = engine
+        self._strict_rows = strict_rows
         self._policy_for = policy_for
         self._log = log
         self._policies: dict[Size, Policy] = {}
@@ -66,6 +77,11 @@ class Fitting:
                 break
             self._mend("load", size, refused)
         self._policies[size], why = answer
+        if why is not None and self._strict_rows is not None:
+            raise BatchgenError(
+                f"this device cannot run the run's policy for {size[0]}x{size[1]} px ({why}), and determinism=strict "
+                "allows no other: start a new run with other settings, or with determinism=best"
+            )
         if why is not None and wanted not in self._replaced:
             self._replaced.add(wanted)
             self._log.add("policy_replaced", wanted=asdict(wanted), used=asdict(answer[0]), why=why)
@@ -85,12 +101,13 @@ class Fitting:
         while len(made) < len(prompts):
             policy = self._policies[size]
             rows = prompts[len(made) : len(made) + policy.micro_batch]
-            tensors, refused = self._try(self._engine.denoise, texts, rows, policy)
+            run = self._filled(rows, policy)
+            tensors, refused = self._try(self._engine.denoise, texts, run, policy)
             if refused is None:
-                _expect("latents", len(tensors), len(rows))
-                made += [Latent(tensor, policy) for tensor in tensors]
+                _expect("latents", len(tensors), len(run))
+                made += [Latent(tensor, policy) for tensor in tensors[: len(rows)]]
             else:
-                self._retry("denoise", size, refused, padded_rows(len(rows), policy.micro_batch))
+                self._retry("denoise", size, refused, padded_rows(len(run), policy.micro_batch))
         return made
 
     def decode(self, size: Size, latents: Sequence[Latent]) -> list[tuple[Decoded, Policy]]:
@@ -106,6 +123,13 @@ class Fitting:
             else:
                 self._retry("decode", size, refused)
         return made
+
+    def _filled(self, rows: Sequence[Prompt], policy: Policy) -> Sequence[Prompt]:
+        # Under strict, as many rows as a micro-batch of a whole batch has: a row's low bits depend on how many run
+        if self._strict_rows is None:
+            return rows
+        whole = padded_rows(self._strict_rows, policy.micro_batch)
+        return [rows[place] for place in pad(range(len(rows)), whole)]
 
     def _try(self, work: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
         # The result, or what the device said when it refused memory. The exception is gone when this returns: its
@@ -134,6 +158,11 @@ class Fitting:
             "out_of_memory", stage=stage, width=size[0], height=size[1], said=refused, policy=asdict(policy),
             next=asdict(smaller) if smaller else None,
         )  # fmt: skip
+        if smaller not in (None, policy) and self._strict_rows is not None:
+            raise MemoryNeededError(
+                f"{size[0]}x{size[1]} px ran out of memory twice ({stage}: {refused}), and determinism=strict allows "
+                "no smaller policy: free memory on the device, or start a new run with a smaller memory.policy"
+            )
         if smaller is None:
             raise BatchgenError(
                 f"{size[0]}x{size[1]} px do not fit into this device's memory under any policy ({stage}: {refused}): "

@@ -1,11 +1,11 @@
-"""Rows -> prompts -> batches -> shards: what is made of which row. Streaming, and the same for the same rows."""
+"""Rows -> prompts -> batches: what is made of which row. Streaming, and the same for the same rows."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
 
 from batchgen.bounds import KEY_PATTERN, PLANNED_KEY_PATTERN, SEED_LIMIT
 from batchgen.config import JobConfig
-from batchgen.types import Batch, Prompt, Reject, Row, Shard
+from batchgen.types import Group, Prompt, Reject, Row
 
 
 def image_seed(run_seed: int, prompt: str, negative_prompt: str, occurrence: int, copy: int) -> int:
@@ -121,7 +121,7 @@ def pack_batches(prompts: Iterable[Prompt | Reject], batch_size: int) -> Iterato
 
     What is left over at the end comes last, one short batch a group at most. Rejects pass through at once.
     """
-    filling: dict[tuple[int, int, int, bool], list[Prompt]] = {}
+    filling: dict[Group, list[Prompt]] = {}
     for prompt in prompts:
         if isinstance(prompt, Reject):
             yield prompt
@@ -132,22 +132,3 @@ def pack_batches(prompts: Iterable[Prompt | Reject], batch_size: int) -> Iterato
             yield tuple(group)
             group.clear()
     yield from (tuple(group) for group in filling.values() if group)
-
-
-def pack_shards(
-    batches: Iterable[tuple[Prompt, ...] | Reject], batches_per_shard: int, first_shard: int = 0
-) -> Iterator[Shard | Reject]:
-    """`batches_per_shard` batches a shard, the last one with what is left. Rejects pass through at once."""
-    index = first_shard
-    filling: list[Batch] = []
-    for prompts in batches:
-        if isinstance(prompts, Reject):
-            yield prompts
-            continue
-        filling.append(Batch(len(filling), prompts))
-        if len(filling) == batches_per_shard:
-            yield Shard(index, tuple(filling))
-            index += 1
-            filling.clear()
-    if filling:
-        yield Shard(index, tuple(filling))

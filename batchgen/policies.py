@@ -67,6 +67,12 @@ class Policies:
         self._policies: dict[tuple[int, int], Policy] = {}
         self._figures: dict[tuple[int, int], Figures] = {}
 
+    @property
+    def strict_rows(self) -> int | None:
+        """How many rows a whole batch has, under determinism=strict; None under best."""
+        config = self._plan.config
+        return config.job.batch_size if config.determinism == "strict" else None
+
     def of(self, width: int, height: int) -> Policy:
         """The policy for images of this size. Raises MemoryNeededError if none fits."""
         if (width, height) not in self._policies:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config import Config, prompt_patterns
+from batchgen.cutting import cut_shards
 from batchgen.errors import PromptError, ResumeError
+from batchgen.memory.policy import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir, models_dir
 from batchgen.pipeline.model import check_model, download, find_model, hub_revision
 from batchgen.plan import Plan, Recipe, load_plan, save_plan
-from batchgen.planner import Planner, pack_batches, pack_shards
+from batchgen.planner import Planner, pack_batches
 from batchgen.prompts import find_files, read_prompts
 from batchgen.recipe import changes, fingerprint_model, input_changes, inputs_of, recipe_of
 from batchgen.status import failed_samples
@@ -35,7 +37,7 @@ def prepare(run: RunDir, config: Config) -> Plan:
         _extend(plan, config, [files[place] for place in added])
         plan = load_plan(run)
     if config.retry_failed:
-        _retry(plan)
+        _retry(plan, config)
         plan = load_plan(run)
     return plan
 
@@ -76,7 +78,7 @@ def plan_shards(
     prompts = planner.prompts(rows, job.limit)
     if job.on_bad_row == "fail":
         prompts = _refuse_rejects(prompts)
-    return pack_shards(pack_batches(prompts, job.batch_size), config.output.batches_per_shard, first_shard)
+    return cut_shards(pack_batches(prompts, job.batch_size), config, first_shard)
 
 
 def _refuse_rejects(stream: Iterable[Prompt | Reject]) -> Iterator[Prompt | Reject]:
@@ -123,7 +125,7 @@ def _extend(plan: Plan, config: Config, files: list[Path]) -> None:
     _add_segment(plan, "extend", Recipe(config, inputs_of(files), plan.recipe), shards)
 
 
-def _retry(plan: Plan) -> None:
+def _retry(plan: Plan, config: Config) -> None:
     """Plan failed images again, in new shards; those that wait in such a shard already are left out."""
     failed = failed_samples(plan)
     committed = plan.run.committed()
@@ -139,7 +141,7 @@ def _retry(plan: Plan) -> None:
     if again:
         prompts = (prompt for prompt in plan.prompts() if prompt.key in again)
         batches = pack_batches(prompts, plan.config.job.batch_size)
-        shards = pack_shards(batches, plan.config.output.batches_per_shard, len(plan.sizes))
+        shards = cut_shards(batches, replace(plan.config, launch=config.launch), len(plan.sizes))
         _add_segment(plan, "retry", Recipe(plan.config, [], plan.recipe), shards)
 
 
@@ -159,7 +161,7 @@ def summary(run: RunDir, config: Config) -> dict[str, Any]:
         _check_same(plan, replace(config, extend=True), find_files(prompt_patterns(config), Path.cwd()))
         counts = _Counts(rejects=sum(segment.rejects for segment in plan.segments))
         for index in range(len(plan.sizes)):
-            counts.add(plan.shard(index)[0], config.job.batch_size)
+            counts.add(plan.shard(index)[0], config)
         return counts.as_dict() | {"done_shards": len(run.committed())}
     _refuse_used(run)
     folder = find_model(config.model)
@@ -171,7 +173,7 @@ def summary(run: RunDir, config: Config) -> dict[str, Any]:
             counts.rejects += 1
             counts.first_reject = counts.first_reject or shard
         else:
-            counts.add(shard, config.job.batch_size)
+            counts.add(shard, config)
     return counts.as_dict()
 
 
@@ -180,15 +182,22 @@ class _Counts:
     prompts: int = 0
     rejects: int = 0
     batches: int = 0
-    places: int = 0
+    places: int = 0  # rows that run, padding included
+    padded: int = 0  # the same under determinism=best
     shards: int = 0
+    largest_shard: int = 0
     first_reject: Reject | None = None
     sizes: tuple[tuple[int, int], ...] = ()
 
-    def add(self, shard: Shard, batch_size: int) -> None:
+    def add(self, shard: Shard, config: Config) -> None:
+        most = min(config.job.batch_size, PADDED_SIZES[-1])  # rows of a micro-batch, where its policy is not known
+        runs = [len(span) for batch in shard.batches for span in spans(len(batch.prompts), most)]
+        padded, strict = sum(padded_rows(rows, most) for rows in runs), len(runs) * most
         self.shards += 1
         self.batches += len(shard.batches)
-        self.places += len(shard.batches) * batch_size
+        self.padded += padded
+        self.places += strict if config.determinism == "strict" else padded
+        self.largest_shard = max(self.largest_shard, len(shard.batches))
         self.prompts += sum(len(batch.prompts) for batch in shard.batches)
         self.sizes = tuple(dict.fromkeys([*self.sizes, *(batch.size for batch in shard.batches)]))
 
@@ -201,5 +210,7 @@ class _Counts:
             "batches": self.batches,
             "packing_percent": packing,
             "shards": self.shards,
+            "largest_shard": self.largest_shard,
+            "strict_percent": 100 * (self.places / self.padded - 1) if self.padded else 0.0,
             "sizes": self.sizes,
         }

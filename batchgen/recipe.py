@@ -16,6 +16,10 @@ FREE = (
     "run_dir", "dry_run", "extend", "retry_failed", "launch", "job.name", "job.prompts", "job.on_bad_row",
     "model.path", "model.size_px", "model.guidance", "memory.max_vram", "memory.assume_vram",
 )  # fmt: skip
+# What a plan without the key was made by: the key came later.
+_BEFORE = {"determinism": "best"}
+# Null leaves it to the planner: then the plan that is there is right, whatever it was cut by.
+_PLANNERS = ("output.batches_per_shard",)
 _SAMPLED_BYTES = 1 << 20
 _SAMPLES = 8
 
@@ -63,10 +67,11 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """One 'key: old -> new' for each difference between two recipes."""
     # Through JSON, since one side comes from a file.
     old, new = json.loads(json.dumps(old)), json.loads(json.dumps(new))
+    pairs = {key: (old.get(key, _BEFORE.get(key)), new.get(key)) for key in sorted(old.keys() | new.keys())}
     return [
-        f"{key}: {_short(old.get(key))} -> {_short(new.get(key))}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        f"{key}: {_short(was)} -> {_short(wanted)}"
+        for key, (was, wanted) in pairs.items()
+        if was != wanted and not (wanted is None and key in _PLANNERS)
     ]
 
 

@@ -33,6 +33,8 @@ _ASSUMED_CAPABILITY = (8, 0)  # of a GPU that is only assumed: one that has fp16
 def run(config: Config) -> int:
     """Do what the configuration asks for; return the exit code. Raises BatchgenError."""
     run_dir = RunDir(Path(config.run_dir))
+    # How many workers there will be is settled here: the plan is cut for them.
+    config = replace(config, launch=replace(config.launch, workers=config.launch.workers or len(local.gpus()) or 1))
     if config.dry_run:
         return _dry_run(run_dir, config)
     plan = prepare(run_dir, config)
@@ -111,8 +113,16 @@ def _dry_run(run_dir: RunDir, config: Config) -> int:
         f"rejects    {counts['rejects']}" + (f" (first: {first.source}:{first.line}: {first.reason})" if first else "")
     )
     print(f"batches    {counts['batches']} of up to {config.job.batch_size}")
-    print(f"packing    {counts['packing_percent']:.1f}% of the batches' places are filled")
-    print(f"shards     {counts['shards']} of up to {config.output.batches_per_shard} batches")
+    print(f"packing    {counts['packing_percent']:.1f}% of the rows that run are prompts, the rest is padding")
+    print(f"shards     {counts['shards']} of up to {counts['largest_shard']} batches")
+    workers, left = config.launch.workers or 1, counts["shards"] - counts.get("done_shards", 0)
+    print(f"workers    {min(workers, left)} of {workers} can be busy at once: {left} shards are left")
+    if config.determinism == "strict":
+        at_last = counts["batches"] % workers or min(workers, counts["batches"])
+        print(
+            f"strict     rests are padded: up to {counts['strict_percent']:.1f}% more rows are denoised; no batch is "
+            f"cut: the last ones keep {at_last} of {workers} workers busy"
+        )
     print(f"model      {config.model.path}, {dtype} on {device}, scheduler {config.job.scheduler}")
     for line in _policy_lines(config, counts["sizes"], dtype, counts["prompts"]):
         print(line)

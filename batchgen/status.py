@@ -17,8 +17,9 @@ from batchgen.plan import Plan, load_plan
 from batchgen.shards import read_manifest
 
 GIB = 1 << 30
-# The memory logs looked at for the rate and the peak: those of open shards, and of so many committed ones.
-_RECENT_SHARDS = 4
+# The memory logs looked at for the rate and the peak: those of open shards, and of so many committed ones, which may
+# hold one unit each.
+_RECENT_SHARDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,9 @@ def show(run: RunDir) -> int:
     state = "done" if done else f"{progress.workers} workers at it" if progress.workers else "not running"
     print(f"{run.root}: {state}")
     print(progress_line(progress))
+    if not done:
+        left = progress.planned_shards - progress.shards
+        print(f"{left} shards are left: up to {left} workers can be busy at once")
     rejects = sum(segment.rejects for segment in plan.segments)
     failed = failed_samples(plan)
     print(f"{len(failed)} failed images, {rejects} rejected rows")

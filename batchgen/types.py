@@ -52,6 +52,10 @@ class Reject:
     reason: str
 
 
+Group = tuple[int, int, int, bool]
+"""Width and height in pixels, steps, and whether there is guidance: what prompts must share to run together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One image to make: every choice settled, so that any worker on any machine makes the same one."""
@@ -70,7 +74,7 @@ class Prompt:
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def group(self) -> tuple[int, int, int, bool]:
+    def group(self) -> Group:
         """What prompts must share to run together. Without guidance (<= 1) the model runs half the rows."""
         return (self.width, self.height, self.steps, self.guidance > 1.0)
 

@@ -144,7 +144,7 @@ class Worker:
             return False
         host, device = self._maker.host_growth, self._maker.device_growth
         slopes = {"host_bytes_a_unit": round(host.slope_bytes()), "device_bytes_a_unit": round(device.slope_bytes())}
-        units_ahead = 2 * self._plan.config.output.batches_per_shard
+        units_ahead = 2 * max(batches for batches, _ in self._plan.sizes)
         renew = wants_renewal(host, psutil.virtual_memory().available, units_ahead)
         self.log.add("renew" if renew else "growth", **slopes)
         return renew
@@ -183,7 +183,10 @@ def load_engine(plan: Plan) -> Engine:
         raise ModelError(f"the model in {folder} is not the one that this run was planned with: put that one back")
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # else fragments take half as much again
     from batchgen.pipeline.engine import DiffusersEngine
+    from batchgen.pipeline.strict import pin_kernels
 
+    if plan.config.determinism == "strict":
+        pin_kernels()
     max_vram = plan.config.memory.max_vram
     cap_bytes = None if max_vram is None else size_bytes("memory.max_vram", max_vram)
     checked = model.safety_checker != "off"

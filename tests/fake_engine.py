@@ -3,11 +3,12 @@
     python tests/fake_engine.py front job=... [overrides]     as python -m batchgen
     python tests/fake_engine.py worker RUN_DIR RANK WORLD     as python -m batchgen.worker
 
-FAKE_STEP_S is how long a micro-batch takes; FAKE_NAN a key's part: such images are not finite, or of the kind that
-FAKE_BAD names (black, blank, small, missing, sticky: the device fails for good). FAKE_BROKEN is the rank whose device
-fails at every image, FAKE_HANGING the one whose device never comes back from its third micro-batch. FAKE_ROWS is how
-many rows fit into memory at once; FAKE_LEAK_MIB is what each micro-batch leaks, and a worker that has grown by ten
-times that is renewed.
+FAKE_STEP_S is how long a micro-batch takes, FAKE_ROW_S what each of its padded rows adds. FAKE_NAN is a key's part:
+such images are not finite, or of the kind that FAKE_BAD names (black, blank, small, missing, sticky: the device fails
+for good). FAKE_BROKEN is the rank whose device fails at every image, FAKE_HANGING the one whose device never comes back
+from its third micro-batch. FAKE_ROWS is how many rows fit into memory at once; FAKE_LEAK_MIB is what each micro-batch
+leaks, and a worker that has grown by ten times that is renewed. Worker k is loaded FAKE_APART_S times k seconds late,
+and rows take the worker of rank FAKE_SLOW twice as long.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from batchgen.memory.policy import padded_rows  # noqa: E402
 from batchgen.types import Decoded  # noqa: E402
 
 LEAK_MIB = int(os.environ.get("FAKE_LEAK_MIB", "0"))
@@ -62,7 +64,8 @@ class FakeEngine:
         assert len(prompts) <= policy.micro_batch
         if len(prompts) > int(os.environ.get("FAKE_ROWS", "1000")):
             raise MemoryError("the device is full")
-        time.sleep(float(os.environ.get("FAKE_STEP_S", "0.002")))
+        rows_s = float(os.environ.get("FAKE_ROW_S", "0")) * padded_rows(len(prompts), policy.micro_batch)
+        time.sleep(float(os.environ.get("FAKE_STEP_S", "0.002")) + rows_s)
         if len(LEAKED) == 2 and os.environ.get("FAKE_HANGING") == sys.argv[2]:
             time.sleep(3600)
         LEAKED.append(b"x" * (LEAK_MIB << 20))
@@ -77,6 +80,11 @@ class FakeEngine:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         self.beat()
         return [_image(prompt, kind) for prompt in latents if not (kind == "missing" and prompt in bad)]
+
+
+def _load(late_s):
+    time.sleep(late_s)
+    return FakeEngine()
 
 
 def _is_bad(prompt):
@@ -103,7 +111,10 @@ def main():
             os.environ |= {"FAKE_NAN": "-", "FAKE_BAD": "sticky"}
         if LEAK_MIB:
             growth.MOST_GROWN_BYTES = 10 * LEAK_MIB << 20
-        sys.exit(worker(lambda plan: FakeEngine()))
+        if os.environ.get("FAKE_SLOW") == sys.argv[2]:
+            os.environ["FAKE_ROW_S"] = str(2 * float(os.environ["FAKE_ROW_S"]))
+        late_s = float(os.environ.get("FAKE_APART_S", "0")) * int(sys.argv[2])
+        sys.exit(worker(lambda plan: _load(late_s)))
     from batchgen.__main__ import main as front
     from batchgen.launch import local
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.errors import BatchgenError
+from batchgen.errors import BatchgenError, MemoryNeededError
 from batchgen.events import EventLog
 from batchgen.fitting import Fitting
 from batchgen.types import Decoded, Policy, Prompt
@@ -73,8 +73,8 @@ class ShortEngine:
         raise NotImplementedError
 
 
-def fit(tmp_path: Path, engine: ShortEngine) -> Fitting:
-    return Fitting(engine, lambda *_: LARGE, EventLog(tmp_path / "events.jsonl"))
+def fit(tmp_path: Path, engine: ShortEngine, strict_rows: int | None = None) -> Fitting:
+    return Fitting(engine, lambda *_: LARGE, EventLog(tmp_path / "events.jsonl"), strict_rows)
 
 
 def run(fitting: Fitting) -> list[tuple[Decoded, Policy]]:
@@ -162,3 +162,32 @@ def test_each_error_is_an_event(tmp_path: Path) -> None:
     events = (tmp_path / "events.jsonl").read_text().splitlines()
     assert len(events) == 2
     assert all('"event":"out_of_memory"' in line and '"said":"denoise wants more"' in line for line in events)
+
+
+@pytest.mark.parametrize(("whole_rows", "run_rows"), [(32, 8), (8, 8), (6, 8), (3, 4), (None, 3)])
+def test_under_strict_a_rest_runs_among_as_many_rows_as_a_whole_batch_has(
+    tmp_path: Path, whole_rows: int | None, run_rows: int
+) -> None:
+    engine = ShortEngine(lambda *_: False)
+    fitting = fit(tmp_path, engine, whole_rows)
+    fitting.begin(SIZE)
+    latents = fitting.denoise(SIZE, fitting.encode(SIZE, PROMPTS), PROMPTS[:3])
+    assert [rows for stage, rows in engine.calls if stage == "denoise"] == [run_rows]
+    assert [latent.tensor for latent in latents] == PROMPTS[:3]
+
+
+@pytest.mark.parametrize("stage", ["load", "denoise", "decode"])
+def test_under_strict_what_fails_twice_ends_the_worker_in_one_line(tmp_path: Path, stage: str) -> None:
+    once = fit(tmp_path, ShortEngine(refuse_once(stage)), strict_rows=8)
+    assert run(once) == [(fake_image(prompt), LARGE) for prompt in PROMPTS]
+    with pytest.raises(MemoryNeededError, match="determinism=strict allows no smaller policy: free memory") as caught:
+        run(fit(tmp_path, ShortEngine(refuse_once(stage, 2)), strict_rows=8))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_under_strict_a_device_that_cannot_have_the_policy_ends_its_worker(tmp_path: Path) -> None:
+    engine = ShortEngine(lambda *_: False)
+    engine.prepare = lambda policy: (policy, "flash needs fp16")  # type: ignore[method-assign]
+    fit(tmp_path, engine).begin(SIZE)
+    with pytest.raises(BatchgenError, match=r"\(flash needs fp16\), and determinism=strict allows no other"):
+        fit(tmp_path, engine, strict_rows=8).begin(SIZE)

@@ -8,8 +8,8 @@ import pytest
 
 from batchgen.bounds import SEED_LIMIT
 from batchgen.config import JobConfig
-from batchgen.planner import Planner, image_seed, pack_batches, pack_shards
-from batchgen.types import Prompt, Reject, Row, Shard
+from batchgen.planner import Planner, image_seed, pack_batches
+from batchgen.types import Prompt, Reject, Row
 from tests.builders import make_prompt, make_row
 
 JOB = JobConfig(name="test", prompts="-", width=64, height=64, steps=2, guidance=5.0, negative_prompt="blurry", seed=3)
@@ -179,14 +179,4 @@ def test_rejects_pass_through_at_once_and_are_never_kept_in_memory() -> None:
         yield Reject("prompts.txt", 2, "empty")
         raise AssertionError("read on before the reject was told")
 
-    assert next(pack_shards(pack_batches(prompts(), 2), 2)) == Reject("prompts.txt", 2, "empty")
-
-
-@pytest.mark.parametrize(("batches", "sizes"), [(0, []), (1, [1]), (4, [2, 2]), (5, [2, 2, 1])])
-def test_a_shard_is_a_whole_number_of_batches(batches: int, sizes: list[int]) -> None:
-    stream = pack_shards(((make_prompt(str(one)),) for one in range(batches)), 2, first_shard=7)
-    shards = [shard for shard in stream if isinstance(shard, Shard)]
-    assert [len(shard.batches) for shard in shards] == sizes
-    assert [shard.index for shard in shards] == list(range(7, 7 + len(sizes)))
-    assert [batch.index for shard in shards for batch in shard.batches] == [at for size in sizes for at in range(size)]
-    assert [key for shard in shards for key in shard.keys] == [str(one) for one in range(batches)]
+    assert next(pack_batches(prompts(), 2)) == Reject("prompts.txt", 2, "empty")

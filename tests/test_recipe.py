@@ -28,6 +28,7 @@ FIXED: dict[str, Any] = {
     "output__format": "jpg",
     "output__quality": 50,
     "output__batches_per_shard": 9,
+    "determinism": "strict",
 }
 FREE: dict[str, Any] = {
     "run_dir": "elsewhere",
@@ -35,6 +36,7 @@ FREE: dict[str, Any] = {
     "extend": True,
     "retry_failed": True,
     "launch__workers": 5,
+    "output__batches_per_shard": None,
     "launch__restarts": 0,
     "launch__lease_timeout_s": 1.0,
     "launch__wait_for_others": False,
@@ -70,6 +72,14 @@ def test_another_model_is_a_change(tmp_path: Path) -> None:
         ({"a": (1, 2)}, {"a": [1, 2]}, []),
         ({"a": 1, "b": None}, {"a": 2, "b": "x"}, ["a: 1 -> 2", 'b: null -> "x"']),
         ({"gone": 1}, {"new": 2}, ["gone: 1 -> null", "new: null -> 2"]),
+        ({"output.batches_per_shard": 32}, {"output.batches_per_shard": None}, []),
+        (
+            {"output.batches_per_shard": None},
+            {"output.batches_per_shard": 32},
+            ["output.batches_per_shard: null -> 32"],
+        ),
+        ({}, {"determinism": "best"}, []),
+        ({}, {"determinism": "strict"}, ['determinism: "best" -> "strict"']),
     ],
 )
 def test_changes_say_what_was_and_what_is(old: dict[str, Any], new: dict[str, Any], told: list[str]) -> None:

@@ -8,7 +8,19 @@ import sys
 
 import pytest
 
-from tests.commands import FAKE, front, kill_when, run, samples, shard_files, verify, wait_for, write_prompts
+from tests.builders import plan_run
+from tests.commands import (
+    FAKE,
+    front,
+    kill_when,
+    memory_log,
+    run,
+    samples,
+    shard_files,
+    verify,
+    wait_for,
+    write_prompts,
+)
 
 
 @pytest.fixture
@@ -34,7 +46,7 @@ def test_a_run_is_whole_and_the_same_command_says_that_it_is_done(tmp_path, prom
 def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path, prompts):
     done = front(tmp_path / "run", prompts, "dry_run=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for line in ("prompts    50", "rejects    0", "batches    13 of up to 4", "packing    96.2%", "shards     7"):
+    for line in ("prompts    50", "rejects    0", "batches    13 of up to 4", "packing    100.0%", "shards     7"):
         assert line in done.stdout
     assert "policy     64x64: micro-batch" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt"]
@@ -296,4 +308,87 @@ def test_a_gpu_that_does_not_recover_ends_its_worker_and_the_run_goes_on(tmp_pat
     assert "not finished; what is there is sound" in checked.stdout
     healed = front(tmp_path / "run", prompts)
     assert healed.returncode == 0
+    assert verify(tmp_path / "run").returncode == 0
+
+
+WORKERS = ("launch.workers=8", "job.batch_size=32", "output.batches_per_shard=null")
+
+
+@pytest.mark.parametrize(
+    ("count", "more", "lines"),
+    [
+        (
+            72,
+            (),
+            [
+                "packing    75.0%",
+                "shards     16 of up to 1 batches",
+                "workers    8 of 8 can be busy at once: 16 shards are left",
+            ],
+        ),
+        (20, (), ["workers    5 of 8 can be busy at once: 5 shards are left"]),
+        (
+            72,
+            ("launch.workers=1",),
+            ["batches    3 of up to 32", "workers    1 of 1 can be busy at once: 3 shards are left"],
+        ),
+        (
+            72,
+            ("determinism=strict",),
+            [
+                "packing    75.0%",
+                "workers    3 of 8 can be busy at once: 3 shards are left",
+                "strict     rests are padded: up to 33.3% more rows are denoised; no batch is cut",
+                "the last ones keep 3 of 8 workers busy",
+            ],
+        ),
+    ],
+)
+def test_a_dry_run_says_how_many_workers_can_be_busy(tmp_path, count, more, lines):
+    done = front(tmp_path / "run", write_prompts(tmp_path / "p.txt", count), "dry_run=true", *WORKERS, *more)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in lines if line not in done.stdout] == []
+
+
+def test_a_plan_for_many_workers_is_kept_by_few_who_may_extend_it_and_try_again(tmp_path):
+    first, second = write_prompts(tmp_path / "a.txt", 40), write_prompts(tmp_path / "b.txt", 72)
+    cut = front(tmp_path / "run", first, *WORKERS, FAKE_NAN="00003")
+    assert cut.returncode == 3, cut.stderr
+    assert "in 8 shards" in cut.stderr  # of 5 rows
+    fewer = front(tmp_path / "run", first, *WORKERS, "launch.workers=2", "retry_failed=true")
+    assert (fewer.returncode, "in 10 shards" in fewer.stderr) == (0, True), fewer.stderr
+    more = front(tmp_path / "run", f"[{first},{second}]", *WORKERS, "extend=true")
+    assert (more.returncode, "in 26 shards" in more.stderr) == (0, True), more.stderr
+    assert verify(tmp_path / "run").returncode == 0
+
+
+def test_a_plan_made_with_a_size_by_hand_goes_on_without_it(tmp_path, prompts):
+    assert front(tmp_path / "run", prompts).returncode == 0
+    before = shard_files(tmp_path / "run")
+    again = front(tmp_path / "run", prompts, "output.batches_per_shard=null", "launch.workers=8")
+    assert (again.returncode, "is done already" in again.stderr) == (0, True), again.stderr
+    assert shard_files(tmp_path / "run") == before
+
+
+def test_status_says_how_many_workers_a_plan_can_occupy(tmp_path):
+    plan_run(tmp_path, [f"prompt {place}" for place in range(9)])
+    said = run([sys.executable, "-m", "batchgen.status"], tmp_path / "run").stdout
+    assert "3 shards are left: up to 3 workers can be busy at once" in said
+
+
+def test_strict_ends_with_one_line_where_best_steps_down(tmp_path, prompts):
+    best = front(tmp_path / "best", prompts, FAKE_ROWS="2")
+    strict = front(tmp_path / "strict", prompts, "determinism=strict", FAKE_ROWS="2")
+    assert best.returncode == 0
+    assert strict.returncode != 0
+    assert "ran out of memory twice" in strict.stderr and "determinism=strict" in strict.stderr
+    assert "Traceback" not in strict.stderr
+
+
+@pytest.mark.slow
+def test_eight_workers_share_72_prompts(tmp_path):
+    prompts = write_prompts(tmp_path / "p.txt", 72)
+    done = front(tmp_path / "run", prompts, *WORKERS, "memory.policy.micro_batch=32", FAKE_ROW_S="1")
+    assert done.returncode == 0, done.stderr
+    assert len({record["worker"] for record in memory_log(tmp_path / "run")}) == 8
     assert verify(tmp_path / "run").returncode == 0

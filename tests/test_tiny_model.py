@@ -121,3 +121,19 @@ def test_a_damaged_model_is_said_in_one_line(tmp_path, prompts):
     assert done.returncode == 2
     assert f"the model in {model} cannot be loaded" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_under_strict_neither_rests_nor_workers_change_a_byte_of_an_image(tmp_path):
+    lines = [f"a horse on mars, take {place}" for place in range(9)]
+    runs = []
+    for name, order, workers in (("a", lines, 1), ("b", lines[::-1], 3)):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{line}\n" for line in order))
+        done = front(
+            tmp_path / name, tmp_path / f"{name}.txt", "determinism=strict", "job.batch_size=8", "job.steps=3",
+            "output.batches_per_shard=null", f"launch.workers={workers}", "memory.policy.micro_batch=8", command=REAL,
+        )  # fmt: skip
+        assert (done.returncode, "in 2 shards" in done.stderr) == (0, True), done.stderr
+        files = samples(tmp_path / name)
+        about = [json.loads(data) for file, data in files.items() if file.endswith(".json")]
+        runs.append({one["prompt"]: files[f"{one['key']}.png"] for one in about})
+    assert runs[0] == runs[1]
