@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ import yaml
 
 from batchgen import __version__
 from batchgen.config import Config, from_plain
+from batchgen.drafts import OWNER, new_draft
 from batchgen.errors import BrokenRunError, PromptError, UserError
 from batchgen.files import sha256_bytes, sha256_file, sync, sync_directory, to_json, write_new
 from batchgen.paths import RunDir, shard_plan
@@ -186,15 +186,14 @@ def save_plan(
 
     Raises PromptError where no prompt can be used; then nothing is left behind.
     """
-    draft = run.root / f"plan.{uuid.uuid4().hex}"
     made = [path for path in (run.root, *run.root.parents) if not path.exists()]
-    draft.mkdir(parents=True)
+    draft = new_draft(target)
     try:
         sizes, rejects = _write_shards(draft, shards)
         if not sizes:
             raise PromptError(_nothing_usable(draft, rejects))
         write_new(draft / "config.yaml", yaml.safe_dump(asdict(recipe.config), sort_keys=False).encode())
-        digests = {path.name: sha256_file(path) for path in sorted(draft.iterdir())}
+        digests = {path.name: sha256_file(path) for path in sorted(draft.iterdir()) if path.name != OWNER}
         facts: dict[str, Any] = {
             "format": FORMAT,
             "run_id": run_id,
@@ -223,6 +222,7 @@ def save_plan(
         for path in made:
             with suppress(OSError):  # it holds the plan, or what another process put there
                 path.rmdir()
+    (target / OWNER).unlink(missing_ok=True)
     sync_directory(run.root)
     return True
 

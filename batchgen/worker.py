@@ -25,11 +25,13 @@ from batchgen.errors import (
     EXIT_RENEW,
     EXIT_WHOLE,
     BatchgenError,
+    BrokenRunError,
     DiskFullError,
     ModelError,
     from_os_error,
 )
 from batchgen.events import EventLog
+from batchgen.finish import finish
 from batchgen.fitting import Engine
 from batchgen.generate import ShardMaker
 from batchgen.leases import Lease, Watch
@@ -42,6 +44,7 @@ from batchgen.process import worker_name
 from batchgen.recipe import fingerprint_model
 from batchgen.samples import Maker
 from batchgen.shards import Attempt, is_done
+from batchgen.stock import take_stock
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 _IDLE_S = 0.5
@@ -80,12 +83,12 @@ class Worker:
                 if self._stop.is_set():
                     self.log.add("drain")
                     return EXIT_INTERRUPTED
-                if shard in done or is_done(self._run, shard):
+                if shard in done or self._is_settled(shard):
                     done.add(shard)
                 elif (lease := Lease.take(self._run, shard, self.name, self._watch)) is not None:
                     busy = True
                     try:
-                        if is_done(self._run, shard) or self._make(shard, lease):
+                        if self._is_settled(shard) or self._make(shard, lease):
                             done.add(shard)
                     finally:
                         lease.release()
@@ -95,6 +98,14 @@ class Worker:
                 self._stop.wait(_IDLE_S)  # others work on the rest: take over should one of them die
         self.log.add("end")
         return EXIT_WHOLE
+
+    def _is_settled(self, shard: int) -> bool:
+        """Whether there is nothing to make of a shard. One that was committed and came to harm is told at the end."""
+        try:
+            return is_done(self._run, shard)
+        except BrokenRunError as error:
+            self.log.add("broken", shard=shard, error=str(error))
+            return True
 
     def _order(self) -> Iterator[int]:
         count = len(self._plan.sizes)
@@ -225,14 +236,22 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
         _stop_with_parent(stop)
     try:
         name = options.name or worker_name(options.rank)
-        worker = Worker(load_plan(RunDir(options.run_dir)), name, options.rank, options.world, load, stop)
+        plan = load_plan(RunDir(options.run_dir))
+        plan.run.make()
+        worker = Worker(plan, name, options.rank, options.world, load, stop)
         real_stderr = _quiet(worker.log.path.with_suffix(".log"))
     except (BatchgenError, OSError) as error:
         known = from_os_error(error, options.run_dir) if isinstance(error, OSError) else error
         print(f"worker {options.rank}: {known}", file=sys.stderr)
         return known.exit_code
     try:
-        return worker.work()
+        code = worker.work()
+        # Whoever it is tied to finishes the run; of those that are alone, the last.
+        if code != EXIT_WHOLE or options.tied or take_stock(plan).open:
+            return code
+        end = finish(plan)
+        _say(real_stderr, "".join(f"worker {options.rank}: {line}\n" for line in end.lines))
+        return end.code
     except Exception as error:
         worker.log.add("error", error=str(error), traceback=traceback.format_exc())
         explained = _explained(error, options.run_dir)
