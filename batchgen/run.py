@@ -5,7 +5,6 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from batchgen import index
@@ -22,7 +21,7 @@ from batchgen.pipeline.model import find_model
 from batchgen.plan import Plan
 from batchgen.policies import foresee, task_of
 from batchgen.prepare import prepare, summary
-from batchgen.recipe import fingerprint_model
+from batchgen.recipe import computed_otherwise, fingerprint_model
 from batchgen.rejects import rejected_line, remedy
 from batchgen.shards import sweep
 from batchgen.stock import take_stock
@@ -41,14 +40,13 @@ def run(config: Config) -> int:
     if not stock.open:
         done = not stock.broken and index.is_current(plan)
         return _tell(outcome(plan, "is done already") if done else finish(plan))
-    for line in filter(None, (rejected_line(plan), stock.complaint(run_dir) if stock.broken else None)):
+    broken = stock.complaint(run_dir) if stock.broken else None
+    for line in filter(None, (computed_otherwise(plan.computes), rejected_line(plan), broken)):
         _say(line)
     _refuse_what_cannot_fit(plan)
     sync_directory(run_dir.root)  # the name of the plan, should who gave it have been killed: before there is more
     run_dir.make()
     _make_durable(run_dir)
-    # The launch is free to change on a resume: it is taken from this call, not from the plan.
-    plan = replace(plan, config=replace(plan.config, launch=config.launch))
     if not supports_link(run_dir.work):
         _say("this file system has no hard links: one worker, and start no second batchgen on this run meanwhile")
         plan.config.launch.workers = 1

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from batchgen import process
-from batchgen.errors import BrokenRunError
+from batchgen.errors import BrokenRunError, ResumeError
 from batchgen.files import (
     create,
     put,
@@ -32,6 +32,8 @@ from batchgen.files import (
 )
 from batchgen.journal import Journal, plan_of, read_journal, sound_prefix
 from batchgen.paths import AttemptFiles, RunDir
+from batchgen.plan import run_id_of
+from batchgen.recipe import COMPUTES
 from batchgen.tars import END_OF_TAR, tar_members
 from batchgen.types import Sample, Shard
 
@@ -51,6 +53,7 @@ class Attempt:
             "run_id": run_id,
             "shard": shard.index,
             "plan_sha256": plan_digest,
+            "computes": COMPUTES,
             "attempt": self.files.attempt,
             "worker": worker,
             "process": process.identity(),
@@ -146,6 +149,12 @@ class Attempt:
             "samples": self._samples,
         }
         write_new(self.files.manifest, seal(manifest))
+        if run_id_of(self._run) != self._header["run_id"]:
+            self.discard()
+            raise ResumeError(
+                f"{self._run.root} was planned again with different settings: this worker belongs to the plan before, "
+                "and stops"
+            )
         self.files.tar.stat()  # swept while this process was stopped: then this manifest must not be linked
         sync_directory(self._run.work)
         put(self.files.manifest, self._run.manifest(self._shard.index))
@@ -248,6 +257,17 @@ def is_done(run: RunDir, shard: int) -> bool:
     if left or tar_problem(run, shard, manifest["bytes"]) is not None:
         publish(run, manifest)
     return True
+
+
+def is_settled(run: RunDir, shard: int) -> bool:
+    """Whether there is nothing to make of a shard: it is done, or was committed and came to harm.
+
+    The latter is told by `take_stock` and is for `repair` to decide; it keeps nobody from the other shards.
+    """
+    try:
+        return is_done(run, shard)
+    except BrokenRunError:
+        return True
 
 
 def sweep(run: RunDir) -> None:

@@ -25,7 +25,6 @@ from batchgen.errors import (
     EXIT_RENEW,
     EXIT_WHOLE,
     BatchgenError,
-    BrokenRunError,
     DiskFullError,
     ModelError,
     from_os_error,
@@ -43,7 +42,7 @@ from batchgen.policies import Policies
 from batchgen.process import worker_name
 from batchgen.recipe import fingerprint_model
 from batchgen.samples import Maker
-from batchgen.shards import Attempt, is_done
+from batchgen.shards import Attempt, is_settled
 from batchgen.stock import take_stock
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -83,12 +82,12 @@ class Worker:
                 if self._stop.is_set():
                     self.log.add("drain")
                     return EXIT_INTERRUPTED
-                if shard in done or self._is_settled(shard):
+                if shard in done or is_settled(self._run, shard):
                     done.add(shard)
                 elif (lease := Lease.take(self._run, shard, self.name, self._watch)) is not None:
                     busy = True
                     try:
-                        if self._is_settled(shard) or self._make(shard, lease):
+                        if is_settled(self._run, shard) or self._make(shard, lease):
                             done.add(shard)
                     finally:
                         lease.release()
@@ -98,14 +97,6 @@ class Worker:
                 self._stop.wait(_IDLE_S)  # others work on the rest: take over should one of them die
         self.log.add("end")
         return EXIT_WHOLE
-
-    def _is_settled(self, shard: int) -> bool:
-        """Whether there is nothing to make of a shard. One that was committed and came to harm is told at the end."""
-        try:
-            return is_done(self._run, shard)
-        except BrokenRunError as error:
-            self.log.add("broken", shard=shard, error=str(error))
-            return True
 
     def _order(self) -> Iterator[int]:
         count = len(self._plan.sizes)

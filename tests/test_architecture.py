@@ -18,7 +18,7 @@ ORDER = [
     "config", "composition", "commandline",
     "prompts.records", "prompts.lines", "prompts.tables", "prompts.json_items", "prompts.parquet", "prompts.formats",
     "prompts.find", "prompts.rows", "prompts",
-    "planner", "recipe", "drafts", "plan", "rejects",
+    "planner", "recipe", "free", "drafts", "plan", "replan", "rejects",
     "quality", "images", "samples", "tars", "journal", "shards", "stock", "index", "finish",
     "leases", "events", "status", "verify", "repair", "display",
     "pipeline", "pipeline.model",
