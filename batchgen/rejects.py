@@ -34,8 +34,8 @@ def _first(path: Path) -> tuple[str, int, str] | None:
 
 def remedy(file: str, reason: str) -> str:
     """The key that helps against the reason why a row was left out. It may read the prompt file again."""
-    if reason.startswith("not valid utf-8"):
-        return f"set job.encoding={'cp1252' if _reads_as_cp1252(Path(file)) else 'to what the file is in'}"
+    if reason.startswith("not valid utf-8") and _reads_as_cp1252(Path(file)):
+        return "set job.encoding=cp1252"
     if reason.startswith("not valid ") and "JSON" not in reason:
         return "set job.encoding to what the file is in"
     if reason.startswith("no prompt: "):
