@@ -1,5 +1,6 @@
 """Drafts of plans: a plan is made whole in plan.<uuid>/, then renamed. What dead planners left is swept."""
 
+import errno
 import json
 import re
 import shutil
@@ -8,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from batchgen import process
-from batchgen.files import to_json
+from batchgen.files import to_json, write_new
 from batchgen.paths import RunDir
 
 OWNER = "owner.json"  # in a draft: who makes it, and which plan it is to become
@@ -19,14 +20,19 @@ _TRIES = 3
 
 def new_draft(target: Path) -> Path:
     """A new directory beside `target`, to be filled and then renamed to it. It states who this process is."""
-    owner = to_json({"target": target.name, "process": process.identity()})
+    owner = to_json({"target": target.name, "process": process.identity()}).encode()
     for _ in range(_TRIES):
         draft = target.with_name(f"plan.{uuid.uuid4().hex}")
         draft.mkdir(parents=True)
-        with suppress(FileNotFoundError):  # swept away before it said whose it is
-            (draft / OWNER).write_text(owner)
-            return draft
-    raise FileNotFoundError(f"{draft} is removed as soon as it is made")
+        try:
+            write_new(draft / OWNER, owner)
+        except FileNotFoundError:  # swept away before it said whose it is
+            continue
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        return draft
+    raise FileNotFoundError(errno.ENOENT, "removed as soon as it is made", str(draft))
 
 
 def sweep_drafts(run: RunDir) -> None:
@@ -45,14 +51,15 @@ def sweep_drafts(run: RunDir) -> None:
 
 
 def _is_over(draft: Path) -> bool:
-    """Whether a draft's planner has ended, or comes too late since its plan is there, or it states neither.
+    """Whether a draft's planner has ended, or comes too late since its plan is there, or states neither.
 
-    A planner of another machine is taken to be alive. One that states nothing was of a batchgen before this one.
+    A planner of another machine is taken to be alive. One that states nothing was of a batchgen before this one, or
+    was killed as it began; were it only just beginning, it would begin once more.
     """
     try:
         owner = json.loads((draft / OWNER).read_bytes())
         return draft.with_name(owner["target"]).exists() or process.is_gone(owner["process"])
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return True
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # being written just now
+    except OSError:
+        return False

@@ -200,7 +200,7 @@ def save_plan(
     recipe: Recipe,
     shards: Iterable[Shard | Reject],
 ) -> bool:
-    """Write a plan directory and name it `target`. False if another process put one there first.
+    """Write a plan directory and name it `target`. False if another process put one there first, or swept the draft.
 
     Raises PromptError where no prompt can be used; then nothing is left behind.
     """
@@ -231,8 +231,7 @@ def save_plan(
         sync_directory(draft)
         os.rename(draft, target)
     except OSError as error:
-        # Or its draft was swept away, by one that finished the run meanwhile
-        swept = error.errno == errno.ENOENT and target.is_dir() and not draft.exists()
+        swept = error.errno == errno.ENOENT and not draft.exists()  # by one that finished the run meanwhile
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) and not swept:
             raise
         return False

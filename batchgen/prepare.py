@@ -34,7 +34,9 @@ def prepare(run: RunDir, config: Config) -> Plan:
     if (unwanted := _unwanted(run, config, files)) is not None:
         recipe = _new_recipe(config, files)  # refuses what could not run before the old plan is gone
         give_way(unwanted)
-    if not run.plans():
+    for _ in range(_TRIES):
+        if run.plans():
+            break
         _refuse_used(run)
         recipe = recipe or _new_recipe(config, files)
         save_plan(run, run.plan, "run", 0, uuid.uuid4().hex, recipe, plan_shards(config, files))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen import process
+from batchgen import drafts, files, process
 from batchgen.drafts import OWNER, new_draft, sweep_drafts
 from batchgen.paths import RunDir
 from batchgen.plan import Recipe, load_plan, save_plan
@@ -76,16 +76,15 @@ def test_a_command_that_finishes_leaves_an_extension_under_way_alone(tmp_path: P
 def test_a_draft_that_is_swept_before_it_says_whose_it_is_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Path.write_text
     swept: list[Path] = []
 
-    def write_text(path: Path, text: str) -> int:
+    def write_new(path: Path, data: bytes) -> None:
         if not swept:
             swept.append(path)
             path.parent.rmdir()
-        return real(path, text)
+        files.write_new(path, data)
 
-    monkeypatch.setattr(Path, "write_text", write_text)
+    monkeypatch.setattr(drafts, "write_new", write_new)
     draft = new_draft(tmp_path / "plan")
     assert (draft / OWNER).is_file() and draft != swept[0].parent
 

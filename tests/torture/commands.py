@@ -283,7 +283,7 @@ def wrongs(run_dir, expected_tars):
         planned = sorted(prompt.key for prompt in loaded.prompts())
     except BatchgenError as error:
         return [f"verify: {error}"]
-    found = [f"verify: {problem}" for problem in findings.problems]
+    found = [f"verify: {problem}" for problem in findings.problems + findings.warnings]
     found += [f"shards {findings.missing_shards} are missing"] if findings.missing_shards else []
     if sorted(findings.keys.elements()) != planned or len(planned) != IMAGES:
         found.append("the keys are not those that were planned, each once")
