@@ -103,10 +103,13 @@ def _put_copy(source: Path, target: Path) -> None:
 
 
 def put_over(source: Path, target: Path) -> None:
-    """Give the file `source` the name `target` too, in place of whatever has it."""
-    temporary = _temporary_beside(target)
-    put(source, temporary)
-    os.replace(temporary, target)
+    """Give the file `source` the name `target` too, in place of whatever has it. Raises FileNotFoundError."""
+
+    def act(temporary: Path) -> None:
+        put(source, temporary)
+        os.replace(temporary, target)
+
+    _unless_swept(target, act)
 
 
 def move(source: Path, target: Path) -> None:

@@ -6,21 +6,20 @@ from typing import Any
 from batchgen.files import replace
 from batchgen.paths import RunDir
 from batchgen.plan import Plan
-from batchgen.shards import read_manifest
+from batchgen.stock import stated_of
 
 FORMAT = 1
 
 
 def shard_entry(run: RunDir, shard: int) -> dict[str, Any]:
     """What the index says of a committed shard. Raises BrokenRunError."""
-    manifest = read_manifest(run, shard)
-    good = sum(sample["status"] == "ok" for sample in manifest["samples"])
+    stated = stated_of(run, shard)
     return {
         "file": run.tar(shard).relative_to(run.root).as_posix(),
-        "bytes": manifest["bytes"],
-        "samples": good,
-        "failed": len(manifest["samples"]) - good,
-        "sha256": manifest["sha256"],
+        "bytes": stated.tar_bytes,
+        "samples": stated.good,
+        "failed": stated.failed,
+        "sha256": stated.sha256,
     }
 
 
@@ -51,14 +50,5 @@ def read_index(run: RunDir) -> dict[str, Any] | None:
 
 
 def is_current(plan: Plan) -> bool:
-    """Whether the index covers the whole plan and every tar is there with the size that it states."""
-    index = read_index(plan.run)
-    if index is None or index["run_id"] != plan.run_id or len(index["shards"]) != len(plan.sizes):
-        return False
-    for shard, entry in enumerate(index["shards"]):
-        try:
-            if plan.run.tar(shard).stat().st_size != entry["bytes"]:
-                return False
-        except FileNotFoundError:
-            return False
-    return True
+    """Whether the index lists the shards of the plan, all of which are in, as they are. Raises BrokenRunError."""
+    return read_index(plan.run) == index_of(plan)

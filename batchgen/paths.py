@@ -65,6 +65,16 @@ class RunDir:
         return self.root / f"plan-{number:03d}"
 
     @property
+    def free(self) -> Path:
+        """What the last command set of that which is free to change on a resume; workers go by it."""
+        return self.root / "free.yaml"
+
+    @property
+    def replaced(self) -> Path:
+        """Plans of which nothing was begun and which gave way to another, each in a directory named by its run id."""
+        return self.root / "replaced"
+
+    @property
     def policies(self) -> Path:
         """The frozen policies, one file for each device kind and size."""
         return self.root / "policies"
@@ -107,6 +117,16 @@ class RunDir:
     def damaged(self) -> Path:
         """What was found damaged and set aside, in numbered directories; no command reads it."""
         return self.root / "damaged"
+
+    @property
+    def failures(self) -> Path:
+        """One file for each crash of a worker."""
+        return self.root / "failures"
+
+    @property
+    def slurm(self) -> Path:
+        """What was submitted to SLURM."""
+        return self.root / "slurm"
 
     def make(self) -> None:
         """Make the directories that workers write to."""

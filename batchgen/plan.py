@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,10 +20,13 @@ from typing import Any
 import yaml
 
 from batchgen import __version__
-from batchgen.config import Config, from_plain
+from batchgen.config import Config
+from batchgen.drafts import OWNER, new_draft
 from batchgen.errors import BrokenRunError, PromptError, UserError
 from batchgen.files import sha256_bytes, sha256_file, sync, sync_directory, to_json, write_new
+from batchgen.free import with_free
 from batchgen.paths import RunDir, shard_plan
+from batchgen.recipe import COMPUTES, as_planned
 from batchgen.types import Batch, Prompt, Reject, Shard
 
 FORMAT = 1
@@ -44,6 +46,7 @@ class Segment:
     recipe: dict[str, Any]
     run_id: str
     sha256: dict[str, str]  # of its files, by name
+    computes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class Plan:
     """All that is to be made, with the configuration to make it by."""
 
     run: RunDir
-    config: Config
+    config: Config  # as planned, but for what the last command set of that which is free to change
+    planned: Config
     segments: list[Segment]
 
     @property
@@ -68,6 +72,11 @@ class Plan:
     def inputs(self) -> list[dict[str, Any]]:
         """Name, bytes and sha256 of every prompt file, in order of their numbers in the keys."""
         return [one for segment in self.segments if segment.kind != "retry" for one in segment.inputs]
+
+    @property
+    def computes(self) -> int:
+        """By which way of computing the run was begun (`recipe.COMPUTES`)."""
+        return min(segment.computes for segment in self.segments)
 
     @property
     def sizes(self) -> list[list[int]]:
@@ -117,9 +126,10 @@ def load_plan(run: RunDir) -> Plan:
         data = (run.plan / "config.yaml").read_bytes()
         if segments[0].sha256["config.yaml"] != sha256_bytes(data):
             raise ValueError("config.yaml is not what was planned; its sha256 differs")
-        return Plan(run, from_plain(yaml.safe_load(data)), segments)
+        planned = as_planned(yaml.safe_load(data))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise BrokenRunError(f"the plan in {run.root} cannot be read: {error}") from error
+    return Plan(run, with_free(run, planned), planned, segments)
 
 
 def _load_segment(directory: Path) -> Segment:
@@ -129,7 +139,15 @@ def _load_segment(directory: Path) -> Segment:
     if facts.get("checksum") != _checksum(facts):
         raise ValueError(f"{directory}/run.json is damaged, or of a batchgen that wrote no checksums")
     names = ("kind", "first_shard", "shards", "rejects", "inputs", "recipe", "run_id", "sha256")
-    return Segment(directory, **{name: facts[name] for name in names})
+    return Segment(directory, **{name: facts[name] for name in names}, computes=facts.get("computes", 1))
+
+
+def run_id_of(run: RunDir) -> str | None:
+    """The run id in the plan that is there now; None without one that can be read."""
+    try:
+        return str(json.loads((run.plan / "run.json").read_bytes())["run_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def check_plan(plan: Plan) -> None:
@@ -182,19 +200,18 @@ def save_plan(
     recipe: Recipe,
     shards: Iterable[Shard | Reject],
 ) -> bool:
-    """Write a plan directory and name it `target`. False if another process put one there first.
+    """Write a plan directory and name it `target`. False if another process put one there first, or swept the draft.
 
     Raises PromptError where no prompt can be used; then nothing is left behind.
     """
-    draft = run.root / f"plan.{uuid.uuid4().hex}"
     made = [path for path in (run.root, *run.root.parents) if not path.exists()]
-    draft.mkdir(parents=True)
+    draft = new_draft(target)
     try:
         sizes, rejects = _write_shards(draft, shards)
         if not sizes:
             raise PromptError(_nothing_usable(draft, rejects))
         write_new(draft / "config.yaml", yaml.safe_dump(asdict(recipe.config), sort_keys=False).encode())
-        digests = {path.name: sha256_file(path) for path in sorted(draft.iterdir())}
+        digests = {path.name: sha256_file(path) for path in sorted(draft.iterdir()) if path.name != OWNER}
         facts: dict[str, Any] = {
             "format": FORMAT,
             "run_id": run_id,
@@ -206,6 +223,7 @@ def save_plan(
             "inputs": recipe.inputs,
             "recipe": recipe.facts,
             "versions": versions(),
+            "computes": COMPUTES,
             "sha256": digests,
         }
         facts["checksum"] = _checksum(facts)
@@ -213,8 +231,7 @@ def save_plan(
         sync_directory(draft)
         os.rename(draft, target)
     except OSError as error:
-        # Or its draft was swept away, by one that finished the run meanwhile
-        swept = error.errno == errno.ENOENT and target.is_dir() and not draft.exists()
+        swept = error.errno == errno.ENOENT and not draft.exists()  # by one that finished the run meanwhile
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) and not swept:
             raise
         return False
@@ -223,6 +240,7 @@ def save_plan(
         for path in made:
             with suppress(OSError):  # it holds the plan, or what another process put there
                 path.rmdir()
+    (target / OWNER).unlink(missing_ok=True)
     sync_directory(run.root)
     return True
 

@@ -1,14 +1,15 @@
 """From a configuration to a plan: a new one, the one that is there, or that one extended."""
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from batchgen.config import Config, prompt_patterns
+from batchgen.config import Config, ModelConfig, prompt_patterns
 from batchgen.cutting import cut_shards
 from batchgen.errors import PromptError, ResumeError
+from batchgen.free import save_free
 from batchgen.memory.policy import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir, models_dir
 from batchgen.pipeline.model import check_model, download, find_model, hub_revision
@@ -16,53 +17,83 @@ from batchgen.plan import Plan, Recipe, load_plan, save_plan
 from batchgen.planner import Planner, pack_batches
 from batchgen.prompts import find_files, read_prompts
 from batchgen.recipe import changes, fingerprint_model, input_changes, inputs_of, recipe_of
+from batchgen.replan import give_way, is_untouched
 from batchgen.status import failed_samples
 from batchgen.types import Prompt, Reject, Shard
+
+_TRIES = 10  # to plan more while other commands do
 
 
 def prepare(run: RunDir, config: Config) -> Plan:
     """The run's plan: made now, or the one that is there if it was made by the same recipe.
 
-    Rows of added prompt files are planned with `extend`, failed images again with `retry_failed`.
+    A plan of which nothing was begun gives way to a new one. Rows of added prompt files are planned with `extend`,
+    failed images again with `retry_failed`.
     Raises UserError: ResumeError, with a diff, where the configuration would change what the run makes.
     """
     files = find_files(prompt_patterns(config), Path.cwd())
-    if not run.plans():
+    recipe = None
+    if (unwanted := _unwanted(run, config, files)) is not None:
+        recipe = _new_recipe(config, files)  # refuses what could not run before the old plan is gone
+        give_way(unwanted)
+    for _ in range(_TRIES):
+        if run.plans():
+            break
         _refuse_used(run)
-        recipe = _new_recipe(config, files)
+        recipe = recipe or _new_recipe(config, files)
         save_plan(run, run.plan, "run", 0, uuid.uuid4().hex, recipe, plan_shards(config, files))
-    plan = load_plan(run)
-    added = _check_same(plan, config, files)
-    if added:
-        _extend(plan, config, [files[place] for place in added])
-        plan = load_plan(run)
+    _plan_more(run, lambda plan: _extend(plan, config, files))
     if config.retry_failed:
-        _retry(plan, config)
-        plan = load_plan(run)
-    return plan
+        _plan_more(run, lambda plan: _retry(plan, config))
+    save_free(run, replace(config, model=replace(config.model, path=_settled_path(config.model))))
+    return load_plan(run)
+
+
+def _plan_more(run: RunDir, add: Callable[[Plan], bool]) -> None:
+    """Let `add` extend the plan; once more, by the plan as it is then, where another command's extension was first.
+
+    Raises ResumeError.
+    """
+    for _ in range(_TRIES):
+        if add(load_plan(run)):
+            return
+    raise ResumeError(f"other commands keep extending {run.root}: run the same command again")
+
+
+def _unwanted(run: RunDir, config: Config, files: list[Path]) -> Plan | None:
+    """The plan that is there, if it is of another recipe and nothing of it was begun."""
+    if not run.plans() or not is_untouched(run):
+        return None
+    plan = load_plan(run)
+    return plan if _differences(plan, config, files)[0] else None
 
 
 def _refuse_used(run: RunDir) -> None:
-    drafts = "plan."  # of a planning that was cut off
-    used = run.root.is_dir() and any(not path.name.startswith(drafts) for path in run.root.iterdir())
-    if used and not run.plans():  # asked again: another command may have planned it just now
-        raise ResumeError(f"run_dir={run.root} holds other files and is not a run: name a directory of its own")
     if run.root.exists() and not run.root.is_dir():
         raise ResumeError(f"run_dir={run.root} is a file: name a directory")
+    if run.root.is_dir() and not run.plans():
+        # A draft of a planning that was cut off, and what is left where a plan gave way, are no other's files.
+        ours = run.replaced.is_dir() and is_untouched(run)
+        others = [path for path in run.root.iterdir() if not path.name.startswith("plan.")]
+        if others and not ours and not run.plans():  # asked again: another command may have planned it just now
+            raise ResumeError(f"run_dir={run.root} holds other files and is not a run: name a directory of its own")
 
 
 def _new_recipe(config: Config, files: list[Path]) -> Recipe:
     folder = find_model(config.model)
+    settled = replace(config.model, path=_settled_path(config.model))
     if folder is None:
         folder = download(config.model)
-        settled = replace(config.model, revision=hub_revision(folder))
-    elif folder.parent == models_dir():
-        settled = config.model  # one that the package carries: found by its name wherever that is installed
-    else:
-        settled = replace(config.model, path=str(folder.resolve()))
+        settled = replace(settled, revision=hub_revision(folder))
     check_model(folder, config.job.scheduler, config.model.safety_checker)
     facts = recipe_of(config, fingerprint_model(folder))
     return Recipe(replace(config, model=settled), inputs_of(files), facts)
+
+
+def _settled_path(model: ModelConfig) -> str:
+    """`model.path` as workers find it from anywhere: a folder by its full path, others by name."""
+    folder = find_model(model)
+    return model.path if folder is None or folder.parent == models_dir() else str(folder.resolve())
 
 
 def plan_shards(
@@ -88,19 +119,25 @@ def _refuse_rejects(stream: Iterable[Prompt | Reject]) -> Iterator[Prompt | Reje
         yield one
 
 
-def _check_same(plan: Plan, config: Config, files: list[Path]) -> list[int]:
-    """Which of the files are new to the plan. Raises ResumeError, with a diff, for any other change."""
+def _differences(plan: Plan, config: Config, files: list[Path]) -> tuple[list[str], list[int]]:
+    """What was planned with different settings, new files apart that `extend` lets in; the places of new files."""
     diff = changes(plan.recipe, recipe_of(config, _model_fingerprint(plan, config)))
     touched, added = input_changes(plan.inputs, inputs_of(files))
     diff += touched
     if added and not config.extend:
         diff += [f"{files[place]}: new" for place in added if not any(str(files[place]) in one for one in touched)]
+    return diff, added
+
+
+def _check_same(plan: Plan, config: Config, files: list[Path]) -> list[int]:
+    """Which of the files are new to the plan. Raises ResumeError, with a diff, for any other change."""
+    diff, added = _differences(plan, config, files)
     if not diff:
         return added
     only_new = all(one.endswith(": new") for one in diff)
     advice = "extend=true adds them to it; or" if only_new else "set it back, or"
     raise ResumeError(
-        f"{plan.run.root} was planned otherwise: {'; '.join(diff)}.\n"
+        f"{plan.run.root} was planned with different settings: {'; '.join(diff)}.\n"
         f"Nothing was changed: {advice} start anew with another run_dir=DIR"
     )
 
@@ -109,24 +146,31 @@ def _model_fingerprint(plan: Plan, config: Config) -> str:
     folder = find_model(config.model)
     if folder is not None:
         return fingerprint_model(folder)
-    same_id = config.model.path == plan.config.model.path
+    same_id = config.model.path == plan.planned.model.path
     return str(plan.recipe["model"]) if same_id else config.model.path
 
 
-def _extend(plan: Plan, config: Config, files: list[Path]) -> None:
+def _extend(plan: Plan, config: Config, files: list[Path]) -> bool:
+    """Plan the files that are new; False where another command's extension was first. Raises ResumeError."""
+    new = [files[place] for place in _check_same(plan, config, files)]
+    if not new:
+        return True
     planner = Planner(config.job)
     rows = planner.recall(plan.prompts())
     if config.job.limit is not None and rows >= config.job.limit:
         raise ResumeError(f"job.limit={config.job.limit} rows are planned already: there is nothing to extend")
     rest = None if config.job.limit is None else config.job.limit - rows
     shards = plan_shards(
-        replace(config, job=replace(config.job, limit=rest)), files, planner, len(plan.inputs), len(plan.sizes)
+        replace(config, job=replace(config.job, limit=rest)), new, planner, len(plan.inputs), len(plan.sizes)
     )
-    _add_segment(plan, "extend", Recipe(config, inputs_of(files), plan.recipe), shards)
+    return _add_segment(plan, "extend", Recipe(config, inputs_of(new), plan.recipe), shards)
 
 
-def _retry(plan: Plan, config: Config) -> None:
-    """Plan failed images again, in new shards; those that wait in such a shard already are left out."""
+def _retry(plan: Plan, config: Config) -> bool:
+    """Plan failed images again, in new shards; those that wait in such a shard already are left out.
+
+    False where another command's extension was first.
+    """
     failed = failed_samples(plan)
     committed = plan.run.committed()
     waiting = {
@@ -138,17 +182,17 @@ def _retry(plan: Plan, config: Config) -> None:
         for key in plan.shard(shard)[0].keys
     }
     again = failed.keys() - waiting
-    if again:
-        prompts = (prompt for prompt in plan.prompts() if prompt.key in again)
-        batches = pack_batches(prompts, plan.config.job.batch_size)
-        shards = cut_shards(batches, replace(plan.config, launch=config.launch), len(plan.sizes))
-        _add_segment(plan, "retry", Recipe(plan.config, [], plan.recipe), shards)
+    if not again:
+        return True
+    prompts = (prompt for prompt in plan.prompts() if prompt.key in again)
+    batches = pack_batches(prompts, plan.config.job.batch_size)
+    shards = cut_shards(batches, replace(plan.config, launch=config.launch), len(plan.sizes))
+    return _add_segment(plan, "retry", Recipe(plan.config, [], plan.recipe), shards)
 
 
-def _add_segment(plan: Plan, kind: str, recipe: Recipe, shards: Iterable[Shard | Reject]) -> None:
+def _add_segment(plan: Plan, kind: str, recipe: Recipe, shards: Iterable[Shard | Reject]) -> bool:
     target = plan.run.extension(len(plan.segments))
-    # Should another process be first, its extension is the one that counts: it was asked for the same.
-    save_plan(plan.run, target, kind, len(plan.sizes), plan.run_id, recipe, shards)
+    return save_plan(plan.run, target, kind, len(plan.sizes), plan.run_id, recipe, shards)
 
 
 def summary(run: RunDir, config: Config) -> dict[str, Any]:
@@ -156,19 +200,21 @@ def summary(run: RunDir, config: Config) -> dict[str, Any]:
 
     Raises UserError as `prepare` would.
     """
-    if run.plans():
+    files = find_files(prompt_patterns(config), Path.cwd())
+    if run.plans() and _unwanted(run, config, files) is None:
         plan = load_plan(run)
-        _check_same(plan, replace(config, extend=True), find_files(prompt_patterns(config), Path.cwd()))
+        _check_same(plan, replace(config, extend=True), files)
         counts = _Counts(rejects=sum(segment.rejects for segment in plan.segments))
         for index in range(len(plan.sizes)):
             counts.add(plan.shard(index)[0], config)
         return counts.as_dict() | {"done_shards": len(run.committed())}
-    _refuse_used(run)
+    if not run.plans():
+        _refuse_used(run)
     folder = find_model(config.model)
     if folder is not None:
         check_model(folder, config.job.scheduler, config.model.safety_checker)
     counts = _Counts()
-    for shard in plan_shards(config, find_files(prompt_patterns(config), Path.cwd())):
+    for shard in plan_shards(config, files):
         if isinstance(shard, Reject):
             counts.rejects += 1
             counts.first_reject = counts.first_reject or shard

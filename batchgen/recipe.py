@@ -8,16 +8,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from batchgen.config import Config, flatten
+from batchgen.config import Config, flatten, from_plain
 from batchgen.files import sha256_file, to_json
 
+# The way of computing: raised when a change alters pixels. A plan that states none was made by 1.
+# 2: a scheduler that is swapped in is set right as diffusers' constructors do it, guidance scales stay in fp32, and a
+# VAE's latents_mean is left out where the family's own pipeline leaves it out.
+COMPUTES = 2
 # Free to change on a resume: where and how the run is worked on, not what comes out.
 FREE = (
     "run_dir", "dry_run", "extend", "retry_failed", "launch", "job.name", "job.prompts", "job.on_bad_row",
     "model.path", "model.size_px", "model.guidance", "memory.max_vram", "memory.assume_vram",
 )  # fmt: skip
-# What a plan without the key was made by: the key came later.
-_BEFORE = {"determinism": "best"}
+# What a plan that lacks a key was made by, where that is not the key's default: the key came later.
+_BEFORE: dict[str, Any] = {}
 # Null leaves it to the planner: then the plan that is there is right, whatever it was cut by.
 _PLANNERS = ("output.batches_per_shard",)
 _SAMPLED_BYTES = 1 << 20
@@ -32,12 +36,33 @@ def inputs_of(files: Sequence[Path]) -> list[dict[str, Any]]:
 def recipe_of(config: Config, model_fingerprint: str) -> dict[str, Any]:
     """The settings that decide what comes out, dotted, with the model's content in place of its path."""
     flat = flatten(asdict(config))
-    kept = {key: value for key, value in flat.items() if not _is_free(key)}
+    kept = {key: value for key, value in flat.items() if not is_free(key)}
     return kept | {"model": model_fingerprint}
 
 
-def _is_free(key: str) -> bool:
+def is_free(key: str) -> bool:
+    """Whether a dotted key may change when a run is resumed."""
     return any(key == free or key.startswith(f"{free}.") for free in FREE)
+
+
+def set_key(plain: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in a nested dictionary."""
+    *groups, leaf = key.split(".")
+    for group in groups:
+        plain = plain.setdefault(group, {})
+    plain[leaf] = value
+
+
+def as_planned(values: dict[str, Any]) -> Config:
+    """The configuration of a plan, from what its config.yaml holds."""
+    for key in _BEFORE.keys() - flatten(values).keys():
+        set_key(values, key, _BEFORE[key])
+    return from_plain(values)
+
+
+def completed(flat: dict[str, Any]) -> dict[str, Any]:
+    """A plan's settings by dotted keys, with what the code did by then for each key that came later."""
+    return flatten(asdict(Config())) | _BEFORE | flat
 
 
 def fingerprint_model(folder: Path) -> str:
@@ -64,15 +89,29 @@ def fingerprint_model(folder: Path) -> str:
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """One 'key: old -> new' for each difference between two recipes."""
+    """One 'key: old -> new' for each difference between two recipes, `old` being that of a plan."""
     # Through JSON, since one side comes from a file.
     old, new = json.loads(json.dumps(old)), json.loads(json.dumps(new))
-    pairs = {key: (old.get(key, _BEFORE.get(key)), new.get(key)) for key in sorted(old.keys() | new.keys())}
+    before = completed(old)
+    pairs = {key: (before.get(key), new.get(key)) for key in sorted(old.keys() | new.keys())}
     return [
         f"{key}: {_short(was)} -> {_short(wanted)}"
         for key, (was, wanted) in pairs.items()
         if was != wanted and not (wanted is None and key in _PLANNERS)
     ]
+
+
+def computed_otherwise(computes: int) -> str | None:
+    """What to say where a run was begun by another way of computing; None where it was this one.
+
+    Where it says something, determinism=strict has to refuse to go on.
+    """
+    if computes == COMPUTES:
+        return None
+    return (
+        "this run was begun by another version of batchgen: images made from now on may differ from its own in low "
+        "bits, and visibly where job.scheduler is not the model's own"
+    )
 
 
 def input_changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> tuple[list[str], list[int]]:

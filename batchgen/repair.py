@@ -63,11 +63,11 @@ def find_damage(plan: Plan, pending: Collection[int] = ()) -> Damage:
         if shard not in committed:
             damage.shards[shard] = [f"{paths[0]} has no manifest, so nothing proves it"]
     keys: Counter[str] = Counter()
-    for shard, problems, found in check_shards(plan, sorted((committed & planned).difference(pending))):
-        if problems:
-            damage.shards[shard] = problems
+    for checked in check_shards(plan, sorted((committed & planned).difference(pending))):
+        if checked.problems:
+            damage.shards[checked.shard] = checked.problems
         else:
-            keys.update(found)
+            keys.update(checked.keys)
     damage.lasting = [f"key {key} is there {count} times" for key, count in keys.items() if count > 1]
     if os.path.lexists(run.index) and not damage.shards and committed == planned and not pending:
         damage.index = check_index(plan) if is_plain(run.index) else [f"{run.index} is not a plain file"]
@@ -88,13 +88,11 @@ def _pending(run: RunDir) -> list[int]:
 
 
 def _can_publish(run: RunDir, shard: int) -> bool:
-    if any(os.path.lexists(path) and not is_plain(path) for path in (run.tar(shard), run.memory_log(shard))):
+    if os.path.lexists(run.tar(shard)) and not is_plain(run.tar(shard)):
         return False
     manifest = _says(run, shard)
     return any(
-        is_plain(files.tar)
-        and sha256_file(files.tar) == manifest.get("sha256")
-        and (is_plain(files.journal) or is_plain(run.memory_log(shard)))
+        is_plain(files.tar) and sha256_file(files.tar) == manifest.get("sha256")
         for files in run.attempts(shard)
         if files.attempt == manifest.get("attempt")
     )
@@ -145,7 +143,7 @@ def set_aside(plan: Plan, damage: Damage, watch: Watch) -> Path:
 def _is_mended(plan: Plan, shard: int) -> bool:
     if shard not in plan.run.committed():
         return shard not in plan.run.shard_files()
-    return shard < len(plan.sizes) and not check_shard(plan, shard)[0]
+    return shard < len(plan.sizes) and not check_shard(plan, shard).problems
 
 
 def _move_shard(run: RunDir, shard: int, problems: list[str], place: Path) -> None:

@@ -1,7 +1,6 @@
 """The front door past Hydra: prepare the plan, launch the workers, say how it went."""
 
 import os
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,8 +11,9 @@ from batchgen import index
 from batchgen.config import Config, size_bytes
 from batchgen.console import say as _say
 from batchgen.display import Display
-from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES
-from batchgen.files import remove_temporaries, supports_link, sync_directory
+from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE
+from batchgen.files import supports_link, sync_directory
+from batchgen.finish import Outcome, finish, outcome
 from batchgen.launch import local
 from batchgen.memory.meters import CONTEXT_BYTES
 from batchgen.memory.policy import choose_policy, resolve_dtype
@@ -22,11 +22,12 @@ from batchgen.pipeline.model import find_model
 from batchgen.plan import Plan
 from batchgen.policies import foresee, task_of
 from batchgen.prepare import prepare, summary
-from batchgen.recipe import fingerprint_model
+from batchgen.recipe import computed_otherwise, fingerprint_model
+from batchgen.rejects import rejected_line, remedy
 from batchgen.shards import sweep
+from batchgen.stock import take_stock
 from batchgen.worker import catch_signals
 
-MIB = 1 << 20
 _ASSUMED_CAPABILITY = (8, 0)  # of a GPU that is only assumed: one that has fp16 and bf16
 
 
@@ -38,14 +39,17 @@ def run(config: Config) -> int:
     if config.dry_run:
         return _dry_run(run_dir, config)
     plan = prepare(run_dir, config)
-    if index.is_current(plan):
-        return _report(plan, "is done already")
+    stock = take_stock(plan)
+    if not stock.open:
+        done = not stock.broken and index.is_current(plan)
+        return _tell(outcome(plan, "is done already") if done else finish(plan))
+    broken = stock.complaint(run_dir) if stock.broken else None
+    for line in filter(None, (computed_otherwise(plan.computes), rejected_line(plan), broken)):
+        _say(line)
     _refuse_what_cannot_fit(plan)
     sync_directory(run_dir.root)  # the name of the plan, should who gave it have been killed: before there is more
     run_dir.make()
     _make_durable(run_dir)
-    # The launch is free to change on a resume: it is taken from this call, not from the plan.
-    plan = replace(plan, config=replace(plan.config, launch=config.launch))
     if not supports_link(run_dir.work):
         _say("this file system has no hard links: one worker, and start no second batchgen on this run meanwhile")
         plan.config.launch.workers = 1
@@ -58,7 +62,7 @@ def run(config: Config) -> int:
     finally:
         display.close()
     if code == EXIT_WHOLE:
-        return _finish(plan)
+        return _tell(finish(plan))
     if code == EXIT_INTERRUPTED:
         _say("interrupted; what is finished is kept, and the same command goes on")
     return code
@@ -73,30 +77,10 @@ def _make_durable(run_dir: RunDir) -> None:
             sync_directory(directory)
 
 
-def _finish(plan: Plan) -> int:
-    sweep(plan.run)
-    run = plan.run
-    for directory in (run.root, run.work, run.leases, run.policies, run.shards, run.memory_logs):
-        remove_temporaries(directory)
-    for draft in plan.run.root.glob("plan.*"):  # of a planning that was cut off, or is asleep: never half a draft
-        swept = draft.with_name(f"{draft.name}.swept")
-        with suppress(OSError):
-            draft.rename(swept)
-        shutil.rmtree(swept, ignore_errors=True)
-    index.write_index(plan)
-    return _report(plan, "is done")
-
-
-def _report(plan: Plan, state: str) -> int:
-    shards = (index.read_index(plan.run) or {"shards": []})["shards"]
-    samples = sum(entry["samples"] for entry in shards)
-    tar_bytes = sum(entry["bytes"] for entry in shards)
-    missing = plan.images - samples
-    _say(f"{plan.run.root} {state}: {samples} images in {len(shards)} shards, {tar_bytes / MIB:,.1f} MiB")
-    if missing:
-        _say(f"{missing} images failed; retry_failed=true tries them again, the manifests in shards/ say why")
-        return EXIT_WHOLE_WITH_FAILURES
-    return EXIT_WHOLE
+def _tell(end: Outcome) -> int:
+    for line in end.lines:
+        _say(line)
+    return end.code
 
 
 def _dry_run(run_dir: RunDir, config: Config) -> int:
@@ -110,7 +94,12 @@ def _dry_run(run_dir: RunDir, config: Config) -> int:
     print(f"prompts    {counts['prompts']}")
     first = counts["first_reject"]
     print(
-        f"rejects    {counts['rejects']}" + (f" (first: {first.source}:{first.line}: {first.reason})" if first else "")
+        f"rejects    {counts['rejects']}"
+        + (
+            f" (first: {first.source}:{first.line}: {first.reason}; {remedy(first.source, first.reason)})"
+            if first
+            else ""
+        )
     )
     print(f"batches    {counts['batches']} of up to {config.job.batch_size}")
     print(f"packing    {counts['packing_percent']:.1f}% of the rows that run are prompts, the rest is padding")

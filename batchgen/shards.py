@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from batchgen import process
-from batchgen.errors import BrokenRunError
+from batchgen.errors import BrokenRunError, ResumeError
 from batchgen.files import (
     create,
     put,
@@ -32,6 +32,8 @@ from batchgen.files import (
 )
 from batchgen.journal import Journal, plan_of, read_journal, sound_prefix
 from batchgen.paths import AttemptFiles, RunDir
+from batchgen.plan import run_id_of
+from batchgen.recipe import COMPUTES
 from batchgen.tars import END_OF_TAR, tar_members
 from batchgen.types import Sample, Shard
 
@@ -51,6 +53,7 @@ class Attempt:
             "run_id": run_id,
             "shard": shard.index,
             "plan_sha256": plan_digest,
+            "computes": COMPUTES,
             "attempt": self.files.attempt,
             "worker": worker,
             "process": process.identity(),
@@ -146,6 +149,12 @@ class Attempt:
             "samples": self._samples,
         }
         write_new(self.files.manifest, seal(manifest))
+        if run_id_of(self._run) != self._header["run_id"]:
+            self.discard()
+            raise ResumeError(
+                f"{self._run.root} was planned again with different settings: this worker belongs to the plan before, "
+                "and stops"
+            )
         self.files.tar.stat()  # swept while this process was stopped: then this manifest must not be linked
         sync_directory(self._run.work)
         put(self.files.manifest, self._run.manifest(self._shard.index))
@@ -190,28 +199,40 @@ def read_manifest(run: RunDir, shard: int) -> dict[str, Any]:
 def publish(run: RunDir, manifest: dict[str, Any]) -> None:
     """Give the tar and the journal that a manifest names their final names; whoever sees the need may call it.
 
-    Raises BrokenRunError where the files are gone, or the manifest is not the shard's any more.
+    The tar must be there then; the memory log is for people, and a shard is whole without it.
+    Raises BrokenRunError where the tar is gone, or the manifest is not the shard's any more.
     """
     shard = int(manifest["shard"])
     files = run.attempt(shard, str(manifest["attempt"]))
-    tar, log = run.tar(shard), run.memory_log(shard)
-    try:
+    tar = run.tar(shard)
+    with suppress(FileNotFoundError):  # another worker published it, and removed our source; or it is gone
         if not put(files.tar, tar) and not tar.samefile(files.tar) and sha256_file(tar) != manifest["sha256"]:
             if read_manifest(run, shard) != manifest:
                 raise BrokenRunError(f"{tar} is of another attempt than {files.tar}: run the same command again")
             put_aside(tar, run.damaged)  # left by a repair that was cut off
             put_over(files.tar, tar)
+    if (problem := tar_problem(run, shard, manifest["bytes"])) is not None:
+        raise BrokenRunError(f"{tar}: {problem}: {_advice(run)}")
+    if not run.memory_logs.is_dir():
+        run.make()  # somebody removed the logs
+    log = run.memory_log(shard)
+    with suppress(FileNotFoundError):
         if not put(files.journal, log) and not log.samefile(files.journal):
             put_over(files.journal, log)  # of a shard that was set aside
-    except FileNotFoundError:
-        gone = [str(path) for path in (tar, log) if not path.exists()]
-        if gone:  # else another worker published it, and removed our source
-            raise BrokenRunError(f"{' and '.join(gone)} of a committed shard is gone: {_advice(run)}") from None
-    if tar.stat().st_size != manifest["bytes"]:
-        raise BrokenRunError(f"{tar} is not of the size that its manifest states: {_advice(run)}")
     sync_directory(run.shards)
     sync_directory(run.memory_logs)
     remove(files)
+
+
+def tar_problem(run: RunDir, shard: int, stated_bytes: int) -> str | None:
+    """What is wrong with the tar of a committed shard, going by its size; None where it is there and whole."""
+    try:
+        size_bytes = run.tar(shard).stat().st_size
+    except FileNotFoundError:
+        return f"shard {shard:06d}'s tar is missing"
+    if size_bytes != stated_bytes:
+        return f"shard {shard:06d}'s tar has a size of {size_bytes:,} bytes, and {stated_bytes:,} were committed"
+    return None
 
 
 def _advice(run: RunDir) -> str:
@@ -232,16 +253,26 @@ def is_done(run: RunDir, shard: int) -> bool:
     if not run.manifest(shard).exists():
         return False
     manifest = read_manifest(run, shard)
-    tar = run.tar(shard)
-    whole = tar.exists() and tar.stat().st_size == manifest["bytes"]
     left = run.attempt(shard, str(manifest["attempt"])).tar.exists()  # `publish` removes it last
-    if left or not whole or not run.memory_log(shard).exists():
+    if left or tar_problem(run, shard, manifest["bytes"]) is not None:
         publish(run, manifest)
     return True
+
+
+def is_settled(run: RunDir, shard: int) -> bool:
+    """Whether there is nothing to make of a shard: it is done, or was committed and came to harm.
+
+    The latter is told by `take_stock` and is for `repair` to decide; it keeps nobody from the other shards.
+    """
+    try:
+        return is_done(run, shard)
+    except BrokenRunError:
+        return True
 
 
 def sweep(run: RunDir) -> None:
     """Remove what attempts at committed shards left in work/. An attempt at such a shard cannot win."""
     for files in run.attempts():
-        if is_done(run, files.shard):
-            remove(files)
+        with suppress(BrokenRunError):  # its tar is gone, say: that is told by `take_stock`, and nothing of it removed
+            if is_done(run, files.shard):
+                remove(files)

@@ -23,7 +23,7 @@ from batchgen.commandline import run_dir_command
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BatchgenError
 from batchgen.events import read_events
 from batchgen.files import is_plain, sha256_bytes, sha256_file
-from batchgen.index import index_of, read_index
+from batchgen.index import index_of, is_current, read_index
 from batchgen.journal import read_journal
 from batchgen.paths import RunDir
 from batchgen.plan import Plan, load_plan
@@ -34,6 +34,7 @@ from batchgen.types import Prompt
 
 IMAGE_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 _SHOWN_PROBLEMS = 20
+_NO_INDEX = "index.json is not written yet, or lists fewer shards: the same command writes it"
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Findings:
     images: int = 0
     missing_shards: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # no image is touched by these
     keys: Counter[str] = field(default_factory=Counter)
 
 
@@ -56,70 +58,89 @@ def verify(plan: Plan) -> Findings:
         f"{plan.run.manifest(shard)} is of no planned shard" for shard in sorted(committed) if shard >= len(sizes)
     ]
     present = [shard for shard in range(len(sizes)) if shard in committed]
-    for _, problems, keys in check_shards(plan, present):
-        findings.problems += problems
-        findings.keys.update(keys)
+    for shard in check_shards(plan, present):
+        findings.problems += shard.problems
+        findings.warnings += shard.warnings
+        findings.keys.update(shard.keys)
     findings.images = sum(findings.keys.values())
     findings.problems += [f"key {key} is there {count} times" for key, count in findings.keys.items() if count > 1]
     if not findings.missing_shards and not findings.problems:
         findings.problems += check_index(plan)
+        findings.warnings += [] if is_current(plan) else [_NO_INDEX]
     return findings
 
 
-def check_shards(plan: Plan, shards: Iterable[int]) -> Iterator[tuple[int, list[str], list[str]]]:
-    """Each of these committed shards, in order, with what `check_shard` says of it."""
+@dataclass
+class Checked:
+    """What was seen of a committed shard: what is wrong with its images, what with its log alone, its tar's keys."""
+
+    shard: int
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+
+def check_shards(plan: Plan, shards: Iterable[int]) -> Iterator[Checked]:
+    """What `check_shard` says of each of these committed shards, in order."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and decoding leave Python free
-        yield from pool.map(lambda shard: (shard, *check_shard(plan, shard)), shards)
+        yield from pool.map(lambda shard: check_shard(plan, shard), shards)
 
 
-def check_shard(plan: Plan, shard: int) -> tuple[list[str], list[str]]:
-    """What is wrong with a committed shard, and the keys that are in its tar.
+def check_shard(plan: Plan, shard: int) -> Checked:
+    """Check a committed shard: manifest, tar, every image, the memory log.
 
     A file that the disk cannot read back is wrong; one that this user may not read raises PermissionError.
     """
-    files = (plan.run.manifest(shard), plan.run.tar(shard), plan.run.memory_log(shard))
+    found = Checked(shard)
+    files = (plan.run.manifest(shard), plan.run.tar(shard))
     for path in files:
         if os.path.lexists(path) and not is_plain(path):  # nor followed: where it leads is no part of the run
-            return [f"{path} is not a plain file"], []
+            found.problems = [f"{path} is not a plain file"]
+            return found
     try:
-        return _check_files(plan, shard)
+        _check_files(plan, found)
     except PermissionError:
         raise
     except (BatchgenError, OSError) as error:
-        return [str(error)], []
+        found.problems = [str(error)]
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        return [f"{files[0]} or {files[2]} is not of this program: {error!r}"], []
+        found.problems = [f"{files[0]} was not written by batchgen: {error!r}"]
+    return found
 
 
-def _check_files(plan: Plan, shard: int) -> tuple[list[str], list[str]]:
-    path = plan.run.tar(shard)
+def _check_files(plan: Plan, found: Checked) -> None:
+    shard, path = found.shard, plan.run.tar(found.shard)
     manifest = read_manifest(plan.run, shard)
     planned, digest = plan.shard(shard)
     if (manifest["run_id"], manifest["plan_sha256"]) != (plan.run_id, digest):
-        return [f"{plan.run.manifest(shard)} is of another run or plan"], []
+        found.problems.append(f"{plan.run.manifest(shard)} is of another run or plan")
+        return
     if not path.is_file():
-        return [f"{path} is missing, and its manifest is there"], []
+        found.problems.append(f"{path} is missing, and its manifest is there")
+        return
     if path.stat().st_size != manifest["bytes"] or sha256_file(path) != manifest["sha256"]:
-        return [f"{path} is not the file that was committed: its size or sha256 differs from its manifest's"], []
-    problems = [f"shard {shard}: {problem}" for problem in _check_log(plan.run.memory_log(shard), manifest)]
+        found.problems.append(
+            f"{path} is not the file that was committed: its size or sha256 differs from its manifest's"
+        )
+        return
     if [sample["key"] for sample in manifest["samples"]] != planned.keys:
-        return [*problems, f"shard {shard}: the manifest lists other keys than were planned"], []
+        found.problems.append(f"shard {shard}: the manifest lists other keys than were planned")
+        return
     prompts = {prompt.key: prompt for batch in planned.batches for prompt in batch.prompts}
     expected = [sample for sample in manifest["samples"] if sample["status"] == "ok"]
-    keys = []
     try:
         for place, (key, files) in enumerate(read_samples(path)):
-            keys.append(key)
+            found.keys.append(key)
             if place >= len(expected) or expected[place]["key"] != key:
-                problems.append(f"shard {shard}: {key} is in the tar and not next in the manifest")
+                found.problems.append(f"shard {shard}: {key} is in the tar and not next in the manifest")
                 break
             problem = _check_sample(prompts[key], files, expected[place]["sha256"], plan.config.output.format)
-            problems += [f"shard {shard}: {key}: {problem}"] if problem else []
+            found.problems += [f"shard {shard}: {key}: {problem}"] if problem else []
     except (tarfile.TarError, OSError) as error:
-        problems.append(f"{path} cannot be read: {error}")
-    if len(keys) < len(expected):
-        problems.append(f"shard {shard}: {len(expected) - len(keys)} samples of the manifest are not in the tar")
-    return problems, keys
+        found.problems.append(f"{path} cannot be read: {error}")
+    if len(found.keys) < len(expected):
+        found.problems.append(f"shard {shard}: {len(expected) - len(found.keys)} samples of the manifest are missing")
+    found.warnings += [f"shard {shard}: {warning}" for warning in _check_log(plan.run.memory_log(shard), manifest)]
 
 
 def _check_sample(prompt: Prompt, files: dict[str, bytes], digests: dict[str, str], image_format: str) -> str | None:
@@ -142,8 +163,11 @@ def _check_sample(prompt: Prompt, files: dict[str, bytes], digests: dict[str, st
 
 
 def _check_log(path: Path, manifest: dict[str, Any]) -> list[str]:
+    """What is wrong with a shard's memory log, which proves nothing that the manifest does not."""
+    if os.path.lexists(path) and not is_plain(path):
+        return [f"its memory log {path.name} is not a plain file"]
     journal = read_journal(path)
-    if journal is None or journal.header["attempt"] != manifest["attempt"]:
+    if journal is None or journal.header.get("attempt") != manifest["attempt"]:
         return [f"its memory log {path.name} is missing or of another attempt"]
     if [sample for record in journal.records for sample in record["samples"]] != manifest["samples"]:
         return [f"its memory log {path.name} does not cover the manifest"]
@@ -151,11 +175,18 @@ def _check_log(path: Path, manifest: dict[str, Any]) -> list[str]:
 
 
 def check_index(plan: Plan) -> list[str]:
-    """What is wrong with the index of a run whose shards are all in and sound."""
+    """What is wrong with the index of a run whose shards are all in and sound.
+
+    Nothing, where there is none, or one of a time when the plan had fewer shards: `finish` writes it.
+    """
+    if not os.path.lexists(plan.run.index):
+        return []
     index = read_index(plan.run)
     if index is None:
-        return ["index.json is missing or damaged: run the same command again to have it written"]
-    if index != index_of(plan):
+        return ["index.json is damaged: run the same command again to have it written"]
+    expected = index_of(plan)
+    listed = len(index["shards"])
+    if (index["run_id"], index["shards"]) != (plan.run_id, expected["shards"][:listed]):
         return ["index.json does not list the shards as they are: run the same command again"]
     return []
 
@@ -171,14 +202,18 @@ def made_twice(run: RunDir) -> int:
     return sum(count - 1 for count in made.values())
 
 
+def _list(lines: list[str]) -> None:
+    for line in lines[:_SHOWN_PROBLEMS]:
+        print(f"batchgen: {line}", file=sys.stderr)
+    if len(lines) > _SHOWN_PROBLEMS:
+        print(f"batchgen: and {len(lines) - _SHOWN_PROBLEMS} more", file=sys.stderr)
+
+
 def show(run: RunDir) -> int:
     """Print the proof or what is wrong; return the exit code. Raises BatchgenError."""
     plan = load_plan(run)
     findings = verify(plan)
-    for problem in findings.problems[:_SHOWN_PROBLEMS]:
-        print(f"batchgen: {problem}", file=sys.stderr)
-    if len(findings.problems) > _SHOWN_PROBLEMS:
-        print(f"batchgen: and {len(findings.problems) - _SHOWN_PROBLEMS} more", file=sys.stderr)
+    _list([*findings.problems, *(f"warning: {warning}" for warning in findings.warnings)])
     if findings.problems:
         print(f"{run.root}: BROKEN: {len(findings.problems)} problems; nothing was changed")
         print(f"python -m batchgen.repair {run.root} sets damaged shards aside, to be made again")
@@ -194,7 +229,7 @@ def show(run: RunDir) -> int:
         print("not finished; what is there is sound. Go on with the command that started it")
         return EXIT_INTERRUPTED
     if findings.images + len(failed) != plan.images:
-        print(f"batchgen: {plan.images - findings.images - len(failed)} planned images are nowhere", file=sys.stderr)
+        print(f"batchgen: {plan.images - findings.images - len(failed)} planned images are missing", file=sys.stderr)
         return EXIT_BROKEN
     print("whole, with failed images: retry_failed=true tries them again" if failed else "whole")
     return EXIT_WHOLE_WITH_FAILURES if failed else EXIT_WHOLE

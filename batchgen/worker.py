@@ -32,6 +32,7 @@ from batchgen.errors import (
     from_os_error,
 )
 from batchgen.events import EventLog
+from batchgen.finish import finish
 from batchgen.fitting import Engine
 from batchgen.generate import ShardMaker
 from batchgen.leases import Lease, Watch
@@ -43,7 +44,8 @@ from batchgen.policies import Policies
 from batchgen.process import worker_name
 from batchgen.recipe import fingerprint_model
 from batchgen.samples import Maker
-from batchgen.shards import Attempt, is_done
+from batchgen.shards import Attempt, is_settled
+from batchgen.stock import take_stock
 from batchgen.types import Shard
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -99,7 +101,7 @@ class Worker:
         """The shards that are not done, in the order of the plan. Raises BrokenRunError as `is_done`."""
         planned = range(len(self._plan.sizes))
         committed = self._run.committed() - self._done
-        self._done |= {shard for shard in sorted(committed) if shard in planned and is_done(self._run, shard)}
+        self._done |= {shard for shard in sorted(committed) if shard in planned and is_settled(self._run, shard)}
         return [shard for shard in planned if shard not in self._done]
 
     def _next(self, open_shards: list[int]) -> int | None:
@@ -120,7 +122,7 @@ class Worker:
         if lease is None:
             return False
         try:
-            if not is_done(self._run, index):
+            if not is_settled(self._run, index):
                 self._make(maker, shard, digest, lease)
         finally:
             lease.release()
@@ -251,14 +253,22 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
         _stop_with_parent(stop)
     try:
         name = options.name or worker_name(options.rank)
-        worker = Worker(load_plan(RunDir(options.run_dir)), name, options.rank, options.world, load, stop)
+        plan = load_plan(RunDir(options.run_dir))
+        plan.run.make()
+        worker = Worker(plan, name, options.rank, options.world, load, stop)
         real_stderr = _quiet(worker.log.path.with_suffix(".log"))
     except (BatchgenError, OSError) as error:
         known = from_os_error(error, options.run_dir) if isinstance(error, OSError) else error
         print(f"worker {options.rank}: {known}", file=sys.stderr)
         return known.exit_code
     try:
-        return worker.work()
+        code = worker.work()
+        # Whoever it is tied to finishes the run; of those that are alone, the last.
+        if code != EXIT_WHOLE or options.tied or take_stock(plan).open:
+            return code
+        end = finish(plan)
+        _say(real_stderr, "".join(f"worker {options.rank}: {line}\n" for line in end.lines))
+        return end.code
     except Exception as error:
         worker.log.add("error", error=str(error), traceback=traceback.format_exc())
         explained = _explained(error, options.run_dir)

@@ -112,11 +112,11 @@ DAMAGES: dict[str, tuple[Callable[[RunDir], object], list[int], str]] = {
     "manifest sealed and strange": (
         lambda run: run.manifest(1).write_bytes(seal({"shard": 1, "format": 1})),
         [1],
-        "is not of this program",
+        "was not written by batchgen",
     ),
     "manifest of another run": (lambda run: reseal(run.manifest(1), run_id="f" * 32), [1], "of another run or plan"),
     "manifest of another plan": (lambda run: reseal(run.manifest(1), plan_sha256="f"), [1], "of another run or plan"),
-    "manifest that lists too little": (lambda run: reseal(run.manifest(1), samples=[]), [1], "memory log"),
+    "manifest that lists too little": (lambda run: reseal(run.manifest(1), samples=[]), [1], "other keys"),
     "manifest of no planned shard": (
         lambda run: shutil.copy(run.manifest(2), run.manifest(3)),
         [3],
@@ -127,8 +127,6 @@ DAMAGES: dict[str, tuple[Callable[[RunDir], object], list[int], str]] = {
         [1],
         "No such file",
     ),
-    "log gone": (lambda run: run.memory_log(1).unlink(), [1], "memory log 000001.jsonl is missing"),
-    "log flipped": (lambda run: flip(run.memory_log(1), -9), [1], "memory log 000001.jsonl does not cover"),
     "tar a link": (lambda run: link_out(run.tar(1)), [1], "000001.tar is not a plain file"),
     "manifest a link": (lambda run: link_out(run.manifest(1)), [1], "000001.json is not a plain file"),
     "manifest a link to nowhere": (
@@ -136,7 +134,6 @@ DAMAGES: dict[str, tuple[Callable[[RunDir], object], list[int], str]] = {
         [1],
         "000001.json is not a plain file",
     ),
-    "log a link": (lambda run: link_out(run.memory_log(1)), [1], "000001.jsonl is not a plain file"),
     "tar a pipe": (lambda run: make_pipe(run.tar(1)), [1], "000001.tar is not a plain file"),
 }
 
@@ -198,6 +195,29 @@ def test_nothing_is_set_aside_in_a_sound_run_or_in_one_that_is_not_finished(
         before.pop(path)
     assert command() == EXIT_WHOLE
     assert contents(run) == before
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda run: shutil.rmtree(run.root / "logs"),
+        lambda run: run.memory_log(1).unlink(),
+        lambda run: flip(run.memory_log(1), -9),
+        lambda run: link_out(run.memory_log(1)),
+        lambda run: run.index.unlink(),
+    ],
+    ids=["all logs gone", "log gone", "log flipped", "log a link", "index gone"],
+)
+def test_a_shard_whose_tar_is_right_is_never_set_aside(
+    run: RunDir, command: Callable[..., int], capsys: pytest.CaptureFixture[str], harm: Callable[[RunDir], object]
+) -> None:
+    harm(run)
+    before = contents(run)
+    assert command() == EXIT_WHOLE
+    assert "no shard is damaged" in capsys.readouterr().out
+    assert contents(run) == before
+    make_rest(run)
+    assert show(run) == EXIT_WHOLE
 
 
 def test_a_second_repair_has_a_place_of_its_own(run: RunDir, command: Callable[..., int]) -> None:
@@ -411,7 +431,7 @@ def test_damaged_bytes_in_work_do_not_come_back(
     flip(attempt.files.tar, 2000)
     assert command() == EXIT_WHOLE
     assert run.attempts(1) == []
-    with pytest.raises(BrokenRunError, match="is gone"):
+    with pytest.raises(BrokenRunError, match="is missing"):
         publish(run, held)
     assert not run.tar(1).exists()
     resumed = start_attempt(load_plan(run), 1)

@@ -1,6 +1,7 @@
 """The commit protocol: what an attempt leaves is used again, a shard is committed once, and a crash loses nothing."""
 
 import os
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -263,13 +264,25 @@ def test_publish_refuses_a_tar_of_another_size(plan: Plan) -> None:
         publish(plan.run, read_manifest(plan.run, 0))
 
 
-@pytest.mark.parametrize("name", ["tar", "memory_log"])
-def test_a_committed_file_that_is_lost_for_good_is_named(plan: Plan, name: str) -> None:
+def test_a_committed_tar_that_is_lost_for_good_is_named(plan: Plan) -> None:
     full_attempt(plan).commit()
-    path: Path = getattr(plan.run, name)(0)
-    path.unlink()
-    with pytest.raises(BrokenRunError, match=path.name):
+    plan.run.tar(0).unlink()
+    with pytest.raises(BrokenRunError, match=r"000000\.tar"):
         is_done(plan.run, 0)
+
+
+def test_a_shard_is_in_without_its_memory_log(plan: Plan) -> None:
+    full_attempt(plan).commit()
+    shutil.rmtree(plan.run.memory_logs.parent)
+    assert is_done(plan.run, 0)
+    publish(plan.run, read_manifest(plan.run, 0))
+
+
+def test_a_commit_goes_on_where_somebody_removes_the_logs_meanwhile(plan: Plan) -> None:
+    attempt = full_attempt(plan)
+    shutil.rmtree(plan.run.memory_logs.parent)
+    assert attempt.commit()
+    assert is_done(plan.run, 0) and plan.run.memory_log(0).exists()
 
 
 def test_sweep_removes_what_is_left_of_committed_shards_alone(tmp_path: Path) -> None:

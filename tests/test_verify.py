@@ -97,13 +97,7 @@ DAMAGES: dict[str, tuple[Callable[[RunDir], object], str]] = {
         "000001.jsonl of the plan cannot be read: it is not what",
     ),
     "plan of a shard gone": (lambda run: (run.plan / "000001.jsonl").unlink(), "000001.jsonl of the plan"),
-    "log gone": (lambda run: run.memory_log(1).unlink(), "memory log 000001.jsonl is missing"),
-    "log cut": (lambda run: truncate(run.memory_log(1), 5), "memory log 000001.jsonl does not cover"),
-    "log of another attempt": (
-        lambda run: shutil.copy(run.memory_log(0), run.memory_log(1)),
-        "memory log 000001.jsonl is missing or of another attempt",
-    ),
-    "index gone": (lambda run: run.index.unlink(), "index.json is missing or damaged"),
+    "index torn": (lambda run: truncate(run.index, 9), "index.json is damaged"),
     "index wrong": (edit_index, "index.json does not list the shards as they are"),
 }
 
@@ -115,6 +109,46 @@ def test_damage_is_named_and_nothing_is_changed(run: RunDir, capsys: pytest.Capt
     before = contents(run)
     assert show(run) == EXIT_BROKEN
     assert expected in capsys.readouterr().err
+    assert contents(run) == before
+
+
+def link_log(run: RunDir) -> None:
+    run.memory_log(1).unlink()
+    run.memory_log(1).symlink_to("/no/where")
+
+
+def shorten_index(run: RunDir) -> None:
+    """As it was before the run was extended."""
+    index = json.loads(run.index.read_bytes())
+    run.index.write_text(json.dumps(index | {"samples": 4, "shards": index["shards"][:2]}))
+
+
+HARMLESS: dict[str, tuple[Callable[[RunDir], object], str]] = {
+    "log gone": (lambda run: run.memory_log(1).unlink(), "memory log 000001.jsonl is missing"),
+    "log cut": (lambda run: truncate(run.memory_log(1), 5), "memory log 000001.jsonl does not cover"),
+    "log of another attempt": (
+        lambda run: shutil.copy(run.memory_log(0), run.memory_log(1)),
+        "memory log 000001.jsonl is missing or of another attempt",
+    ),
+    "log a link": (
+        link_log,
+        "memory log 000001.jsonl is not a plain file",
+    ),
+    "all logs gone": (lambda run: shutil.rmtree(run.root / "logs"), "memory log 000002.jsonl is missing"),
+    "index gone": (lambda run: run.index.unlink(), "the same command writes it"),
+    "index of the run before it was extended": (shorten_index, "the same command writes it"),
+}
+
+
+@pytest.mark.parametrize("case", HARMLESS)
+def test_what_touches_no_image_is_a_warning(run: RunDir, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    act, expected = HARMLESS[case]
+    act(run)
+    before = contents(run)
+    assert show(run) == EXIT_WHOLE
+    said = capsys.readouterr()
+    assert said.err.startswith("batchgen: warning: ") and expected in said.err
+    assert said.out.splitlines()[-1] == "whole"
     assert contents(run) == before
 
 

@@ -43,7 +43,11 @@ _SYSTEM_SAYS = "(Input/output error|Stale file handle|File exists)"
 _EXPECTED = [
     re.compile(pattern)
     for pattern in (
-        r"batchgen: \S+ is done( already)?: 12 images in 3 shards, [\d.]+ MiB",
+        r"batchgen: \S+ is done( already)?: \d+ images in \d+ shards, [\d.]+ MiB",
+        r"batchgen: \S+ was planned with different settings: (\S+: gone(; )?)+\.",
+        r"Nothing was changed: set it back, or start anew with another run_dir=DIR",
+        r"batchgen: \S+ is broken: shard \d{6}'s tar is missing\. Nothing of it is made again unasked\.",
+        r"If you moved the tars, put them back\. If they are lost, .*",
         r"batchgen: finishing what is under way; Ctrl-C again ends it at once",
         r"batchgen: stopped; the same command goes on",
         r"batchgen: interrupted; what is finished is kept, and the same command goes on",
@@ -284,7 +288,7 @@ def wrongs(run_dir, expected_tars):
         planned = sorted(prompt.key for prompt in loaded.prompts())
     except BatchgenError as error:
         return [f"verify: {error}"]
-    found = [f"verify: {problem}" for problem in findings.problems]
+    found = [f"verify: {problem}" for problem in findings.problems + findings.warnings]
     found += [f"shards {findings.missing_shards} are missing"] if findings.missing_shards else []
     if sorted(findings.keys.elements()) != planned or len(planned) != IMAGES:
         found.append("the keys are not those that were planned, each once")

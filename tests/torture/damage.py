@@ -25,7 +25,7 @@ def notices(root):
         findings = verify(load_plan(RunDir(root)))
     except BatchgenError:
         return True
-    return bool(findings.problems or findings.missing_shards)
+    return bool(findings.problems or findings.warnings or findings.missing_shards)
 
 
 class Damages:

@@ -29,6 +29,9 @@ NECESSARY = {
 }
 # Belt and braces: no state is wrong without one of these alone, for the reason given.
 SPARE = {
+    "drafts.new_draft plan.*/*.json",  # of a draft that does not say whose it is nobody makes a plan
+    "free.save_free outputs/run",  # each command states it again before it starts a worker
+    "free.save_free run/temporary",
     "index.write_index outputs/run",  # the index restates manifests: one that is gone or torn is written anew
     "index.write_index run/temporary",
     "leases.take_named leases/temporary",  # a lease saves work and proves nothing

@@ -16,7 +16,8 @@ def writers(folder, kind, count):
 
 
 @pytest.mark.parametrize(
-    ("kind", "count"), [("kills", 12), ("stops", 3), ("repairs", 2), ("signals", 10), ("clocks", 2)]
+    ("kind", "count"),
+    [("kills", 12), ("stops", 3), ("repairs", 2), ("signals", 10), ("clocks", 2), ("extends", 4), ("takes", 4)],
 )
 def test_some_disturbed_runs_lose_nothing(tmp_path, kind, count):
     writers(tmp_path / kind, kind, count)
@@ -30,6 +31,9 @@ def test_five_hundred_kills_of_two_writers_lose_nothing(tmp_path):
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize(("kind", "count"), [("stops", 50), ("repairs", 20), ("signals", 100), ("clocks", 20)])
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [("stops", 50), ("repairs", 20), ("signals", 100), ("clocks", 20), ("extends", 60), ("takes", 100)],
+)
 def test_many_disturbed_runs_lose_nothing(tmp_path, kind, count):
     writers(tmp_path / kind, kind, count)

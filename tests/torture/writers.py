@@ -10,11 +10,14 @@ import signal
 import sys
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 from batchgen import repair
-from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE
+from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_USER, EXIT_WHOLE
 from batchgen.paths import RunDir
+from batchgen.plan import load_plan
+from batchgen.verify import verify
 from tests.torture import commands, watch
 from tests.torture.commands import Ended, Started, command, committed_files, empty, left_behind, tars, wrongs
 
@@ -164,6 +167,67 @@ class Writers:
             problems += self._whole()
         return problems, count
 
+    def extends(self, count):
+        """While a run is under way or just ending, three commands at once extend it by the same files or some of them.
+
+        Each plans its rows, or says what it does not know; with all files named, every row is there once.
+        """
+        problems = []
+        more = [self.run.parents[2] / name for name in ("more-1.txt", "more-2.txt")]
+        for place, path in enumerate(more):
+            path.write_text("".join(f"a dome on mars, take {place} {number}\n" for number in range(4)))
+        prompts = [*commands.PROMPTS, *(line for path in more for line in path.read_text().splitlines())]
+        some, both = self._longer(more[:1]), self._longer(more)
+        for _ in range(count):
+            self._begin()
+            first = Started(self.config, self.run)
+            while not (self.run / "plan").is_dir():
+                time.sleep(0.002)
+            time.sleep(self.rng.uniform(0, self.takes_s))
+            running = [Started(config, self.run) for config in self.rng.sample([some, both, both], 3)]
+            problems += first.ended().problems((EXIT_WHOLE,))
+            problems += [problem for one in running for problem in one.ended().problems((EXIT_WHOLE, EXIT_USER))]
+            problems += command(both, self.run).problems((EXIT_WHOLE,))
+            problems += self._holds(prompts)
+        return problems, count
+
+    def _longer(self, more):
+        job = replace(self.config.job, prompts=[self.config.job.prompts, *map(str, more)])
+        return replace(self.config, job=job, extend=True)
+
+    def _holds(self, prompts):
+        # What is wrong with a run that has these prompts, each once, in this order
+        plan = load_plan(RunDir(self.run))
+        findings = verify(plan)
+        planned = list(plan.prompts())
+        found = [f"verify: {problem}" for problem in findings.problems + findings.warnings]
+        if [prompt.prompt for prompt in planned] != prompts:
+            found.append(f"{len(planned)} prompts are planned, not each row once")
+        if sorted(findings.keys.elements()) != sorted(prompt.key for prompt in planned):
+            found.append("the keys are not those that were planned, each once")
+        return found + [f"{name} is left" for name in left_behind(self.run)]
+
+    def takes(self, count):
+        """A tar is taken away while a command is at work, or after it: never 'done' until it is back."""
+        problems = []
+        for _ in range(count):
+            self._begin()
+            one = Started(self.config, self.run)
+            while not list(self.run.glob("shards/*.tar")):
+                time.sleep(0.002)
+            time.sleep(self.rng.uniform(0, self.takes_s))
+            tar = self.rng.choice(sorted(self.run.glob("shards/*.tar")))
+            aside = self.run.parents[2] / tar.name
+            tar.rename(aside)
+            problems += one.ended().problems((EXIT_WHOLE, EXIT_BROKEN))  # whole, if it was taken after the end
+            left = tars(self.run)
+            problems += command(self.config, self.run).problems((EXIT_BROKEN,))
+            problems += [f"{name} was changed or made again" for name in tars(self.run).keys() ^ left.keys()]
+            aside.rename(tar)
+            problems += command(self.config, self.run).problems((EXIT_WHOLE,))
+            problems += self._whole()
+        return problems, count
+
     def _whole(self, damaged=False):
         # What is wrong with the run, now that a command said that it is whole
         found = wrongs(self.run, self.tars)
@@ -173,7 +237,7 @@ class Writers:
         return found + [f"{name} is left" for name in left]
 
 
-KINDS = ("kills", "stops", "repairs", "signals", "clocks")
+KINDS = ("kills", "stops", "repairs", "signals", "clocks", "extends", "takes")
 
 
 def main():

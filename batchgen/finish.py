@@ -1,0 +1,69 @@
+"""The end of a run: leftovers are swept, the index is written, and the outcome is told.
+
+Whoever sees the last shard in does this: the command that started the run, or a worker that was started alone. Two at
+once do no harm, since the index restates what the manifests prove.
+"""
+
+from dataclasses import dataclass
+
+from batchgen import index
+from batchgen.drafts import sweep_drafts
+from batchgen.errors import EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BrokenRunError, ResumeError
+from batchgen.files import remove_temporaries
+from batchgen.plan import Plan, load_plan
+from batchgen.rejects import rejected_line
+from batchgen.shards import sweep
+from batchgen.stock import take_stock
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: the exit code, and what to tell the user."""
+
+    code: int
+    lines: list[str]
+
+
+def finish(plan: Plan) -> Outcome:
+    """Finish a run whose shards are all committed; say how it went.
+
+    An index is written unless the run was extended meanwhile and is not whole yet: then whoever makes the rest writes
+    it. Raises BrokenRunError where a committed shard's tar is missing or cut, ResumeError where the plan has changed.
+    """
+    run = plan.run
+    sweep(run)
+    stock = take_stock(plan)
+    if stock.broken:
+        raise BrokenRunError(stock.complaint(run))
+    for directory in (run.root, run.work, run.leases, run.policies, run.shards, run.memory_logs):
+        remove_temporaries(directory)
+    sweep_drafts(run)
+    _write_index(plan)
+    return outcome(plan, "is done")
+
+
+def _write_index(plan: Plan) -> None:
+    newest = load_plan(plan.run)
+    if newest.run_id != plan.run_id:
+        raise ResumeError(f"another command planned {plan.run.root} again meanwhile, with different settings")
+    stock = take_stock(newest)
+    if not stock.open and not stock.broken:
+        index.write_index(newest)
+        if len(plan.run.plans()) > len(newest.segments):  # extended just now, and perhaps finished before us
+            _write_index(plan)
+
+
+def outcome(plan: Plan, state: str) -> Outcome:
+    """What to tell of a run whose shards are all in, and the exit code. Raises BrokenRunError."""
+    shards = index.index_of(plan)["shards"]
+    samples = sum(entry["samples"] for entry in shards)
+    tar_bytes = sum(entry["bytes"] for entry in shards)
+    missing = plan.images - samples
+    lines = [f"{plan.run.root} {state}: {samples} images in {len(shards)} shards, {tar_bytes / MIB:,.1f} MiB"]
+    if (rejected := rejected_line(plan)) is not None:
+        lines.append(rejected)
+    if missing:
+        lines.append(f"{missing} images failed; retry_failed=true tries them again, the manifests in shards/ say why")
+    return Outcome(EXIT_WHOLE_WITH_FAILURES if missing else EXIT_WHOLE, lines)

@@ -1,0 +1,41 @@
+"""What is free to change on a resume: each command states it in RUN/free.yaml, and every worker goes by that.
+
+The plan stays as it was written. Which keys are free, `recipe.FREE` says; where no command wrote the file yet, the
+plan's own values count.
+"""
+
+from dataclasses import asdict
+
+import yaml
+
+from batchgen.config import Config, flatten, from_plain
+from batchgen.errors import UserError
+from batchgen.files import replace
+from batchgen.paths import RunDir
+from batchgen.recipe import is_free, set_key
+
+_HEAD = "# What the last command on this run set and its workers go by. The same command writes it anew.\n"
+
+
+def save_free(run: RunDir, config: Config) -> None:
+    """State the free settings of a command for all workers that load the plan from now on."""
+    free = {key: value for key, value in flatten(asdict(config)).items() if is_free(key)}
+    data = (_HEAD + yaml.safe_dump(free, sort_keys=False)).encode()
+    if not run.free.is_file() or run.free.read_bytes() != data:
+        replace(run.free, data)
+
+
+def with_free(run: RunDir, planned: Config) -> Config:
+    """The configuration of a plan with the free settings of the last command. Raises UserError."""
+    try:
+        stated = yaml.safe_load(run.free.read_bytes())
+    except FileNotFoundError:
+        return planned
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{run.free} cannot be read: remove it, and the same command writes it anew") from error
+    plain = asdict(planned)
+    known = flatten(plain).keys()  # a key that this version does not know is of another version, and left alone
+    for key, value in stated.items() if isinstance(stated, dict) else ():
+        if key in known and is_free(key):
+            set_key(plain, key, value)
+    return from_plain(plain)

@@ -1,0 +1,65 @@
+"""Rows that could not be used: how many, why the first one, and the key that helps."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+from batchgen.plan import Plan
+
+
+def rejected_line(plan: Plan) -> str | None:
+    """One line on the rows that were left out of a plan; None where there are none."""
+    segments = [segment for segment in plan.segments if segment.rejects]
+    if not segments:
+        return None
+    count = sum(segment.rejects for segment in segments)
+    listed = [f"{segment.directory.name}/rejects.jsonl" for segment in segments]
+    rows = "row was" if count == 1 else "rows were"
+    said = f"{count} {rows} left out"
+    if (first := _first(segments[0].directory / "rejects.jsonl")) is not None:
+        file, line, reason = first
+        said += f", the first {file}:{line}: {reason}; {remedy(file, reason)}"
+    return f"{said} ({' and '.join(listed)} {'lists' if len(listed) == 1 else 'list'} all)"
+
+
+def _first(path: Path) -> tuple[str, int, str] | None:
+    try:
+        with path.open("rb") as file:
+            reject: dict[str, Any] = json.loads(file.readline())
+        return str(reject["file"]), int(reject["line"]), str(reject["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # only told about; nothing is made by it
+
+
+def remedy(file: str, reason: str) -> str:
+    """The key that helps against the reason why a row was left out. It may read the prompt file again."""
+    if reason.startswith("not valid utf-8") and _reads_as_cp1252(Path(file)):
+        return "set job.encoding=cp1252"
+    if reason.startswith("not valid ") and "JSON" not in reason:
+        return "set job.encoding to what the file is in"
+    if reason.startswith("no prompt: "):
+        return "job.columns.prompt=NAME names the column"
+    return "job.on_bad_row=fail stops at the first"
+
+
+def _reads_as_cp1252(path: Path) -> bool:
+    """Whether every line that is not ASCII is no UTF-8 and could be cp1252, so that no other line would be spoilt."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for line in file:
+                if not line.isascii():
+                    line.decode("cp1252")
+                    if _is_utf8(line):
+                        return False
+    except (OSError, EOFError, ValueError):
+        return False
+    return True
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,59 @@
+"""When a plan gives way to another: only while nothing of it was begun. It is kept in replaced/<run id>/.
+
+Two commands may replace one plan at once: both move it to the same name, so that only one of them can, and neither
+can move away the plan that the other makes next. A worker that begins meanwhile has files in work/ before it reads
+which plan is there (`shards.Attempt.commit`), and they are looked for after the plan was moved: so either the worker
+sees that its plan is gone, or this sees the worker, and puts the plan back.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from batchgen.files import sync_directory
+from batchgen.paths import RunDir
+from batchgen.plan import Plan
+
+
+def is_untouched(run: RunDir) -> bool:
+    """Whether no work was begun on what is planned, and none handed over to others."""
+    return not any(_holds_anything(directory) for directory in (run.shards, run.work, run.leases, run.slurm))
+
+
+def _holds_anything(directory: Path) -> bool:
+    try:
+        with os.scandir(directory) as entries:
+            return any(not entry.name.startswith(".") for entry in entries)  # those are temporaries
+    except FileNotFoundError:
+        return False
+
+
+def give_way(plan: Plan) -> bool:
+    """Move a plan of which nothing was begun out of the way. False where it is in use, or moved by another command."""
+    run = plan.run
+    place = run.replaced / plan.run_id
+    place.mkdir(parents=True, exist_ok=True)
+    moved = []
+    try:
+        # What was chosen for its model; then its extensions, the last first, so that what is left is always a plan.
+        for path in (run.policies, run.failures, *reversed(run.plans())):
+            if path.exists():
+                os.rename(path, place / path.name)
+                moved.append(path)
+    except OSError:  # another command was first; a directory that holds something is never replaced
+        _put_back(moved, place)
+        return False
+    if not is_untouched(run):
+        _put_back(moved, place)
+        return False
+    sync_directory(place)
+    sync_directory(run.root)
+    return True
+
+
+def _put_back(moved: list[Path], place: Path) -> None:
+    for path in reversed(moved):
+        with suppress(OSError):  # another command's plan is there by now
+            os.rename(place / path.name, path)
+    with suppress(OSError):
+        place.rmdir()

@@ -1,0 +1,58 @@
+"""What is in of a run: by manifests and by the sizes of tars, and never by manifests alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from batchgen import shards
+from batchgen.plan import Plan
+from batchgen.stock import take_stock
+from tests.builders import flip, full_attempt, plan_run, truncate
+
+PROMPTS = [f"fox {number}" for number in range(6)]
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Three shards of two, of which two are committed."""
+    plan = plan_run(tmp_path, PROMPTS, output__batches_per_shard=1)
+    for shard in (0, 1):
+        full_attempt(plan, shard).commit()
+    return plan
+
+
+def test_what_is_in_and_what_is_to_be_made(plan: Plan) -> None:
+    stock = take_stock(plan)
+    assert (set(stock.whole), stock.broken, set(stock.open)) == ({0, 1}, {}, {2})
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda plan: plan.run.tar(1).unlink(), "shard 000001's tar is missing"),
+        (lambda plan: truncate(plan.run.tar(1), 700), "shard 000001's tar has a size of"),
+        (lambda plan: flip(plan.run.manifest(1), 50), "shard 000001's manifest is damaged"),
+        (lambda plan: plan.run.manifest(1).rename(plan.run.shards / "0000001.json"), "manifest is damaged"),
+    ],
+    ids=["tar gone", "tar cut", "manifest damaged", "manifest of another spelling"],
+)
+def test_a_committed_shard_that_came_to_harm_is_neither_in_nor_to_be_made(
+    plan: Plan, harm: Callable[[Plan], object], said: str
+) -> None:
+    assert take_stock(plan).broken == {}
+    harm(plan)
+    stock = take_stock(plan)
+    assert (set(stock.whole), set(stock.open)) == ({0}, {2})
+    assert said in stock.broken[1]
+    assert said in stock.complaint(plan.run) and "put them back" in stock.complaint(plan.run)
+
+
+def test_a_commit_that_was_cut_off_is_in(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = full_attempt(plan, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "publish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            attempt.commit()
+    assert not plan.run.tar(2).exists()
+    assert take_stock(plan).whole == {0, 1, 2}
