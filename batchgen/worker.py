@@ -30,10 +30,13 @@ from batchgen.errors import (
     from_os_error,
 )
 from batchgen.events import EventLog
+from batchgen.failures import read_crashes, suspects_last
 from batchgen.fitting import Engine
 from batchgen.generate import ShardMaker
+from batchgen.gpus import check_reached
 from batchgen.leases import Lease, Watch
 from batchgen.memory.growth import wants_renewal
+from batchgen.memory.meters import try_cuda
 from batchgen.paths import RunDir
 from batchgen.pipeline.model import locate
 from batchgen.plan import Plan, load_plan
@@ -98,8 +101,9 @@ class Worker:
 
     def _order(self) -> Iterator[int]:
         count = len(self._plan.sizes)
-        yield from range(self._rank, count, self._world)
-        yield from (shard for shard in range(count) if shard % self._world != self._rank)
+        mine = range(self._rank, count, self._world)
+        others = [shard for shard in range(count) if shard % self._world != self._rank]
+        yield from suspects_last(read_crashes(self._run, self._plan.run_id), [*mine, *others])
 
     def _make(self, index: int, lease: Lease) -> bool:
         maker = self._shard_maker()
@@ -108,7 +112,8 @@ class Worker:
         try:
             attempt.resume()
             self.log.add("shard", shard=index, attempt=attempt.files.attempt, rows_resumed=attempt.rows)
-            if not maker.make(shard, attempt, lease, self._plan.tried_again(index)):
+            crashes = read_crashes(self._run, self._plan.run_id).get(index, ())
+            if not maker.make(shard, attempt, lease, self._plan.tried_again(index), crashes):
                 return False
             won = attempt.commit()
             self.log.add("commit" if won else "commit_lost", shard=index, attempt=attempt.files.attempt)
@@ -127,10 +132,22 @@ class Worker:
         self.log.add("renew" if renew else "growth", **slopes)
         return renew
 
+    def _load(self) -> Engine:
+        """The engine; tried `launch.restarts` times more where a file could not be read, which may be a hiccup."""
+        for tried in range(self._plan.config.launch.restarts):
+            try:
+                return self._load_engine(self._plan)
+            except (ModelError, OSError) as error:
+                if not isinstance(error, OSError) and not isinstance(error.__cause__, OSError):
+                    raise
+                self.log.add("load_failed", error=str(error), cause=str(error.__cause__))
+            self._stop.wait(2**tried)  # s
+        return self._load_engine(self._plan)
+
     def _shard_maker(self) -> ShardMaker:
         if self._maker is None:
             started = time.monotonic()
-            engine = self._load_engine(self._plan)
+            engine = self._load()
             self.log.add("loaded", device=engine.device_kind, seconds=round(time.monotonic() - started, 2))
             model = self._plan.config.model
             output = self._plan.config.output
@@ -154,7 +171,11 @@ class Worker:
 
 
 def load_engine(plan: Plan) -> Engine:
-    """The engine for the plan's model. Raises ModelError, also where the model is not the one planned with."""
+    """The engine for the plan's model.
+
+    Raises ModelError, also where the model is not the one planned with, and DeviceError where a GPU that this process
+    was given cannot be used.
+    """
     model = plan.config.model
     folder = locate(model)
     if fingerprint_model(folder) != plan.recipe["model"]:
@@ -162,6 +183,7 @@ def load_engine(plan: Plan) -> Engine:
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # else fragments take half as much again
     from batchgen.pipeline.engine import DiffusersEngine
 
+    check_reached(*try_cuda())
     max_vram = plan.config.memory.max_vram
     cap_bytes = None if max_vram is None else size_bytes("memory.max_vram", max_vram)
     checked = model.safety_checker != "off"

@@ -5,12 +5,16 @@
 
 FAKE_STEP_S is how long a micro-batch takes; FAKE_NAN a key's part: such images are not finite, or of the kind that
 FAKE_BAD names (black, blank, small, missing, sticky: the device fails for good). FAKE_BROKEN is the rank whose device
-fails at every image. FAKE_ROWS is how many rows fit into memory at once; FAKE_LEAK_MIB is what each micro-batch leaks,
+fails at every image. FAKE_POISON is a key's part: the worker dies of such a row, by the signal that FAKE_DEATH names
+(SIGSEGV), or in its way (error: an exception; png: SIGSEGV, but while the image is encoded). FAKE_POISONED is the rank
+whose device does so at every call. FAKE_UNABLE is the rank that cannot work, for FAKE_WHY (no_cuda, full, hiccup: it
+cannot load twice). FAKE_ROWS is how many rows fit into memory at once; FAKE_LEAK_MIB is what each micro-batch leaks,
 and a worker that has grown by ten times that is renewed.
 """
 
 import hashlib
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,6 +22,8 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from batchgen.errors import MemoryNeededError, ModelError  # noqa: E402
+from batchgen.samples import Maker  # noqa: E402
 from batchgen.types import Decoded  # noqa: E402
 
 LEAK_MIB = int(os.environ.get("FAKE_LEAK_MIB", "0"))
@@ -62,6 +68,8 @@ class FakeEngine:
             raise MemoryError("the device is full")
         time.sleep(float(os.environ.get("FAKE_STEP_S", "0.002")))
         LEAKED.append(b"x" * (LEAK_MIB << 20))
+        if _is_named(prompts, "FAKE_POISON") and os.environ.get("FAKE_DEATH") != "png":
+            _die()
         return list(prompts)
 
     def decode(self, latents, policy):
@@ -71,6 +79,48 @@ class FakeEngine:
         if bad and kind == "sticky":
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return [_image(prompt, kind) for prompt in latents if not (kind == "missing" and prompt in bad)]
+
+
+def _is_named(prompts, variable):
+    part = os.environ.get(variable)
+    return bool(part) and any(part in prompt.key for prompt in prompts)
+
+
+def _die():
+    how = os.environ.get("FAKE_DEATH", "SIGSEGV")
+    if how == "error":
+        raise IndexError("index out of range in self")
+    os.kill(os.getpid(), getattr(signal, "SIGSEGV" if how == "png" else how))
+    time.sleep(60)  # a signal may take a moment to arrive
+
+
+class DyingMaker(Maker):
+    """Of samples: dies of those that are named, once the next call has had time to begin."""
+
+    def make(self, prompt, *arguments):
+        if _is_named([prompt], "FAKE_POISON"):
+            time.sleep(0.05)
+            _die()
+        return super().make(prompt, *arguments)
+
+
+def load(rank):
+    """The engine of this worker, or what it says where it cannot have one."""
+    from batchgen.gpus import check_reached
+
+    why = os.environ.get("FAKE_WHY") if os.environ.get("FAKE_UNABLE") == rank else None
+    if why == "no_cuda":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "GPU-7"
+        check_reached(False, "Found no NVIDIA driver on your system")
+    if why == "full":
+        raise MemoryNeededError("at least 9.00 GiB of free device memory are needed and 0.10 GiB are there")
+    if why == "hiccup" and len(TRIED) < 2:
+        TRIED.append(rank)
+        raise ModelError("the model cannot be loaded: Stale file handle") from OSError(116, "Stale file handle")
+    return FakeEngine()
+
+
+TRIED: list[str] = []
 
 
 def _is_bad(prompt):
@@ -90,14 +140,19 @@ def _image(prompt, kind):
 def main():
     role = sys.argv.pop(1)
     if role == "worker":
+        from batchgen import worker
         from batchgen.memory import growth
-        from batchgen.worker import main as worker
 
-        if os.environ.get("FAKE_BROKEN") == sys.argv[2]:
+        rank = sys.argv[2]
+        if os.environ.get("FAKE_BROKEN") == rank:
             os.environ |= {"FAKE_NAN": "-", "FAKE_BAD": "sticky"}
+        if os.environ.get("FAKE_POISONED") == rank:
+            os.environ["FAKE_POISON"] = "-"  # is in every key
+        if os.environ.get("FAKE_DEATH") == "png":
+            vars(worker)["Maker"] = DyingMaker
         if LEAK_MIB:
             growth.MOST_GROWN_BYTES = 10 * LEAK_MIB << 20
-        sys.exit(worker(lambda plan: FakeEngine()))
+        sys.exit(worker.main(lambda plan: load(rank)))
     from batchgen.__main__ import main as front
     from batchgen.launch import local
 
