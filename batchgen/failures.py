@@ -191,6 +191,6 @@ def _is_proven(crashes: Sequence[Crash]) -> bool:
 
 
 def is_device_at_fault(crashes: Sequence[Crash]) -> bool:
-    """Whether the crashes of one worker since it last finished a shard speak against its device and not the rows."""
+    """Whether the crashes of one worker since it last got on speak against its device and not the rows."""
     without_rows = any(crash.rows[0] == crash.rows[1] for crash in crashes)
     return without_rows or len({crash.shard for crash in crashes}) >= SHARDS_IN_A_ROW

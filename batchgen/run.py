@@ -125,7 +125,8 @@ def _dtypes(config: Config, gpus: Sequence[Gpu]) -> str:
     named = config.model.dtype
     if not gpus:
         return f"{resolve_dtype(named, None)} on cpu"
-    return " and ".join(sorted({resolve_dtype(named, gpu.capability) for gpu in gpus})) + " on cuda"
+    found = {resolve_dtype(named, gpu.capability) for gpu in gpus} if named == "auto" else {named}
+    return " and ".join(sorted(found)) + " on cuda"
 
 
 def _gpus_to_plan_for(config: Config) -> list[Gpu]:

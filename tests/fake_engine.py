@@ -4,12 +4,12 @@
     python tests/fake_engine.py worker RUN_DIR RANK WORLD     as python -m batchgen.worker
 
 FAKE_STEP_S is how long a micro-batch takes; FAKE_NAN a key's part: such images are not finite, or of the kind that
-FAKE_BAD names (black, blank, small, missing, sticky: the device fails for good). FAKE_BROKEN is the rank whose device
-fails at every image. FAKE_POISON is a key's part: the worker dies of such a row, by the signal that FAKE_DEATH names
-(SIGSEGV), or in its way (error: an exception; png: SIGSEGV, but while the image is encoded). FAKE_POISONED is the rank
-whose device does so at every call. FAKE_UNABLE is the rank that cannot work, for FAKE_WHY (no_cuda, full, hiccup: it
-cannot load twice). FAKE_ROWS is how many rows fit into memory at once; FAKE_LEAK_MIB is what each micro-batch leaks,
-and a worker that has grown by ten times that is renewed.
+FAKE_BAD names (black, blank, small, missing; sticky, lost: the device fails for good). FAKE_BROKEN is the rank whose
+device fails at every image. FAKE_POISON is keys' parts: the worker dies of such a row, by the signal that FAKE_DEATH
+names (SIGSEGV), or in its way (error: an exception; png: SIGSEGV, but while the image is encoded). FAKE_POISONED is
+the rank whose device does so at every call. FAKE_UNABLE is the rank that cannot work, for FAKE_WHY (no_cuda, full;
+hiccup: it cannot load twice). FAKE_ROWS is how many rows fit into memory at once; FAKE_LEAK_MIB is what each
+micro-batch leaks, and a worker that has grown by ten times that is renewed.
 """
 
 import hashlib
@@ -28,6 +28,7 @@ from batchgen.types import Decoded  # noqa: E402
 
 LEAK_MIB = int(os.environ.get("FAKE_LEAK_MIB", "0"))
 LEAKED: list[bytes] = []
+STICKY = {"sticky": "an illegal memory access was", "lost": "uncorrectable ECC error"}
 
 
 class FakeEngine:
@@ -76,14 +77,14 @@ class FakeEngine:
         assert len(latents) <= policy.decode_chunk
         kind = os.environ.get("FAKE_BAD", "")
         bad = [prompt for prompt in latents if _is_bad(prompt)]
-        if bad and kind == "sticky":
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if bad and kind in STICKY:
+            raise RuntimeError(f"CUDA error: {STICKY[kind]} encountered")
         return [_image(prompt, kind) for prompt in latents if not (kind == "missing" and prompt in bad)]
 
 
 def _is_named(prompts, variable):
-    part = os.environ.get(variable)
-    return bool(part) and any(part in prompt.key for prompt in prompts)
+    parts = os.environ.get(variable, "").split()
+    return any(part in prompt.key for prompt in prompts for part in parts)
 
 
 def _die():

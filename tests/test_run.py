@@ -283,13 +283,14 @@ def test_a_worker_with_a_broken_gpu_is_given_up_however_much_the_others_get_done
     assert verify(tmp_path / "run").returncode == 0
 
 
-def test_a_gpu_that_does_not_recover_ends_its_worker_and_the_run_goes_on(tmp_path, prompts):
-    bad = {"FAKE_NAN": "000000020-", "FAKE_BAD": "sticky"}
+def test_a_gpu_that_is_lost_ends_its_worker_blames_no_row_and_the_same_command_goes_on(tmp_path, prompts):
+    bad = {"FAKE_NAN": "000000020-", "FAKE_BAD": "lost"}
     done = front(tmp_path / "run", prompts, "launch.workers=2", "launch.restarts=2", **bad)
     assert done.returncode == 1
-    assert "CUDA error: an illegal memory access was encountered" in done.stderr
+    assert "CUDA error: uncorrectable ECC error encountered" in done.stderr
     assert "given up after 2 restarts" in done.stderr
     assert len(done.stderr.splitlines()) < 20
+    assert not (tmp_path / "run" / "failures").exists()
     checked = verify(tmp_path / "run")
     assert (checked.returncode, checked.stderr) == (75, "")
     assert "not finished; what is there is sound" in checked.stdout

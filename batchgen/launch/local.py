@@ -27,7 +27,7 @@ _POLL_S = 0.25
 
 @dataclass
 class _Child:
-    """A worker's process. `crashes`: of its rank, since it last finished a shard."""
+    """A worker's process. `crashes`: of its rank, since it last got on."""
 
     rank: int
     device: str  # as CUDA_VISIBLE_DEVICES names it, or cpu
@@ -163,14 +163,14 @@ class _Crew:
         """Start a new worker in place of one that died, unless that has been of no use `restarts` times."""
         rank, most = child.rank, self._plan.config.launch.restarts
         how = _how(child.process.returncode)
-        finished = self._finished_a_shard(child)
-        crashes = ([] if finished else child.crashes) + ([crash] if crash else [])
+        got_on = self._got_on(child)
+        crashes = ([] if got_on else child.crashes) + ([crash] if crash else [])
         if is_device_at_fault(crashes):
             strike(crashes)
             self._say(f"worker {rank} {how}; its crashes speak against its device ({child.device}), not the images")
             self._leave(child, EXIT_BROKEN)
             return
-        restarts = 1 if finished or (crash and self._narrows(crash)) else child.restarts + 1
+        restarts = 1 if got_on or (crash and self._narrows(crash)) else child.restarts + 1
         if restarts > most:
             self._say(f"worker {rank} {how}; given up after {child.restarts} restarts")
             self._leave(child, EXIT_BROKEN)
@@ -179,13 +179,14 @@ class _Crew:
         self._say(f"worker {rank} {how}{where}; started again ({restarts} of {most})")
         self._start(rank, restarts, crashes)
 
-    def _finished_a_shard(self, child: _Child) -> bool:
-        """Whether this worker did. That others did says nothing of the device that it has."""
+    def _got_on(self, child: _Child) -> bool:
+        """Whether this worker put images on the disk. That others did says nothing of the device that it has."""
         try:
-            events = read_events(self._plan.run.worker_log(child.name))
-            return any(event.get("event") == "commit" for event in events)
+            events = [event.get("event") for event in read_events(self._plan.run.worker_log(child.name))]
         except OSError:
             return False
+        # A unit is made when the one before it is on the disk.
+        return "commit" in events or events.count("made") > 1
 
     def _narrows(self, crash: Crash) -> bool:
         """Whether the next worker tries the shard in other pieces than this one did."""
