@@ -32,6 +32,7 @@ def made(plan, engine, crashes):
     """{member name: bytes} of the only shard's tar."""
     shard, digest = plan.shard(0)
     lease = Lease.take(plan.run, 0, "test", Watch(60))
+    assert lease is not None
     attempt = Attempt(plan.run, shard, plan.run_id, digest, "test")
     log = EventLog(plan.run.worker_log("test"))
     freeze(plan.run.policy(engine.device_kind, 64, 64), lambda: POLICY)
@@ -39,7 +40,7 @@ def made(plan, engine, crashes):
     assert maker.make(shard, attempt, lease, (), crashes)
     lease.release()
     with tarfile.open(attempt.files.tar) as tar:
-        found = {member.name: tar.extractfile(member).read() for member in tar}
+        found = {member.name: tar.extractfile(member.name).read() for member in tar}  # type: ignore[union-attr]
     attempt.discard()
     return found
 
