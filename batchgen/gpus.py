@@ -10,6 +10,8 @@ from batchgen.errors import DeviceError
 
 _FIELDS = ("index", "uuid", "name", "memory.free", "compute_cap")
 _LIMIT_S = 60.0
+# nvidia-smi's exit codes that mean a machine without a GPU: none found, no driver, no library of a driver.
+_NO_GPU = (0, 6, 9, 12)
 # Of a GPU that nothing is known of, or whose driver is too old to say (before 510): on it all but bf16 works.
 _OLD_CAPABILITY = (7, 0)
 
@@ -72,23 +74,35 @@ def _named(visible: str) -> Iterator[Gpu]:
 
 
 def _ask() -> list[tuple[str, Gpu]]:
-    """nvidia-smi's number of each GPU, and what it says of it; empty where there is no driver or no GPU."""
+    """nvidia-smi's number of each GPU, and what it says of it; empty where there is no GPU or no driver.
+
+    A card that is broken is left out. Raises DeviceError where nvidia-smi fails otherwise.
+    """
     if shutil.which("nvidia-smi") is None:
         return []
-    answer = _query(_FIELDS) or _query(_FIELDS[:-1])  # an old one does not know compute_cap
-    return [(row[0], _parse(row)) for line in answer if len(row := [part.strip() for part in line.split(",")]) >= 4]
+    for fields in (_FIELDS, _FIELDS[:-1]):  # an old one does not know compute_cap
+        answer = _query(fields)
+        rows = [[part.strip() for part in line.split(",")] for line in answer.stdout.splitlines()]
+        if found := [(row[0], _parse(row)) for row in rows if len(row) == len(fields) and row[0].isdigit()]:
+            return found
+    if answer.returncode not in _NO_GPU:
+        said = " ".join((answer.stdout + answer.stderr).split())
+        raise DeviceError(
+            f"nvidia-smi fails, so the GPUs of this machine cannot be used ({said}): mend that, or set "
+            "CUDA_VISIBLE_DEVICES to nothing to compute on the CPU"
+        )
+    return []
 
 
-def _query(fields: tuple[str, ...]) -> list[str]:
+def _query(fields: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT_S)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT_S)
     except subprocess.TimeoutExpired:
         raise DeviceError(
             f"nvidia-smi gave no answer in {_LIMIT_S:g} s, so the GPUs of this machine are not known: see what holds "
             "it up, or set CUDA_VISIBLE_DEVICES to those to use"
         ) from None
-    return answer.stdout.splitlines() if answer.returncode == 0 else []
 
 
 def _parse(row: list[str]) -> Gpu:

@@ -75,8 +75,14 @@ def test_numbers_of_unlike_gpus_mean_something_only_in_the_order_of_the_bus(
 def test_an_old_driver_one_without_words_and_one_that_hangs(cards: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cards("0, GPU-aaa1, Card 6, [N/A]", script='case "$*" in *compute_cap*) exit 2;; esac\n')
     assert find_gpus() == [Gpu("GPU-aaa1", "Card 6", None, (7, 0))]
-    cards(script="exit 9\n")
-    assert find_gpus() == []
+    for code in (6, 9, 12):
+        cards(script=f"exit {code}\n")
+        assert find_gpus() == []
+    cards(TWO[1], "Unable to determine the device handle for GPU0: GPU is lost", script="trap 'exit 15' EXIT\n")
+    assert [gpu.device for gpu in find_gpus()] == ["GPU-bbb2"]
+    cards("Failed to initialize NVML: Driver/library version mismatch", script="trap 'exit 18' EXIT\n")
+    with pytest.raises(DeviceError, match="nvidia-smi fails, .* version mismatch"):
+        find_gpus()
     monkeypatch.setattr(gpus, "_LIMIT_S", 0.2)
     cards(script="exec sleep 20\n")
     with pytest.raises(DeviceError, match=r"nvidia-smi gave no answer in 0\.2 s"):
