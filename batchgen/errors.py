@@ -7,6 +7,7 @@ BatchgenError            exit code 1: something is broken
 │   ├── PromptError      a prompt file that cannot be read
 │   ├── ModelError       a model that is missing or not supported
 │   ├── MemoryNeededError  a job that no policy fits into the memory there is
+│   ├── DeviceError      a GPU that is there and cannot be used
 │   └── ResumeError      the run directory holds something that this command would change
 └── BrokenRunError       files of a run that contradict each other
 """
@@ -53,6 +54,10 @@ class ModelError(UserError):
 
 class MemoryNeededError(UserError):
     """A job that no policy can fit into the memory there is."""
+
+
+class DeviceError(UserError):
+    """A GPU that is there, or was asked for, and cannot be used."""
 
 
 class ResumeError(UserError):

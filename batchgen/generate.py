@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from batchgen.events import EventLog, now
+from batchgen.failures import Crash, RowsAt, Trial, trials
 from batchgen.fitting import Engine, Fitting, Latent
 from batchgen.leases import Lease
 from batchgen.memory.growth import Growth
@@ -102,66 +103,126 @@ class ShardMaker:
             self._policies.of(*batch.size)
         self._fitting.begin(shard.batches[0].size)
 
-    def make(self, shard: Shard, attempt: Attempt, lease: Lease, tried_again: Collection[str] = ()) -> bool:
+    def make(
+        self,
+        shard: Shard,
+        attempt: Attempt,
+        lease: Lease,
+        tried_again: Collection[str] = (),
+        crashes: Collection[Crash] = (),
+    ) -> bool:
         """Make what is missing. False if it was stopped before the end; what is finished is on the disk then.
 
-        Keys of `tried_again` are another shard's by now: they are not written here too.
+        Keys of `tried_again` are another shard's by now: they are not written here too. `crashes`: those at this shard.
         """
         self._engine.beat = lease.beat
         writer = UnitWriter(lease.beat)
+        at = RowsAt(attempt.files.at, attempt.header)
         self._maker = replace(self._maker, left_out=frozenset(tried_again))
         try:
-            done = attempt.rows
-            for batch in shard.batches:
-                first_row, done = min(done, len(batch.prompts)), max(0, done - len(batch.prompts))
-                if first_row < len(batch.prompts) and not self._batch(shard, batch, first_row, attempt, lease, writer):
+            for batch, pieces in zip(shard.batches, trials(shard, crashes), strict=True):
+                if not self._batch(_Place(shard, batch, attempt, lease, writer, at), pieces):
                     return False
             writer.wait()
             return True
+        except Exception as error:
+            at.note_error(error)
+            raise
         finally:
             writer.close()
+            at.close()
 
-    def _batch(
-        self, shard: Shard, batch: Batch, first_row: int, attempt: Attempt, lease: Lease, writer: UnitWriter
-    ) -> bool:
+    def _batch(self, place: "_Place", pieces: list[Trial]) -> bool:
+        done = max(0, place.attempt.rows - place.before)
+        missing = [piece for piece in pieces if piece.rows.stop > done]
+        suspected = len(pieces) > 1 or pieces[0].reason is not None
+        if suspected and missing:
+            self._control(place)
+        for piece in missing:
+            rows = range(max(done, piece.rows.start), piece.rows.stop)
+            if piece.reason is not None:
+                self._give_up(place, rows, piece.reason)
+            elif not self._rows(place, rows):
+                return False
+            if suspected:
+                place.writer.wait()  # so that a crash tells of the next piece alone
+        return True
+
+    def _rows(self, place: "_Place", rows: range) -> bool:
+        """Make rows of a batch in the calls of the whole batch: the first stands in for those that are not wanted.
+
+        So each call keeps its shape, and each image its bits.
+        """
+        batch, count = place.batch, len(place.batch.prompts)
+        place.note(rows.stop)
         ooms = self._fitting.ooms
         policy = self._fitting.begin(batch.size)
-        unit = _Unit(shard.index, batch.index, first_row, ooms)
+        unit = _Unit(place.shard.index, batch.index, rows.start, ooms)
         with unit.watches["encode"]:
-            texts = self._fitting.encode(batch.size, batch.prompts)
-        before = sum(len(one.prompts) for one in shard.batches[: batch.index])
-        for span in spans(len(batch.prompts), policy.micro_batch):
-            if span.stop <= first_row:
+            texts = self._fitting.encode(batch.size, [batch.prompts[row] for row in rows])
+        for span in spans(count, policy.micro_batch):
+            if span.stop <= rows.start or span.start >= rows.stop:
                 continue
             if self._stop.is_set():
                 break
+            stop_row = min(span.stop, rows.stop)
+            place.note(stop_row)
+            called = [batch.prompts[row if row in rows else rows.start] for row in span]
             with unit.watches["denoise"]:
-                latents = self._fitting.denoise(batch.size, texts, [batch.prompts[row] for row in span])
-            unit.latents += latents[max(0, first_row - span.start) :]
-            lease.beat(before + span.stop)
+                latents = self._fitting.denoise(batch.size, texts, called)
+            unit.latents += latents[max(0, rows.start - span.start) : stop_row - span.start]
+            place.lease.beat(place.before + stop_row)
             # A unit ends where a decode chunk does, so that its end never changes which images decode together.
-            last = span.stop == len(batch.prompts)
-            stop_row = span.stop if last else span.stop - span.stop % policy.decode_chunk
+            last = stop_row == rows.stop
+            stop_row -= 0 if last else stop_row % policy.decode_chunk
             if last or (stop_row > unit.first_row and (unit.age_s() >= UNIT_S or self._stop.is_set())):
-                count = stop_row - unit.first_row
-                unit.latents, rest = unit.latents[:count], unit.latents[count:]
-                self._finish(unit, batch, texts, attempt, writer)
-                unit = _Unit(shard.index, batch.index, stop_row, self._fitting.ooms, rest)
-        if unit.first_row == len(batch.prompts):
+                made = stop_row - unit.first_row
+                unit.latents, rest = unit.latents[:made], unit.latents[made:]
+                self._finish(place, unit, texts, policy.decode_chunk)
+                unit = _Unit(place.shard.index, batch.index, stop_row, self._fitting.ooms, rest)
+        if unit.first_row == rows.stop:
             return True
-        writer.wait()
+        place.writer.wait()
         return False
 
-    def _finish(self, unit: "_Unit", batch: Batch, texts: Any, attempt: Attempt, writer: UnitWriter) -> None:
-        writer.wait()
+    def _finish(self, place: "_Place", unit: "_Unit", texts: Any, chunk: int) -> None:
+        place.writer.wait()
+        batch = place.batch
         prompts = batch.prompts[unit.first_row : unit.first_row + len(unit.latents)]
+        # Chunks are counted from the batch's first row: a unit that begins or ends within one is filled up.
+        before = unit.first_row % chunk
+        after = min(-(before + len(prompts)) % chunk, len(batch.prompts) - unit.first_row - len(prompts))
+        latents = [unit.latents[0]] * before + unit.latents + [unit.latents[-1]] * after
         futures = []
         with unit.watches["decode"]:
-            for prompt, (image, policy) in zip(prompts, self._fitting.decode(batch.size, unit.latents), strict=True):
+            decoded = self._fitting.decode(batch.size, latents)[before : before + len(prompts)]
+            for prompt, (image, policy) in zip(prompts, decoded, strict=True):
                 unit.retries += image.retried_in_fp32
-                futures.append(writer.encode(self._maker.make, prompt, texts[prompt.prompt].cut, image, policy))
+                futures.append(place.writer.encode(self._maker.make, prompt, texts[prompt.prompt].cut, image, policy))
         self._log.add("made", shard=unit.shard, batch=unit.batch, first_row=unit.first_row, images=len(prompts))
-        writer.append(attempt, futures, self._record(unit, policy, attempt, batch.size, len(prompts)))
+        record = self._record(unit, policy, place.attempt, batch.size, len(prompts))
+        place.writer.append(place.attempt, futures, record)
+
+    def _give_up(self, place: "_Place", rows: range, reason: str) -> None:
+        """Put rows that crash in their place as failed."""
+        unit = _Unit(place.shard.index, place.batch.index, rows.start, self._fitting.ooms)
+        failed = [Sample(place.batch.prompts[row].key, "failed", reason=f"it crashed: {reason}") for row in rows]
+        policy = self._fitting.begin(place.batch.size)
+        self._log.add("given_up", shard=unit.shard, batch=unit.batch, first_row=rows.start, reason=reason)
+        record = self._record(unit, policy, place.attempt, place.batch.size, len(failed))
+        place.writer.wait()
+        place.writer.append(place.attempt, [place.writer.encode(replace, sample) for sample in failed], record)
+
+    def _control(self, place: "_Place") -> None:
+        """Before rows are blamed: the same call with an empty prompt. Should it crash, it is not the rows."""
+        place.at.note(place.before, place.before)
+        batch = place.batch
+        policy = self._fitting.begin(batch.size)
+        blank = replace(batch.prompts[0], key="control-00", prompt="", negative_prompt="", seed=0)
+        texts = self._fitting.encode(batch.size, [blank])
+        rows = min(policy.micro_batch, len(batch.prompts))
+        latents = self._fitting.denoise(batch.size, texts, [blank] * rows)
+        self._fitting.decode(batch.size, latents[: policy.decode_chunk])
 
     def _record(
         self, unit: "_Unit", policy: Policy, attempt: Attempt, size: tuple[int, int], images: int
@@ -187,6 +248,27 @@ class ShardMaker:
             "ooms": self._fitting.ooms - unit.ooms_before,
             "retries": unit.retries,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A batch to make: of which shard, and where it goes."""
+
+    shard: Shard
+    batch: Batch
+    attempt: Attempt
+    lease: Lease
+    writer: UnitWriter
+    at: RowsAt
+
+    @property
+    def before(self) -> int:
+        """How many rows of the shard come before the batch."""
+        return sum(len(one.prompts) for one in self.shard.batches[: self.batch.index])
+
+    def note(self, stop_row: int) -> None:
+        """What is under way: all that is not on the disk, up to this row of the batch."""
+        self.at.note(self.attempt.rows, self.before + stop_row)
 
 
 class _Unit:

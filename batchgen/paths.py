@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SHARD_FILE = re.compile(r"(\d{6,})\.(?:json|tar|jsonl)")
-_ATTEMPT_FILE = re.compile(r"(\d{6,})\.([0-9a-f]{32})\.(tar|jsonl|json)")
+_ATTEMPT_FILE = re.compile(r"(\d{6,})\.([0-9a-f]{32})\.(tar|jsonl|json|at)")
 _EXTENSION_DIR = re.compile(r"plan-(\d{3,})")
 
 
@@ -32,13 +32,14 @@ def _shipped(name: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFiles:
-    """The files of one worker's try at one shard; nobody else writes them."""
+    """The files of one worker's try at one shard; nobody else writes them. `at` names the rows under way."""
 
     shard: int
     attempt: str
     tar: Path
     journal: Path
     manifest: Path
+    at: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,15 @@ class RunDir:
         return self.root / "policies"
 
     @property
+    def failures(self) -> Path:
+        """One file for each crash of a worker; made when there is one."""
+        return self.root / "failures"
+
+    def failure(self, shard: int, attempt: str) -> Path:
+        """The crash that ended an attempt."""
+        return self.failures / f"{shard:06d}.{attempt}.json"
+
+    @property
     def shards(self) -> Path:
         """Committed tars and their manifests."""
         return self.root / "shards"
@@ -119,11 +129,6 @@ class RunDir:
         return self.root / "damaged"
 
     @property
-    def failures(self) -> Path:
-        """One file for each crash of a worker."""
-        return self.root / "failures"
-
-    @property
     def slurm(self) -> Path:
         """What was submitted to SLURM."""
         return self.root / "slurm"
@@ -156,10 +161,8 @@ class RunDir:
 
     def attempt(self, shard: int, attempt: str) -> AttemptFiles:
         """The files of one attempt."""
-        stem = f"{shard:06d}.{attempt}"
-        return AttemptFiles(
-            shard, attempt, self.work / f"{stem}.tar", self.work / f"{stem}.jsonl", self.work / f"{stem}.json"
-        )
+        paths = (self.work / f"{shard:06d}.{attempt}.{kind}" for kind in ("tar", "jsonl", "json", "at"))
+        return AttemptFiles(shard, attempt, *paths)
 
     def attempts(self, shard: int | None = None) -> list[AttemptFiles]:
         """The attempts that have any file in work/, of one shard or of all."""

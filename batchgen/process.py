@@ -1,13 +1,16 @@
-"""Who a process is, and whether it is gone. Known for processes of this machine and this boot alone."""
+"""Who a process is, whether it is gone, and how it is asked to end. Known for this machine and this boot alone."""
 
 import os
+import signal
 import socket
+import threading
 import uuid
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -52,3 +55,31 @@ def _boot() -> str:
     if not _BOOT_ID.exists():
         return str(round(psutil.boot_time()))
     return f"{_BOOT_ID.read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+
+
+def catch_signals(stop: threading.Event, second_ctrl_c_ends: bool = False) -> None:
+    """Make the signals that ask a process to end set `stop`. One that is ignored (nohup) stays ignored.
+
+    With `second_ctrl_c_ends`, Ctrl-C raises KeyboardInterrupt when `stop` is set already.
+    """
+
+    def handle(number: int, _: object) -> None:
+        if number == signal.SIGINT and second_ctrl_c_ends and stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    for name in STOP_SIGNALS:
+        number = getattr(signal, name)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)
+
+
+def stop_with_parent(stop: threading.Event) -> None:
+    """Stop when standard input ends: a worker must not outlive the command that started it."""
+
+    def wait() -> None:
+        while os.read(0, 1024):  # not sys.stdin: its lock would abort the interpreter's end
+            continue
+        stop.set()
+
+    threading.Thread(target=wait, daemon=True, name="parent").start()

@@ -11,10 +11,13 @@ from batchgen import index
 from batchgen.config import Config, size_bytes
 from batchgen.console import say as _say
 from batchgen.display import Display
-from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE
+from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, UserError
 from batchgen.files import supports_link, sync_directory
 from batchgen.finish import Outcome, finish, outcome
+from batchgen.gpus import Gpu, find_gpus
 from batchgen.launch import local
+from batchgen.memory.choose import Choice
+from batchgen.memory.costs import Task
 from batchgen.memory.meters import CONTEXT_BYTES
 from batchgen.memory.policy import choose_policy, resolve_dtype
 from batchgen.paths import RunDir
@@ -22,11 +25,11 @@ from batchgen.pipeline.model import find_model
 from batchgen.plan import Plan
 from batchgen.policies import foresee, task_of
 from batchgen.prepare import prepare, summary
+from batchgen.process import catch_signals
 from batchgen.recipe import computed_otherwise, fingerprint_model
 from batchgen.rejects import rejected_line, remedy
 from batchgen.shards import sweep
 from batchgen.stock import take_stock
-from batchgen.worker import catch_signals
 
 _ASSUMED_CAPABILITY = (8, 0)  # of a GPU that is only assumed: one that has fp16 and bf16
 
@@ -35,9 +38,10 @@ def run(config: Config) -> int:
     """Do what the configuration asks for; return the exit code. Raises BatchgenError."""
     run_dir = RunDir(Path(config.run_dir))
     # How many workers there will be is settled here: the plan is cut for them.
-    config = replace(config, launch=replace(config.launch, workers=config.launch.workers or len(local.gpus()) or 1))
+    gpus = find_gpus()
+    config = replace(config, launch=replace(config.launch, workers=config.launch.workers or len(gpus) or 1))
     if config.dry_run:
-        return _dry_run(run_dir, config)
+        return _dry_run(run_dir, config, _assumed(config, gpus))
     plan = prepare(run_dir, config)
     stock = take_stock(plan)
     if not stock.open:
@@ -46,7 +50,7 @@ def run(config: Config) -> int:
     broken = stock.complaint(run_dir) if stock.broken else None
     for line in filter(None, (computed_otherwise(plan.computes), rejected_line(plan), broken)):
         _say(line)
-    _refuse_what_cannot_fit(plan)
+    gpus = _able_first(plan, gpus)
     sync_directory(run_dir.root)  # the name of the plan, should who gave it have been killed: before there is more
     run_dir.make()
     _make_durable(run_dir)
@@ -58,7 +62,7 @@ def run(config: Config) -> int:
     catch_signals(stop, second_ctrl_c_ends=True)
     display = Display(plan)
     try:
-        code = local.launch(plan, stop, display.tick, display.say)
+        code = local.launch(plan, [gpu.device for gpu in gpus], stop, display.tick, display.say)
     finally:
         display.close()
     if code == EXIT_WHOLE:
@@ -83,13 +87,9 @@ def _tell(end: Outcome) -> int:
     return end.code
 
 
-def _dry_run(run_dir: RunDir, config: Config) -> int:
+def _dry_run(run_dir: RunDir, config: Config, gpus: Sequence[Gpu]) -> int:
     counts = summary(run_dir, config)
-    capability = local.capability()
-    if config.memory.assume_vram is not None and capability is None:
-        capability = _ASSUMED_CAPABILITY
-    dtype = resolve_dtype(config.model.dtype, capability)
-    device = "cuda" if capability else "cpu"
+    lines = list(_policy_lines(config, gpus, counts["sizes"], counts["prompts"]))
     print(f"run        {run_dir.root}" + (f" ({counts['done_shards']} shards done)" if "done_shards" in counts else ""))
     print(f"prompts    {counts['prompts']}")
     first = counts["first_reject"]
@@ -112,49 +112,95 @@ def _dry_run(run_dir: RunDir, config: Config) -> int:
             f"strict     rests are padded: up to {counts['strict_percent']:.1f}% more rows are denoised; no batch is "
             f"cut: the last ones keep {at_last} of {workers} workers busy"
         )
-    print(f"model      {config.model.path}, {dtype} on {device}, scheduler {config.job.scheduler}")
-    for line in _policy_lines(config, counts["sizes"], dtype, counts["prompts"]):
+    print(f"model      {config.model.path}, {_dtypes(config, gpus)}, scheduler {config.job.scheduler}")
+    for line in lines:
         print(line)
     print("dry run: nothing was written")
     return EXIT_WHOLE
 
 
-def _refuse_what_cannot_fit(plan: Plan) -> None:
-    """Before anything is loaded. Raises MemoryNeededError for a job that no policy fits into the first GPU."""
-    config, gpu, folder = plan.config, local.first_gpu(), find_model(plan.config.model)
-    if gpu is None or folder is None:
-        return
-    dtype = resolve_dtype(config.model.dtype, local.capability())
-    task = task_of(config, config.job.width, config.job.height, plan.images)
-    foresee(config, folder, str(plan.recipe["model"]), task, gpu[0], dtype, _budget_bytes(config, gpu[1]))
+def _dtypes(config: Config, gpus: Sequence[Gpu]) -> str:
+    """What the weights are computed in, and where."""
+    named = config.model.dtype
+    if not gpus:
+        return f"{resolve_dtype(named, None)} on cpu"
+    found = {resolve_dtype(named, gpu.capability) for gpu in gpus} if named == "auto" else {named}
+    return " and ".join(sorted(found)) + " on cuda"
 
 
-def _budget_bytes(config: Config, free_bytes: int | None) -> int:
-    """What torch may allocate of a GPU with so much free, or of the one that is assumed."""
-    memory = config.memory
-    if memory.assume_vram is not None and config.dry_run:
-        free_bytes = size_bytes("memory.assume_vram", memory.assume_vram)
-    assert free_bytes is not None
-    cap_bytes = free_bytes if memory.max_vram is None else size_bytes("memory.max_vram", memory.max_vram)
-    return max(0, min(free_bytes, cap_bytes) - CONTEXT_BYTES)
+def _assumed(config: Config, gpus: list[Gpu]) -> list[Gpu]:
+    """The GPUs with as much free memory as a dry run is to assume, though there be none."""
+    if config.memory.assume_vram is None:
+        return gpus
+    free_bytes = size_bytes("memory.assume_vram", config.memory.assume_vram)
+    assumed = Gpu("assumed", "", free_bytes, _ASSUMED_CAPABILITY)
+    return [replace(gpu, kind=gpu.kind or "", free_bytes=free_bytes) for gpu in gpus] or [assumed]
 
 
-def _policy_lines(config: Config, sizes: Sequence[tuple[int, int]], dtype: str, images: int) -> Iterator[str]:
-    """What the policy for each size would be, why, and what else there is; `assume_vram` stands in for a GPU."""
-    gpu, folder = local.first_gpu(), find_model(config.model)
-    if (gpu is None and config.memory.assume_vram is None) or folder is None:
+def _able_first(plan: Plan, gpus: Sequence[Gpu]) -> list[Gpu]:
+    """The GPUs, those that cannot do the job last. Says which; raises what speaks against it where none can."""
+    config, folder = plan.config, find_model(plan.config.model)
+    if folder is None:
+        return list(gpus)
+    tasks = [task_of(config, config.job.width, config.job.height, plan.images)]
+    refused = _refused(config, gpus, folder, str(plan.recipe["model"]), tasks)
+    for device, reason in refused.items():
+        _say(f"GPU {device} cannot do this job: {reason}")
+    return sorted(gpus, key=lambda gpu: gpu.device in refused)
+
+
+def _refused(
+    config: Config, gpus: Sequence[Gpu], folder: Path, model: str, tasks: Sequence[Task]
+) -> dict[str, UserError]:
+    """Which GPUs cannot do the tasks, and why. Loads nothing. Raises it where none can: MemoryNeededError, say."""
+    refused: dict[str, UserError] = {}
+    for gpu in sorted(gpus, key=lambda one: -(one.free_bytes or 0)):
+        try:
+            for task in tasks:
+                _foresee(config, gpu, folder, model, task)
+        except UserError as error:
+            refused[gpu.device] = error
+    if gpus and len(refused) == len(gpus):
+        raise next(iter(refused.values()))
+    return refused
+
+
+def _foresee(config: Config, gpu: Gpu, folder: Path, model: str, task: Task) -> tuple[Choice, bool] | None:
+    """What a worker on this GPU would choose; None where too little is known of the GPU."""
+    dtype = resolve_dtype(config.model.dtype, gpu.capability)
+    if gpu.kind is None or gpu.free_bytes is None:
+        return None
+    cap = config.memory.max_vram
+    cap_bytes = gpu.free_bytes if cap is None else size_bytes("memory.max_vram", cap)
+    budget_bytes = max(0, min(gpu.free_bytes, cap_bytes) - CONTEXT_BYTES)
+    return foresee(config, folder, model, task, gpu.kind, dtype, budget_bytes)
+
+
+def _policy_lines(config: Config, gpus: Sequence[Gpu], sizes: Sequence[tuple[int, int]], images: int) -> Iterator[str]:
+    """What the policy for each size would be on each kind of GPU, why, and what else there is."""
+    folder = find_model(config.model)
+    if not gpus or folder is None:
         why = "a GPU's is chosen once the model is there" if folder is None else "on the CPU"
+        dtype = resolve_dtype(config.model.dtype, None)
         for width, height in sizes:
             policy = choose_policy(config.memory.policy, config.speed, width, height, dtype, os.cpu_count() or 1)
             tiling = f"tiles of {policy.tile_px} px" if policy.tile_px else "no tiling"
             rows = f"micro-batch {policy.micro_batch}, decode chunk {policy.decode_chunk}"
             yield f"policy     {width}x{height}: {rows}, {tiling}, {why}"
         return
-    kind, free_bytes = gpu or ("", None)
-    budget_bytes, model = _budget_bytes(config, free_bytes), fingerprint_model(folder)
-    for width, height in sizes:
-        task = task_of(config, width, height, images)
-        choice, measured = foresee(config, folder, model, task, kind, dtype, budget_bytes)
+    model, tasks = fingerprint_model(folder), [task_of(config, *size, images) for size in sizes]
+    refused = _refused(config, gpus, folder, model, tasks)
+    able = [gpu for gpu in gpus if gpu.device not in refused]
+    # Cards of a kind share a policy: that of the one with the most room is shown.
+    kinds = {gpu.kind: gpu for gpu in sorted(able, key=lambda gpu: gpu.free_bytes or 0)}
+    for (kind, gpu), task in ((one, task) for one in kinds.items() for task in tasks):
+        where = f"{task.width}x{task.height}" + (f" on {kind}" if len(kinds) > 1 else "")
+        foreseen = _foresee(config, gpu, folder, model, task)
+        if foreseen is None:
+            yield f"policy     {where}: nvidia-smi does not say what GPU {gpu.device} is; a worker will measure it"
+            continue
+        choice, measured = foreseen
         source = f"measured on this {kind}" if measured else "estimated from the model's files; the first run measures"
-        yield f"policy     {width}x{height}: {choice.reason} ({source})"
+        yield f"policy     {where}: {choice.reason} ({source})"
         yield from (f"           {line}" for line in choice.table())
+    yield from (f"cannot     GPU {device}: {reason}" for device, reason in refused.items())

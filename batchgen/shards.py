@@ -70,6 +70,11 @@ class Attempt:
         sync_directory(run.work)
 
     @property
+    def header(self) -> dict[str, Any]:
+        """What ties the attempt down: run, shard and plan, worker and process."""
+        return self._header
+
+    @property
     def rows(self) -> int:
         """How many rows of the shard are in."""
         return len(self._samples)
@@ -89,7 +94,7 @@ class Attempt:
         for other in others:
             journal = read_journal(other.journal)
             if journal is not None and process.is_gone(journal.header.get("process")):
-                remove(other)
+                _remove_bytes(other)  # whoever waited for that process looks at the rest
 
     def _take_over(self, prefix: Journal, other: AttemptFiles) -> None:
         with other.tar.open("rb") as tar:
@@ -241,6 +246,11 @@ def _advice(run: RunDir) -> str:
 
 def remove(files: AttemptFiles) -> None:
     """Remove an attempt's names in work/."""
+    files.at.unlink(missing_ok=True)
+    _remove_bytes(files)
+
+
+def _remove_bytes(files: AttemptFiles) -> None:
     for path in (files.manifest, files.journal, files.tar):
         path.unlink(missing_ok=True)
 

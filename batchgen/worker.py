@@ -8,7 +8,6 @@ nobody has or works on: no shard belongs to a rank, and the small ones at the pl
 
 import argparse
 import os
-import signal
 import socket
 import sys
 import threading
@@ -32,23 +31,25 @@ from batchgen.errors import (
     from_os_error,
 )
 from batchgen.events import EventLog
+from batchgen.failures import read_crashes, suspects_last
 from batchgen.finish import finish
 from batchgen.fitting import Engine
 from batchgen.generate import ShardMaker
+from batchgen.gpus import check_reached
 from batchgen.leases import Lease, Watch
 from batchgen.memory.growth import wants_renewal
+from batchgen.memory.meters import try_cuda
 from batchgen.paths import RunDir
 from batchgen.pipeline.model import locate
 from batchgen.plan import Plan, load_plan
 from batchgen.policies import Policies
-from batchgen.process import worker_name
+from batchgen.process import catch_signals, stop_with_parent, worker_name
 from batchgen.recipe import fingerprint_model
 from batchgen.samples import Maker
 from batchgen.shards import Attempt, is_settled
 from batchgen.stock import take_stock
 from batchgen.types import Shard
 
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 _IDLE_S = 0.5
 
 
@@ -110,7 +111,8 @@ class Worker:
         None while others work on all that are open.
         """
         mine = [] if self._began else [open_shards[self._rank % len(open_shards)]]
-        return next((shard for shard in mine + open_shards if not self._watch.is_live(self._run.lease(shard))), None)
+        order = suspects_last(read_crashes(self._run, self._plan.run_id), mine + open_shards)
+        return next((shard for shard in order if not self._watch.is_live(self._run.lease(shard))), None)
 
     def _take(self, index: int) -> bool:
         """Make the shard, if nobody took it while the model was loaded; whether it was ours to make."""
@@ -134,7 +136,8 @@ class Worker:
         try:
             attempt.resume()
             self.log.add("shard", shard=shard.index, attempt=attempt.files.attempt, rows_resumed=attempt.rows)
-            if maker.make(shard, attempt, lease, self._plan.tried_again(shard.index)):
+            crashes = read_crashes(self._run, self._plan.run_id).get(shard.index, ())
+            if maker.make(shard, attempt, lease, self._plan.tried_again(shard.index), crashes):
                 won = attempt.commit()
                 self.log.add("commit" if won else "commit_lost", shard=shard.index, attempt=attempt.files.attempt)
         finally:
@@ -151,10 +154,22 @@ class Worker:
         self.log.add("renew" if renew else "growth", **slopes)
         return renew
 
+    def _load(self) -> Engine:
+        """The engine; tried `launch.restarts` times more where a file could not be read, which may be a hiccup."""
+        for tried in range(self._plan.config.launch.restarts):
+            try:
+                return self._load_engine(self._plan)
+            except (ModelError, OSError) as error:
+                if not isinstance(error, OSError) and not isinstance(error.__cause__, OSError):
+                    raise
+                self.log.add("load_failed", error=str(error), cause=str(error.__cause__))
+            self._stop.wait(2**tried)  # s
+        return self._load_engine(self._plan)
+
     def _shard_maker(self) -> ShardMaker:
         if self._maker is None:
             started = time.monotonic()
-            engine = self._load_engine(self._plan)
+            engine = self._load()
             self.log.add("loaded", device=engine.device_kind, seconds=round(time.monotonic() - started, 2))
             model = self._plan.config.model
             output = self._plan.config.output
@@ -178,7 +193,11 @@ class Worker:
 
 
 def load_engine(plan: Plan) -> Engine:
-    """The engine for the plan's model. Raises ModelError, also where the model is not the one planned with."""
+    """The engine for the plan's model.
+
+    Raises ModelError, also where the model is not the one planned with, and DeviceError where a GPU that this process
+    was given cannot be used.
+    """
     model = plan.config.model
     folder = locate(model)
     if fingerprint_model(folder) != plan.recipe["model"]:
@@ -189,38 +208,11 @@ def load_engine(plan: Plan) -> Engine:
 
     if plan.config.determinism == "strict":
         pin_kernels()
+    check_reached(*try_cuda())
     max_vram = plan.config.memory.max_vram
     cap_bytes = None if max_vram is None else size_bytes("memory.max_vram", max_vram)
     checked = model.safety_checker != "off"
     return DiffusersEngine(folder, plan.config.job.scheduler, model.dtype, model.variant, cap_bytes, checked)
-
-
-def catch_signals(stop: threading.Event, second_ctrl_c_ends: bool = False) -> None:
-    """Make the signals that ask a process to end set `stop`. One that is ignored (nohup) stays ignored.
-
-    With `second_ctrl_c_ends`, Ctrl-C raises KeyboardInterrupt when `stop` is set already.
-    """
-
-    def handle(number: int, _: object) -> None:
-        if number == signal.SIGINT and second_ctrl_c_ends and stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    for name in STOP_SIGNALS:
-        number = getattr(signal, name)
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handle)
-
-
-def _stop_with_parent(stop: threading.Event) -> None:
-    """Stop when standard input ends: a worker must not outlive the command that started it."""
-
-    def wait() -> None:
-        while os.read(0, 1024):  # not sys.stdin: its lock would abort the interpreter's end
-            continue
-        stop.set()
-
-    threading.Thread(target=wait, daemon=True, name="parent").start()
 
 
 def _quiet(path: Path) -> int:
@@ -250,7 +242,7 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
     stop = threading.Event()
     catch_signals(stop)
     if options.tied:
-        _stop_with_parent(stop)
+        stop_with_parent(stop)
     try:
         name = options.name or worker_name(options.rank)
         plan = load_plan(RunDir(options.run_dir))

@@ -4,15 +4,19 @@
     python tests/fake_engine.py worker RUN_DIR RANK WORLD     as python -m batchgen.worker
 
 FAKE_STEP_S is how long a micro-batch takes, FAKE_ROW_S what each of its padded rows adds. FAKE_NAN is a key's part:
-such images are not finite, or of the kind that FAKE_BAD names (black, blank, small, missing, sticky: the device fails
-for good). FAKE_BROKEN is the rank whose device fails at every image, FAKE_HANGING the one whose device never comes back
-from its third micro-batch. FAKE_ROWS is how many rows fit into memory at once; FAKE_LEAK_MIB is what each micro-batch
-leaks, and a worker that has grown by ten times that is renewed. Worker k is loaded FAKE_APART_S times k seconds late,
-and rows take the worker of rank FAKE_SLOW twice as long.
+such images are not finite, or of the kind that FAKE_BAD names (black, blank, small, missing; sticky, lost: the device
+fails for good). FAKE_BROKEN is the rank whose device fails at every image, FAKE_HANGING the one whose device never
+comes back from its third micro-batch. FAKE_POISON is keys' parts: the worker dies of such a row, by the signal that
+FAKE_DEATH names (SIGSEGV), or in its way (error: an exception; png: SIGSEGV, but while the image is encoded).
+FAKE_POISONED is the rank whose device does so at every call. FAKE_UNABLE is the rank that cannot work, for FAKE_WHY
+(no_cuda, full; hiccup: it cannot load twice). FAKE_ROWS is how many rows fit into memory at once; FAKE_LEAK_MIB is
+what each micro-batch leaks, and a worker that has grown by ten times that is renewed. Worker k is loaded FAKE_APART_S
+times k seconds late, and rows take the worker of rank FAKE_SLOW twice as long.
 """
 
 import hashlib
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -20,11 +24,14 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from batchgen.errors import MemoryNeededError, ModelError  # noqa: E402
 from batchgen.memory.policy import padded_rows  # noqa: E402
+from batchgen.samples import Maker  # noqa: E402
 from batchgen.types import Decoded  # noqa: E402
 
 LEAK_MIB = int(os.environ.get("FAKE_LEAK_MIB", "0"))
 LEAKED: list[bytes] = []
+STICKY = {"sticky": "an illegal memory access was", "lost": "uncorrectable ECC error"}
 
 
 class FakeEngine:
@@ -70,21 +77,61 @@ class FakeEngine:
             time.sleep(3600)
         LEAKED.append(b"x" * (LEAK_MIB << 20))
         self.beat()
+        if _is_named(prompts, "FAKE_POISON") and os.environ.get("FAKE_DEATH") != "png":
+            _die()
         return list(prompts)
 
     def decode(self, latents, policy):
         assert len(latents) <= policy.decode_chunk
         kind = os.environ.get("FAKE_BAD", "")
         bad = [prompt for prompt in latents if _is_bad(prompt)]
-        if bad and kind == "sticky":
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if bad and kind in STICKY:
+            raise RuntimeError(f"CUDA error: {STICKY[kind]} encountered")
         self.beat()
         return [_image(prompt, kind) for prompt in latents if not (kind == "missing" and prompt in bad)]
 
 
-def _load(late_s):
-    time.sleep(late_s)
+def _is_named(prompts, variable):
+    parts = os.environ.get(variable, "").split()
+    return any(part in prompt.key for prompt in prompts for part in parts)
+
+
+def _die():
+    how = os.environ.get("FAKE_DEATH", "SIGSEGV")
+    if how == "error":
+        raise IndexError("index out of range in self")
+    os.kill(os.getpid(), getattr(signal, "SIGSEGV" if how == "png" else how))
+    time.sleep(60)  # a signal may take a moment to arrive
+
+
+class DyingMaker(Maker):
+    """Of samples: dies of those that are named, once the next call has had time to begin."""
+
+    def make(self, prompt, *arguments):
+        if _is_named([prompt], "FAKE_POISON"):
+            time.sleep(0.05)
+            _die()
+        return super().make(prompt, *arguments)
+
+
+def load(rank):
+    """The engine of this worker, or what it says where it cannot have one."""
+    from batchgen.gpus import check_reached
+
+    time.sleep(float(os.environ.get("FAKE_APART_S", "0")) * int(rank))
+    why = os.environ.get("FAKE_WHY") if os.environ.get("FAKE_UNABLE") == rank else None
+    if why == "no_cuda":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "GPU-7"
+        check_reached(False, "Found no NVIDIA driver on your system")
+    if why == "full":
+        raise MemoryNeededError("at least 9.00 GiB of free device memory are needed and 0.10 GiB are there")
+    if why == "hiccup" and len(TRIED) < 2:
+        TRIED.append(rank)
+        raise ModelError("the model cannot be loaded: Stale file handle") from OSError(116, "Stale file handle")
     return FakeEngine()
+
+
+TRIED: list[str] = []
 
 
 def _is_bad(prompt):
@@ -104,17 +151,21 @@ def _image(prompt, kind):
 def main():
     role = sys.argv.pop(1)
     if role == "worker":
+        from batchgen import worker
         from batchgen.memory import growth
-        from batchgen.worker import main as worker
 
-        if os.environ.get("FAKE_BROKEN") == sys.argv[2]:
+        rank = sys.argv[2]
+        if os.environ.get("FAKE_BROKEN") == rank:
             os.environ |= {"FAKE_NAN": "-", "FAKE_BAD": "sticky"}
+        if os.environ.get("FAKE_POISONED") == rank:
+            os.environ["FAKE_POISON"] = "-"  # is in every key
+        if os.environ.get("FAKE_DEATH") == "png":
+            vars(worker)["Maker"] = DyingMaker
         if LEAK_MIB:
             growth.MOST_GROWN_BYTES = 10 * LEAK_MIB << 20
-        if os.environ.get("FAKE_SLOW") == sys.argv[2]:
+        if os.environ.get("FAKE_SLOW") == rank:
             os.environ["FAKE_ROW_S"] = str(2 * float(os.environ["FAKE_ROW_S"]))
-        late_s = float(os.environ.get("FAKE_APART_S", "0")) * int(sys.argv[2])
-        sys.exit(worker(lambda plan: _load(late_s)))
+        sys.exit(worker.main(lambda plan: load(rank)))
     from batchgen.__main__ import main as front
     from batchgen.launch import local
 

@@ -20,7 +20,7 @@ ORDER = [
     "prompts.find", "prompts.rows", "prompts",
     "planner", "cutting", "recipe", "free", "drafts", "plan", "replan", "rejects",
     "quality", "images", "samples", "tars", "journal", "shards", "stock", "index", "finish",
-    "leases", "events", "status", "verify", "repair", "display",
+    "leases", "events", "failures", "gpus", "status", "verify", "repair", "display",
     "pipeline", "pipeline.model",
     "memory", "memory.growth", "memory.meters", "memory.policy", "memory.stream", "memory.figures",
     "memory.costs", "memory.choose", "memory.kept", "memory.probe", "memory.stepdown",

@@ -1,18 +1,22 @@
-"""Worker processes on this machine: one for each GPU, or one on the CPU."""
+"""Worker processes on this machine: one for each GPU, or one on the CPU.
+
+A worker that cannot work leaves and says why, and the others go on; the run ends when none is left. One that died is
+started again, unless that was of no use several times in a row or its crashes speak against its device.
+"""
 
 import os
-import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_RENEW, EXIT_USER, EXIT_WHOLE
 from batchgen.events import read_events
+from batchgen.failures import Crash, is_device_at_fault, read_crashes, record, strike, trials
 from batchgen.plan import Plan
 from batchgen.process import worker_name
 
@@ -23,160 +27,183 @@ _POLL_S = 0.25
 
 @dataclass
 class _Child:
+    """A worker's process. `crashes`: of its rank, since it last got on."""
+
     rank: int
+    device: str  # as CUDA_VISIBLE_DEVICES names it, or cpu
+    name: str
     process: subprocess.Popen[bytes]
-    log: Path
     restarts: int = 0
+    crashes: list[Crash] = field(default_factory=list)
 
 
-def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; empty without any."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name.strip() and name.strip() != "-1"]
-    return _nvidia_smi("index")
-
-
-def capability() -> tuple[int, int] | None:
-    """The compute capability of the machine's first GPU, asked without torch; None without a GPU.
-
-    A driver too old to say (before 510) gets (7, 0), on which everything but bf16 works.
-    """
-    if not gpus():
-        return None
-    major, _, minor = next(iter(_nvidia_smi("compute_cap")), "7.0").partition(".")
-    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (7, 0)
-
-
-def first_gpu() -> tuple[str, int] | None:
-    """The name of the first GPU and how many bytes of its memory are free, asked without torch; None without one."""
-    devices = gpus()
-    if not devices:
-        return None
-    name, free = (_nvidia_smi(what, devices[0].strip()) for what in ("name", "memory.free"))
-    return (" ".join(name), int(free[0]) << 20) if name and free and free[0].isdigit() else None
-
-
-def _nvidia_smi(what: str, device: str | None = None) -> list[str]:
-    if shutil.which("nvidia-smi") is None:
-        return []
-    query = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
-    query += [] if device is None else [f"--id={device}"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False)
-    return answer.stdout.split() if answer.returncode == 0 else []
-
-
-def launch(plan: Plan, stop: threading.Event, tick: Callable[[], None], say: Callable[[str], None]) -> int:
+def launch(
+    plan: Plan, devices: Sequence[str], stop: threading.Event, tick: Callable[[], None], say: Callable[[str], None]
+) -> int:
     """Start the workers and wait for them; return the exit code.
 
-    `tick` is called a few times a second, `say` with each line that a worker has for the user. When `stop` is
-    set the workers are asked to end after what they are at; what is finished by then stays.
+    `devices`: the GPUs to use, as CUDA_VISIBLE_DEVICES names them; none for the CPU. `tick` is called a few times a
+    second, `say` with each line that a worker has for the user. When `stop` is set the workers are asked to end after
+    what they are at; what is finished by then stays.
     """
-    devices = gpus()
-    world = min(plan.config.launch.workers or len(devices) or 1, len(plan.sizes))
-    children = [_start(plan, rank, world, devices, say) for rank in range(world)]
+    crew = _Crew(plan, devices, say)
     told = False
-    codes: dict[int, int] = {}
-    ended_s = time.monotonic()
     try:
-        while len(codes) < world and not _is_over(plan, codes, ended_s):
+        crew.start()
+        while not crew.is_over():
             tick()
             if stop.is_set() and not told:
                 told = True
                 say("finishing what is under way; Ctrl-C again ends it at once")
-                for child in children:
-                    if child.process.poll() is None:
-                        child.process.send_signal(signal.SIGTERM)
-            for place, child in enumerate(children):
-                code = child.process.poll()
-                if code is None or child.rank in codes:
-                    continue
-                ended_s = time.monotonic()
-                if code == EXIT_RENEW and not stop.is_set():
-                    say(f"worker {child.rank} had grown in memory; a new one goes on (growth in its log)")
-                    children[place] = _start(plan, child.rank, world, devices, say)
-                elif code in (EXIT_WHOLE, EXIT_INTERRUPTED, EXIT_USER) or stop.is_set():
-                    codes[child.rank] = code
-                    if code == EXIT_USER:  # every worker would say the same
-                        stop.set()
-                else:
-                    again = _restart(plan, child, world, devices, say)
-                    if again is None:
-                        codes[child.rank] = EXIT_BROKEN
-                    else:
-                        children[place] = again
+                crew.ask_to_end()
+            crew.look(told)
             time.sleep(_POLL_S)
     finally:
-        for child in children:
-            if child.process.poll() is None:
-                child.process.kill()
-            child.process.wait()
-    code = _exit_code(plan, list(codes.values()), told)
-    if code == EXIT_INTERRUPTED and set(codes.values()) == {EXIT_WHOLE}:
+        crew.kill()
+    code = _exit_code(list(crew.codes.values()), crew.is_whole(), told)
+    if code == EXIT_INTERRUPTED and set(crew.codes.values()) == {EXIT_WHOLE}:
         say("no shard is free for the workers here; others work on the last ones")
     return code
 
 
-def _is_over(plan: Plan, codes: dict[int, int], ended_s: float) -> bool:
-    """Whether all is in, and those that still run do not end: their device hangs, and others made what they had."""
-    waited_s = time.monotonic() - ended_s
-    return EXIT_WHOLE in codes.values() and waited_s > plan.config.launch.lease_timeout_s and _is_whole(plan)
+def _exit_code(codes: list[int], is_whole: bool, told: bool) -> int:
+    """Of the run, from those of the workers that left."""
+    if is_whole:
+        return EXIT_WHOLE  # the others did the work of those that could not
+    if told or EXIT_INTERRUPTED in codes:
+        return EXIT_INTERRUPTED
+    if EXIT_BROKEN in codes:
+        return EXIT_BROKEN
+    # Else all went well, and the last shards were left to workers that another command started.
+    return EXIT_USER if EXIT_USER in codes else EXIT_INTERRUPTED
 
 
-def _is_whole(plan: Plan) -> bool:
-    return plan.run.committed() >= set(range(len(plan.sizes)))
+class _Crew:
+    """The workers of one command. `codes`: how those that left ended, by rank."""
+
+    def __init__(self, plan: Plan, devices: Sequence[str], say: Callable[[str], None]) -> None:
+        self._plan, self._devices, self._say = plan, devices, say
+        self._world = min(plan.config.launch.workers or len(self._devices) or 1, len(plan.sizes))
+        self._children: dict[int, _Child] = {}
+        self._ended_s = time.monotonic()
+        self.codes: dict[int, int] = {}
+
+    def start(self) -> None:
+        """Start all workers."""
+        for rank in range(self._world):
+            self._start(rank)
+
+    def is_over(self) -> bool:
+        """Whether all workers left, or all is in and those that still run do not end: their device hangs."""
+        if len(self.codes) == self._world:
+            return True
+        has_waited = time.monotonic() - self._ended_s > self._plan.config.launch.lease_timeout_s
+        return has_waited and EXIT_WHOLE in self.codes.values() and self.is_whole()
+
+    def is_whole(self) -> bool:
+        """Whether every shard is in."""
+        return self._plan.run.committed() >= set(range(len(self._plan.sizes)))
+
+    def ask_to_end(self) -> None:
+        """Ask the workers to end after what they are at."""
+        for child in self._children.values():
+            if child.process.poll() is None:
+                child.process.send_signal(signal.SIGTERM)
+
+    def look(self, stopping: bool) -> None:
+        """See which workers ended, and start those again that have more to do."""
+        for rank, child in self._children.items():
+            code = child.process.poll()
+            if code is None or rank in self.codes:
+                continue
+            self._ended_s = time.monotonic()
+            crash = self._crash(child, code)
+            if code == EXIT_RENEW and not stopping:
+                self._say(f"worker {rank} had grown in memory; a new one goes on (growth in its log)")
+                self._start(rank)
+            elif code in (EXIT_WHOLE, EXIT_INTERRUPTED, EXIT_USER) or stopping:
+                self._leave(child, code)
+            else:
+                self._died(child, crash)
+
+    def kill(self) -> None:
+        """End what still runs, at once."""
+        for child in self._children.values():
+            if child.process.poll() is None:
+                child.process.kill()
+            child.process.wait()
+
+    def _start(self, rank: int, restarts: int = 0, crashes: list[Crash] | None = None) -> None:
+        environment = dict(os.environ)
+        device = "cpu"
+        if self._devices:
+            device = environment["CUDA_VISIBLE_DEVICES"] = self._devices[rank % len(self._devices)]
+        name = worker_name(rank)
+        process = subprocess.Popen(
+            [*WORKER_COMMAND, str(self._plan.run.root), str(rank), str(self._world), "--tied", "--name", name],
+            env=environment,
+            stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            process_group=0,  # Ctrl-C reaches this process alone, which then tells the workers
+        )
+        threading.Thread(target=_relay, args=(process, self._say), daemon=True, name=f"worker-{rank}").start()
+        self._children[rank] = _Child(rank, device, name, process, restarts, crashes or [])
+
+    def _leave(self, child: _Child, code: int) -> None:
+        self.codes[child.rank] = code
+        left = self._world - len(self.codes)
+        if code not in (EXIT_WHOLE, EXIT_INTERRUPTED) and left:
+            self._say(f"worker {child.rank} has left; {left} of {self._world} go on")
+
+    def _crash(self, child: _Child, code: int) -> Crash | None:
+        """The file in failures/ for a worker's end, if that was a crash."""
+        at_work = {one.device for one in self._children.values() if one.rank not in self.codes}
+        gpu = f"{socket.gethostname()} {child.device}"
+        return record(self._plan.run, self._plan.run_id, child.name, code, gpu, len(at_work))
+
+    def _died(self, child: _Child, crash: Crash | None) -> None:
+        """Start a new worker in place of one that died, unless that has been of no use `restarts` times."""
+        rank, most = child.rank, self._plan.config.launch.restarts
+        how = _how(child.process.returncode)
+        got_on = self._got_on(child)
+        crashes = ([] if got_on else child.crashes) + ([crash] if crash else [])
+        if is_device_at_fault(crashes):
+            strike(crashes)
+            self._say(f"worker {rank} {how}; its crashes speak against its device ({child.device}), not the images")
+            self._leave(child, EXIT_BROKEN)
+            return
+        restarts = 1 if got_on or (crash and self._narrows(crash)) else child.restarts + 1
+        if restarts > most:
+            self._say(f"worker {rank} {how}; given up after {child.restarts} restarts")
+            self._leave(child, EXIT_BROKEN)
+            return
+        where = f" in shard {crash.shard}, rows {crash.rows[0]} to {crash.rows[1] - 1}" if crash else ""
+        self._say(f"worker {rank} {how}{where}; started again ({restarts} of {most})")
+        self._start(rank, restarts, crashes)
+
+    def _got_on(self, child: _Child) -> bool:
+        """Whether this worker put images on the disk. That others did says nothing of the device that it has."""
+        try:
+            events = [event.get("event") for event in read_events(self._plan.run.worker_log(child.name))]
+        except OSError:
+            return False
+        # A unit is made when the one before it is on the disk.
+        return "commit" in events or events.count("made") > 1
+
+    def _narrows(self, crash: Crash) -> bool:
+        """Whether the next worker tries the shard in other pieces than this one did."""
+        shard, _ = self._plan.shard(crash.shard)
+        known = read_crashes(self._plan.run, self._plan.run_id).get(crash.shard, [])
+        before = [one for one in known if one.path != crash.path]
+        return trials(shard, known) != trials(shard, before)
 
 
-def _exit_code(plan: Plan, codes: list[int], told: bool) -> int:
-    if EXIT_USER in codes:
-        return EXIT_USER
-    if _is_whole(plan):
-        return EXIT_WHOLE  # the others did the work of one that died
-    # All well and not whole: they left the last shards to workers that another command started.
-    stopped = told or EXIT_INTERRUPTED in codes or all(code == EXIT_WHOLE for code in codes)
-    return EXIT_INTERRUPTED if stopped else EXIT_BROKEN
-
-
-def _start(plan: Plan, rank: int, world: int, devices: list[str], say: Callable[[str], None]) -> _Child:
-    environment = dict(os.environ)
-    if devices:
-        environment["CUDA_VISIBLE_DEVICES"] = devices[rank % len(devices)].strip()
-    name = worker_name(rank)
-    process = subprocess.Popen(
-        [*WORKER_COMMAND, str(plan.run.root), str(rank), str(world), "--tied", "--name", name],
-        env=environment,
-        stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        process_group=0,  # Ctrl-C reaches this process alone, which then tells the workers
-    )
-    threading.Thread(target=_relay, args=(process, say), daemon=True, name=f"worker-{rank}").start()
-    return _Child(rank, process, plan.run.worker_log(name))
+def _how(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 def _relay(process: subprocess.Popen[bytes], say: Callable[[str], None]) -> None:
     assert process.stderr is not None
     for line in process.stderr:
         say(line.decode(errors="replace").rstrip("\n"))
-
-
-def _committed(child: _Child) -> bool:
-    """Whether this worker finished a shard. That others did says nothing of the device that it has."""
-    try:
-        return any(event.get("event") == "commit" for event in read_events(child.log))
-    except OSError:
-        return False
-
-
-def _restart(plan: Plan, child: _Child, world: int, devices: list[str], say: Callable[[str], None]) -> _Child | None:
-    """A new worker in place of one that died, or None when that has been of no use `restarts` times."""
-    code = child.process.returncode
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    restarts = 1 if _committed(child) else child.restarts + 1
-    if restarts > plan.config.launch.restarts:
-        say(f"worker {child.rank} {how}; given up after {child.restarts} restarts")
-        return None
-    say(f"worker {child.rank} {how}; started again ({restarts} of {plan.config.launch.restarts})")
-    again = _start(plan, child.rank, world, devices, say)
-    again.restarts = restarts
-    return again

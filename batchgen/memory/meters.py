@@ -40,6 +40,17 @@ def read_meters() -> Meters:
     )
 
 
+def try_cuda() -> tuple[bool, str]:
+    """Whether torch can use a GPU now, and what it says where it cannot."""
+    import torch
+
+    try:
+        torch.cuda.mem_get_info()  # makes the context: a card that is full, or another process's alone, refuses it
+    except (RuntimeError, AssertionError) as error:
+        return False, str(error).strip().partition("\n")[0]
+    return True, ""
+
+
 class Gauge:
     """The memory of the CUDA device that this process computes on, in bytes. `cap_bytes`: what the process may take."""
 

@@ -1,0 +1,123 @@
+"""Workers that cannot work, die or crash, through the front door and with the torch-free engine."""
+
+import json
+
+import pytest
+
+from tests.commands import front, samples, verify, write_prompts
+
+ROWS = 40
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    return write_prompts(tmp_path / "prompts.txt", ROWS)
+
+
+def failed(run_dir):
+    """{key: reason} of the images that a run does without."""
+    manifests = [json.loads(path.read_text()) for path in (run_dir / "shards").glob("*.json")]
+    every = [one for manifest in manifests for one in manifest["samples"] if one["status"] != "ok"]
+    return {one["key"]: one["reason"] for one in every}
+
+
+def crashes(run_dir):
+    return sorted(path.suffix for path in (run_dir / "failures").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("death", "workers", "reason"),
+    [
+        ("SIGSEGV", 1, "ended by SIGSEGV"),
+        ("error", 2, "IndexError: index out of range in self"),
+        ("png", 1, "ended by SIGSEGV"),
+    ],
+)
+def test_a_row_that_crashes_is_lost_alone_and_can_be_tried_again(tmp_path, prompts, death, workers, reason):
+    rows = ("job.batch_size=20", f"launch.workers={workers}")
+    done = front(tmp_path / "run", prompts, *rows, FAKE_POISON="000000023-", FAKE_DEATH=death)
+    assert done.returncode == 3, done.stderr
+    assert failed(tmp_path / "run").keys() == {"000000000023-00"}
+    assert reason in failed(tmp_path / "run")["000000000023-00"]
+    assert verify(tmp_path / "run").returncode == 3
+    front(tmp_path / "whole", prompts, *rows)
+    expected = samples(tmp_path / "whole")
+    lost = {name for name in expected if name.startswith("000000000023-00")}
+    made = samples(tmp_path / "run")
+    assert made == {name: data for name, data in expected.items() if name not in lost}
+    assert not list((tmp_path / "run" / "work").iterdir())
+    again = front(tmp_path / "run", prompts, *rows, "retry_failed=true")
+    assert again.returncode == 0, again.stderr
+    assert samples(tmp_path / "run") == expected
+
+
+def test_two_poison_rows_in_sixteen_shards_cost_a_single_worker_two_images(tmp_path):
+    prompts = write_prompts(tmp_path / "prompts.txt", 128)
+    done = front(tmp_path / "run", prompts, FAKE_POISON="000000045- 000000105-")
+    assert done.returncode == 3, done.stderr
+    assert failed(tmp_path / "run").keys() == {"000000000045-00", "000000000105-00"}
+    assert len(samples(tmp_path / "run")) == 3 * 126
+    assert "given up" not in done.stderr and "against its device" not in done.stderr
+
+
+def test_poison_rows_in_many_shards_in_a_row_do_not_speak_against_a_device_that_works(tmp_path):
+    prompts = write_prompts(tmp_path / "prompts.txt", 48)
+    poison = "000000011- 000000023- 000000035- 000000047-"
+    done = front(tmp_path / "run", prompts, "output.batches_per_shard=3", FAKE_POISON=poison)
+    assert (done.returncode, len(failed(tmp_path / "run"))) == (3, 4), done.stderr
+
+
+def test_kills_set_no_row_aside(tmp_path, prompts):
+    done = front(tmp_path / "run", prompts, "launch.restarts=6", FAKE_POISON="000000002-", FAKE_DEATH="SIGKILL")
+    assert done.returncode == 1
+    assert "killed by SIGKILL; given up after 6 restarts" in done.stderr
+    assert not (tmp_path / "run" / "failures").exists()
+    healed = front(tmp_path / "run", prompts)
+    assert (healed.returncode, failed(tmp_path / "run")) == (0, {})
+
+
+@pytest.mark.parametrize("why", ["no_cuda", "full"])
+def test_a_worker_that_cannot_work_says_why_and_leaves_and_the_others_go_on(tmp_path, prompts, why):
+    done = front(tmp_path / "run", prompts, "launch.workers=2", FAKE_UNABLE="0", FAKE_WHY=why, FAKE_STEP_S="0.05")
+    assert done.returncode == 0, done.stderr
+    said = {"no_cuda": "torch cannot use the GPU that this worker was given, GPU-7", "full": "9.00 GiB of free device"}
+    assert said[why] in done.stderr
+    assert "worker 0 has left; 1 of 2 go on" in done.stderr
+    assert verify(tmp_path / "run").returncode == 0
+
+
+def test_where_no_worker_can_work_the_run_ends_with_their_code(tmp_path, prompts):
+    done = front(tmp_path / "run", prompts, FAKE_UNABLE="0", FAKE_WHY="no_cuda")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "set CUDA_VISIBLE_DEVICES to other GPUs, or to nothing to compute on the CPU" in done.stderr
+
+
+def test_a_model_that_cannot_be_read_for_a_moment_is_tried_again(tmp_path, prompts):
+    done = front(tmp_path / "run", prompts, FAKE_UNABLE="0", FAKE_WHY="hiccup")
+    assert (done.returncode, len(done.stderr.splitlines())) == (0, 1), done.stderr
+    refused = front(tmp_path / "other", prompts, "launch.restarts=1", FAKE_UNABLE="0", FAKE_WHY="hiccup")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "batchgen: worker 0: the model cannot be loaded: Stale file handle\n",
+    )
+
+
+def test_a_poison_gpu_leaves_its_crashes_are_struck_and_the_others_make_every_image(tmp_path, prompts):
+    poisoned = {"FAKE_POISONED": "1", "FAKE_STEP_S": "0.5"}
+    done = front(tmp_path / "run", prompts, "launch.workers=2", "job.batch_size=2", **poisoned)
+    assert done.returncode == 0, done.stderr
+    assert "its crashes speak against its device (cpu), not the images" in done.stderr
+    assert crashes(tmp_path / "run") == [".struck"] * 3
+    assert len(samples(tmp_path / "run")) == 3 * ROWS
+
+
+@pytest.mark.parametrize("shards", [5, 1])
+def test_a_poison_gpu_alone_ends_the_run_and_blames_no_row(tmp_path, prompts, shards):
+    whole = ("output.batches_per_shard=10",) if shards == 1 else ()
+    done = front(tmp_path / "run", prompts, *whole, FAKE_POISONED="0")
+    assert done.returncode == 1, done.stderr
+    assert "its crashes speak against its device (cpu), not the images" in done.stderr
+    assert set(crashes(tmp_path / "run")) == {".struck"}
+    healed = front(tmp_path / "run", prompts, *whole)
+    assert (healed.returncode, failed(tmp_path / "run")) == (0, {})

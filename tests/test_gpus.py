@@ -1,0 +1,146 @@
+"""The machine's GPUs, as nvidia-smi tells of them, and what a worker and the front door make of it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchgen import gpus
+from batchgen.errors import DeviceError
+from batchgen.gpus import Gpu, check_reached, find_gpus
+from tests.builders import plan_run
+from tests.commands import front, verify, write_prompts
+
+GIB = 1 << 30
+TWO = ("0, GPU-aaa1, Card 6, 24000, 8.6", "1, GPU-bbb2, Card 6, 300, 8.6")
+
+
+@pytest.fixture
+def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that puts an nvidia-smi there which prints these lines; it may be a script of its own."""
+
+    def put(*lines: str, script: str = "") -> None:
+        program = tmp_path / "bin" / "nvidia-smi"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text("#!/bin/sh\n" + script + "".join(f"echo '{line}'\n" for line in lines))
+        program.chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    return put
+
+
+def test_every_gpu_is_named_by_its_uuid_and_has_its_own_facts(cards: Any) -> None:
+    cards(*TWO)
+    assert find_gpus() == [
+        Gpu("GPU-aaa1", "Card 6", 24000 << 20, (8, 6)),
+        Gpu("GPU-bbb2", "Card 6", 300 << 20, (8, 6)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("visible", "names", "free_mib"),
+    [
+        ("", [], []),
+        ("-1", [], []),
+        ("1", ["1"], [300]),
+        ("GPU-bbb2,GPU-aaa", ["GPU-bbb2", "GPU-aaa"], [300, 24000]),
+        ("0,-1,1", ["0"], [24000]),  # CUDA reads no further
+        ("MIG-1/2/3", ["MIG-1/2/3"], [None]),
+        ("7", ["7"], [None]),
+    ],
+)
+def test_cuda_visible_devices_is_read_as_cuda_reads_it(
+    cards: Any, monkeypatch: pytest.MonkeyPatch, visible: str, names: list[str], free_mib: list[int | None]
+) -> None:
+    cards(*TWO)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = find_gpus()
+    assert [gpu.device for gpu in found] == names
+    assert [None if gpu.free_bytes is None else gpu.free_bytes >> 20 for gpu in found] == free_mib
+
+
+def test_numbers_of_unlike_gpus_mean_something_only_in_the_order_of_the_bus(
+    cards: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards(TWO[0], "1, GPU-bbb2, Card 7, 300, 8.6")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert find_gpus() == [Gpu("1")]
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert find_gpus()[0].kind == "Card 7"
+
+
+def test_an_old_driver_one_without_words_and_one_that_hangs(cards: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards("0, GPU-aaa1, Card 6, [N/A]", script='case "$*" in *compute_cap*) exit 2;; esac\n')
+    assert find_gpus() == [Gpu("GPU-aaa1", "Card 6", None, (7, 0))]
+    for code in (6, 9, 12):
+        cards(script=f"exit {code}\n")
+        assert find_gpus() == []
+    cards(TWO[1], "Unable to determine the device handle for GPU0: GPU is lost", script="trap 'exit 15' EXIT\n")
+    assert [gpu.device for gpu in find_gpus()] == ["GPU-bbb2"]
+    cards("Failed to initialize NVML: Driver/library version mismatch", script="trap 'exit 18' EXIT\n")
+    with pytest.raises(DeviceError, match="nvidia-smi fails, .* version mismatch"):
+        find_gpus()
+    monkeypatch.setattr(gpus, "_LIMIT_S", 0.2)
+    cards(script="exec sleep 20\n")
+    with pytest.raises(DeviceError, match=r"nvidia-smi gave no answer in 0\.2 s"):
+        find_gpus()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert find_gpus() == [Gpu("0"), Gpu("1")]
+
+
+def test_a_gpu_that_was_given_is_never_replaced_by_the_cpu(cards: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards(*TWO)
+    check_reached(True, "")
+    with pytest.raises(DeviceError, match=r"GPU-aaa1 \(Card 6\), GPU-bbb2 \(Card 6\): no driver\. Mend that"):
+        check_reached(False, "no driver")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # on purpose
+    check_reached(False, "no driver")
+
+
+def test_the_worker_refuses_to_load_on_the_cpu_what_a_gpu_was_given_for(cards: Any, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    from batchgen.worker import load_engine
+
+    plan = plan_run(tmp_path)
+    load_engine(plan)  # a machine without a GPU
+    cards(*TWO)
+    with pytest.raises(DeviceError, match="torch cannot use the GPU that this worker was given"):
+        load_engine(plan)
+
+
+def test_a_full_first_gpu_refuses_nothing_that_another_can_do(cards: Any, tmp_path: Path) -> None:
+    cards(*reversed(TWO))
+    prompts = write_prompts(tmp_path / "prompts.txt", 8)
+    large = ("job.width=512", "job.height=512")
+    shown = front(tmp_path / "run", prompts, "dry_run=true", *large)
+    assert shown.returncode == 0, shown.stderr
+    assert "policy     512x512: resident, micro-batch" in shown.stdout
+    assert "cannot     GPU GPU-bbb2: " in shown.stdout
+    done = front(tmp_path / "run", prompts, *large)
+    assert done.returncode == 0, done.stderr
+    assert "GPU GPU-bbb2 cannot do this job: " in done.stderr
+    assert verify(tmp_path / "run").returncode == 0
+
+
+def test_a_job_that_no_gpu_can_do_is_refused_for_the_one_with_the_most_room(cards: Any, tmp_path: Path) -> None:
+    cards("0, GPU-aaa1, Card 6, 300, 8.6", "1, GPU-bbb2, Card 6, 750, 8.6")
+    prompts = write_prompts(tmp_path / "prompts.txt", 8)
+    for more in ((), ("dry_run=true",)):
+        refused = front(tmp_path / "run", prompts, "job.width=2048", "job.height=2048", *more)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1), refused.stderr
+        assert "0.05 GiB are there" in refused.stderr
+
+
+def test_bf16_is_refused_only_where_no_gpu_has_it(cards: Any, tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "prompts.txt", 8)
+    cards("0, GPU-aaa1, Card 5, 24000, 7.5", "1, GPU-bbb2, Card 6, 24000, 8.6")
+    shown = front(tmp_path / "run", prompts, "dry_run=true", "model.dtype=bf16")
+    assert shown.returncode == 0, shown.stderr
+    assert "bf16 on cuda" in shown.stdout and "cannot     GPU GPU-aaa1: model.dtype=bf16" in shown.stdout
+    cards("0, GPU-aaa1, Card 5, 24000, 7.5")
+    assert front(tmp_path / "run", prompts, "dry_run=true", "model.dtype=bf16").returncode == 2
