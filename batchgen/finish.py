@@ -12,6 +12,7 @@ from batchgen.errors import EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BrokenRunError
 from batchgen.files import remove_temporaries
 from batchgen.plan import Plan, load_plan
 from batchgen.rejects import rejected_line
+from batchgen.replan import sweep_marks
 from batchgen.shards import sweep
 from batchgen.stock import take_stock
 
@@ -40,6 +41,7 @@ def finish(plan: Plan) -> Outcome:
     for directory in (run.root, run.work, run.leases, run.policies, run.shards, run.memory_logs):
         remove_temporaries(directory)
     sweep_drafts(run)
+    sweep_marks(run)
     _write_index(plan)
     return outcome(plan, "is done")
 

@@ -6,26 +6,59 @@ which plan is there (`shards.Attempt.commit`), and they are looked for after the
 sees that its plan is gone, or this sees the worker, and puts the plan back.
 """
 
+import json
 import os
-from contextlib import suppress
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from batchgen.files import sync_directory
+from batchgen import process
+from batchgen.files import sync_directory, to_json
 from batchgen.paths import RunDir
 from batchgen.plan import Plan
 
+_MARK = "at-work."
+
+
+@contextmanager
+def at_work(run: RunDir) -> Iterator[None]:
+    """State in leases/ that this process works by the plan: it may load a model for long before it takes a lease."""
+    mark = run.leases / f"{_MARK}{uuid.uuid4().hex}"
+    with suppress(OSError):  # a full disk must not end the work
+        mark.write_bytes(to_json({"process": process.identity()}).encode())
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            mark.unlink(missing_ok=True)
+
+
+def sweep_marks(run: RunDir) -> None:
+    """Remove what processes that were killed stated of themselves."""
+    for mark in run.leases.glob(f"{_MARK}*"):
+        if _is_gone(mark):
+            mark.unlink(missing_ok=True)
+
+
+def _is_gone(mark: Path) -> bool:
+    try:
+        return process.is_gone(json.loads(mark.read_bytes())["process"])
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
 
 def is_untouched(run: RunDir) -> bool:
-    """Whether no work was begun on what is planned, and none handed over to others."""
+    """Whether no work was begun on what is planned, none is about to begin, and none was handed over to others."""
     return not any(_holds_anything(directory) for directory in (run.shards, run.work, run.leases, run.slurm))
 
 
 def _holds_anything(directory: Path) -> bool:
-    try:
-        with os.scandir(directory) as entries:
-            return any(not entry.name.startswith(".") for entry in entries)  # those are temporaries
-    except FileNotFoundError:
-        return False
+    # But for temporaries, and what processes that were killed stated of themselves
+    paths = list(directory.iterdir()) if directory.is_dir() else []
+    return any(not (path.name.startswith(".") or path.name.startswith(_MARK) and _is_gone(path)) for path in paths)
 
 
 def give_way(plan: Plan) -> bool:

@@ -23,6 +23,7 @@ from batchgen.policies import foresee, task_of
 from batchgen.prepare import prepare, summary
 from batchgen.recipe import computed_otherwise, fingerprint_model
 from batchgen.rejects import rejected_line, remedy
+from batchgen.replan import at_work
 from batchgen.shards import sweep
 from batchgen.stock import take_stock
 from batchgen.worker import catch_signals
@@ -41,7 +42,7 @@ def run(config: Config) -> int:
         done = not stock.broken and index.is_current(plan)
         return _tell(outcome(plan, "is done already") if done else finish(plan))
     broken = stock.complaint(run_dir) if stock.broken else None
-    for line in filter(None, (computed_otherwise(plan.computes), rejected_line(plan), broken)):
+    for line in filter(None, (computed_otherwise(plan.computes, config.job.scheduler), rejected_line(plan), broken)):
         _say(line)
     _refuse_what_cannot_fit(plan)
     sync_directory(run_dir.root)  # the name of the plan, should who gave it have been killed: before there is more
@@ -55,7 +56,8 @@ def run(config: Config) -> int:
     catch_signals(stop, second_ctrl_c_ends=True)
     display = Display(plan)
     try:
-        code = local.launch(plan, stop, display.tick, display.say)
+        with at_work(run_dir):
+            code = local.launch(plan, stop, display.tick, display.say)
     finally:
         display.close()
     if code == EXIT_WHOLE:

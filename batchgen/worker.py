@@ -41,6 +41,7 @@ from batchgen.plan import Plan, load_plan
 from batchgen.policies import Policies
 from batchgen.process import worker_name
 from batchgen.recipe import fingerprint_model
+from batchgen.replan import at_work
 from batchgen.samples import Maker
 from batchgen.shards import Attempt, is_settled
 from batchgen.stock import take_stock
@@ -236,7 +237,8 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
         print(f"worker {options.rank}: {known}", file=sys.stderr)
         return known.exit_code
     try:
-        code = worker.work()
+        with at_work(plan.run):
+            code = worker.work()
         # Whoever it is tied to finishes the run; of those that are alone, the last.
         if code != EXIT_WHOLE or options.tied or take_stock(plan).open:
             return code
