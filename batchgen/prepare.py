@@ -8,6 +8,7 @@ from typing import Any
 
 from batchgen.config import Config, ModelConfig, prompt_patterns
 from batchgen.errors import PromptError, ResumeError
+from batchgen.files import sync_directory
 from batchgen.free import save_free
 from batchgen.paths import RunDir, models_dir
 from batchgen.pipeline.model import check_model, download, find_model, hub_revision
@@ -43,6 +44,7 @@ def prepare(run: RunDir, config: Config) -> Plan:
     _plan_more(run, lambda plan: _extend(plan, config, files))
     if config.retry_failed:
         _plan_more(run, _retry)
+    sync_directory(run.root)  # the plan's name, if who gave it was killed: before there is anything more
     save_free(run, replace(config, model=replace(config.model, path=_settled_path(config.model))))
     return load_plan(run)
 

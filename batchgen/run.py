@@ -45,7 +45,6 @@ def run(config: Config) -> int:
     for line in filter(None, (computed_otherwise(plan.computes, config.job.scheduler), rejected_line(plan), broken)):
         _say(line)
     _refuse_what_cannot_fit(plan)
-    sync_directory(run_dir.root)  # the name of the plan, should who gave it have been killed: before there is more
     run_dir.make()
     _make_durable(run_dir)
     if not supports_link(run_dir.work):
