@@ -4,6 +4,7 @@ Whoever sees the last shard in does this: the command that started the run, or a
 once do no harm, since the index restates what the manifests prove.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from batchgen import index
@@ -44,6 +45,19 @@ def finish(plan: Plan) -> Outcome:
     sweep_marks(run)
     _write_index(plan)
     return outcome(plan, "is done")
+
+
+def finish_alone(plan: Plan, say: Callable[[str], None]) -> int:
+    """What a worker that nobody waits for does at its end: finish the run, if it is the last; return the exit code.
+
+    Raises as `finish`.
+    """
+    if take_stock(plan).open:
+        return EXIT_WHOLE  # others are at work on the rest
+    end = finish(plan)
+    for line in end.lines:
+        say(line)
+    return end.code
 
 
 def _write_index(plan: Plan) -> None:

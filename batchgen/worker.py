@@ -30,7 +30,7 @@ from batchgen.errors import (
     from_os_error,
 )
 from batchgen.events import EventLog
-from batchgen.finish import finish
+from batchgen.finish import finish_alone
 from batchgen.fitting import Engine
 from batchgen.generate import ShardMaker
 from batchgen.leases import Lease, Watch
@@ -44,7 +44,6 @@ from batchgen.recipe import fingerprint_model
 from batchgen.replan import at_work
 from batchgen.samples import Maker
 from batchgen.shards import Attempt, is_settled
-from batchgen.stock import take_stock
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 _IDLE_S = 0.5
@@ -239,12 +238,9 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
     try:
         with at_work(plan.run):
             code = worker.work()
-        # Whoever it is tied to finishes the run; of those that are alone, the last.
-        if code != EXIT_WHOLE or options.tied or take_stock(plan).open:
-            return code
-        end = finish(plan)
-        _say(real_stderr, "".join(f"worker {options.rank}: {line}\n" for line in end.lines))
-        return end.code
+        if code == EXIT_WHOLE and not options.tied:  # else whoever it is tied to finishes the run
+            return finish_alone(plan, lambda line: _say(real_stderr, f"worker {options.rank}: {line}\n"))
+        return code
     except Exception as error:
         worker.log.add("error", error=str(error), traceback=traceback.format_exc())
         explained = _explained(error, options.run_dir)
