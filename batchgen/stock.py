@@ -72,6 +72,11 @@ def take_stock(plan: Plan) -> Stock:
     return Stock(committed - broken.keys(), broken, planned - committed)
 
 
+def glance(plan: Plan) -> frozenset[int]:
+    """The shards that are in as far as names tell: quick enough to be asked twice a second of a large run."""
+    return frozenset(range(len(plan.sizes))) & plan.run.committed() & plan.run.tars()
+
+
 def _problem(run: RunDir, shard: int) -> str | None:
     try:
         stated = stated_of(run, shard)
