@@ -16,6 +16,7 @@ from batchgen.plan import Plan, Recipe, load_plan, save_plan
 from batchgen.planner import Planner, pack_batches, pack_shards
 from batchgen.prompts import find_files, read_prompts
 from batchgen.recipe import changes, fingerprint_model, input_changes, inputs_of, recipe_of
+from batchgen.rejects import first_reject
 from batchgen.replan import give_way, is_untouched
 from batchgen.status import failed_samples
 from batchgen.types import Prompt, Reject, Shard
@@ -204,7 +205,7 @@ def summary(run: RunDir, config: Config) -> dict[str, Any]:
     if run.plans() and _unwanted(run, config, files) is None:
         plan = load_plan(run)
         _check_same(plan, replace(config, extend=True), files)
-        counts = _Counts(rejects=sum(segment.rejects for segment in plan.segments))
+        counts = _Counts(rejects=sum(segment.rejects for segment in plan.segments), first_reject=first_reject(plan))
         for index in range(len(plan.sizes)):
             counts.add(plan.shard(index)[0], config.job.batch_size)
         return counts.as_dict() | {"done_shards": len(run.committed())}

@@ -55,7 +55,7 @@ def run(config: Config) -> int:
     catch_signals(stop, second_ctrl_c_ends=True)
     display = Display(plan)
     try:
-        with at_work(run_dir):
+        with at_work(plan):
             code = local.launch(plan, stop, display.tick, display.say)
     finally:
         display.close()

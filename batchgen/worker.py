@@ -236,7 +236,7 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
         print(f"worker {options.rank}: {known}", file=sys.stderr)
         return known.exit_code
     try:
-        with at_work(plan.run):
+        with at_work(plan):
             code = worker.work()
         if code == EXIT_WHOLE and not options.tied:  # else whoever it is tied to finishes the run
             return finish_alone(plan, lambda line: _say(real_stderr, f"worker {options.rank}: {line}\n"))

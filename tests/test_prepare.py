@@ -114,7 +114,7 @@ def test_a_plan_that_was_begun_does_not_give_way(tmp_path: Path, trace: str) -> 
 def test_a_plan_that_a_worker_loads_its_model_for_does_not_give_way(tmp_path: Path) -> None:
     plan = plan_run(tmp_path, PROMPTS)
     corrected = make_config(tmp_path, PROMPTS, job__steps=9)
-    with replan.at_work(plan.run), pytest.raises(ResumeError, match="job.steps: 2 -> 9"):
+    with replan.at_work(plan), pytest.raises(ResumeError, match="job.steps: 2 -> 9"):
         prepare(plan.run, corrected)
     (plan.run.leases / "at-work.killed").write_text(json.dumps({"process": gone_process()}))
     assert prepare(plan.run, corrected).run_id != plan.run_id
@@ -156,6 +156,15 @@ def test_a_worker_of_a_replaced_plan_never_commits_into_the_next(tmp_path: Path)
         attempt.commit()
     assert not list(plan.run.shards.iterdir()) and not list(plan.run.work.iterdir())
     assert full_attempt(newer).commit()
+
+
+def test_who_begins_by_a_plan_that_was_just_replaced_is_told_at_once(tmp_path: Path) -> None:
+    plan = plan_run(tmp_path, PROMPTS)
+    newer = prepare(plan.run, make_config(tmp_path, PROMPTS, job__steps=9))
+    with pytest.raises(ResumeError, match="different settings just now"), replan.at_work(plan):
+        pass
+    newer.run.make()
+    assert not list(plan.run.leases.iterdir())
 
 
 def test_two_commands_that_replace_one_plan_leave_the_next_alone(tmp_path: Path) -> None:
