@@ -41,7 +41,7 @@ def run(config: Config) -> int:
     if not stock.open:
         done = not stock.broken and index.is_current(plan)
         return _tell(outcome(plan, "is done already") if done else finish(plan))
-    broken = stock.complaint(run_dir) if stock.broken else None
+    broken = f"{stock.harm()}; the other shards are made all the same" if stock.broken else None
     for line in filter(None, (computed_otherwise(plan.computes, config.job.scheduler), rejected_line(plan), broken)):
         _say(line)
     _refuse_what_cannot_fit(plan)

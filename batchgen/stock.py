@@ -23,12 +23,16 @@ class Stock:
     broken: dict[int, str]
     open: frozenset[int]
 
-    def complaint(self, run: RunDir) -> str:
-        """What is broken, and what to do, in two lines."""
+    def harm(self) -> str | None:
+        """What is broken, in a few words; None where nothing is."""
         named = list(self.broken.values())[:_NAMED]
         more = f" and {len(self.broken) - len(named)} more" if len(self.broken) > len(named) else ""
+        return "; ".join(named) + more if named else None
+
+    def complaint(self, run: RunDir) -> str:
+        """What is broken, and what to do, in two lines."""
         return (
-            f"{run.root} is broken: {'; '.join(named)}{more}. Nothing of it is made again unasked.\n"
+            f"{run.root} is broken: {self.harm()}. Nothing of it is made again unasked.\n"
             f"If you moved the tars, put them back. If they are lost, python -m batchgen.repair {run.root} "
             "sets these shards aside, and the same command then makes them again"
         )
