@@ -4,6 +4,7 @@ Whoever sees the last shard in does this: the command that started the run, or a
 once do no harm, since the index restates what the manifests prove.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from batchgen import index
@@ -12,6 +13,7 @@ from batchgen.errors import EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BrokenRunError
 from batchgen.files import remove_temporaries
 from batchgen.plan import Plan, load_plan
 from batchgen.rejects import rejected_line
+from batchgen.replan import sweep_marks
 from batchgen.shards import sweep
 from batchgen.stock import take_stock
 
@@ -40,8 +42,22 @@ def finish(plan: Plan) -> Outcome:
     for directory in (run.root, run.work, run.leases, run.policies, run.shards, run.memory_logs):
         remove_temporaries(directory)
     sweep_drafts(run)
+    sweep_marks(run)
     _write_index(plan)
     return outcome(plan, "is done")
+
+
+def finish_alone(plan: Plan, say: Callable[[str], None]) -> int:
+    """What a worker that nobody waits for does at its end: finish the run, if it is the last; return the exit code.
+
+    Raises as `finish`.
+    """
+    if take_stock(plan).open:
+        return EXIT_WHOLE  # others are at work on the rest
+    end = finish(plan)
+    for line in end.lines:
+        say(line)
+    return end.code
 
 
 def _write_index(plan: Plan) -> None:

@@ -175,7 +175,14 @@ class RunDir:
 
     def committed(self) -> set[int]:
         """The shards that have a manifest."""
-        names = (path.name for path in self.shards.glob("*.json")) if self.shards.is_dir() else ()
+        return self._numbered(".json")
+
+    def tars(self) -> set[int]:
+        """The shards that have a tar under its final name."""
+        return self._numbered(".tar")
+
+    def _numbered(self, suffix: str) -> set[int]:
+        names = (path.name for path in self.shards.glob(f"*{suffix}")) if self.shards.is_dir() else ()
         return {int(match[1]) for name in names if (match := _SHARD_FILE.fullmatch(name))}
 
     def shard_files(self) -> dict[int, list[Path]]:

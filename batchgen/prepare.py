@@ -9,6 +9,7 @@ from typing import Any
 from batchgen.config import Config, ModelConfig, prompt_patterns
 from batchgen.cutting import cut_shards
 from batchgen.errors import PromptError, ResumeError
+from batchgen.files import sync_directory
 from batchgen.free import save_free
 from batchgen.memory.policy import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir, models_dir
@@ -17,6 +18,7 @@ from batchgen.plan import Plan, Recipe, load_plan, save_plan
 from batchgen.planner import Planner, pack_batches
 from batchgen.prompts import find_files, read_prompts
 from batchgen.recipe import changes, fingerprint_model, input_changes, inputs_of, recipe_of
+from batchgen.rejects import first_reject
 from batchgen.replan import give_way, is_untouched
 from batchgen.status import failed_samples
 from batchgen.types import Prompt, Reject, Shard
@@ -45,6 +47,7 @@ def prepare(run: RunDir, config: Config) -> Plan:
     _plan_more(run, lambda plan: _extend(plan, config, files))
     if config.retry_failed:
         _plan_more(run, lambda plan: _retry(plan, config))
+    sync_directory(run.root)  # the plan's name, if who gave it was killed: before there is anything more
     save_free(run, replace(config, model=replace(config.model, path=_settled_path(config.model))))
     return load_plan(run)
 
@@ -204,7 +207,7 @@ def summary(run: RunDir, config: Config) -> dict[str, Any]:
     if run.plans() and _unwanted(run, config, files) is None:
         plan = load_plan(run)
         _check_same(plan, replace(config, extend=True), files)
-        counts = _Counts(rejects=sum(segment.rejects for segment in plan.segments))
+        counts = _Counts(rejects=sum(segment.rejects for segment in plan.segments), first_reject=first_reject(plan))
         for index in range(len(plan.sizes)):
             counts.add(plan.shard(index)[0], config)
         return counts.as_dict() | {"done_shards": len(run.committed())}

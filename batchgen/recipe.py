@@ -101,17 +101,15 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def computed_otherwise(computes: int) -> str | None:
+def computed_otherwise(computes: int, scheduler: str) -> str | None:
     """What to say where a run was begun by another way of computing; None where it was this one.
 
     Where it says something, determinism=strict has to refuse to go on.
     """
     if computes == COMPUTES:
         return None
-    return (
-        "this run was begun by another version of batchgen: images made from now on may differ from its own in low "
-        "bits, and visibly where job.scheduler is not the model's own"
-    )
+    how = "in low bits" if scheduler == "model" else f"in low bits, and visibly with job.scheduler={scheduler}"
+    return f"another version of batchgen began this run: images made from now on may differ from the earlier ones {how}"
 
 
 def input_changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> tuple[list[str], list[int]]:

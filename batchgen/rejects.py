@@ -3,9 +3,9 @@
 import gzip
 import json
 from pathlib import Path
-from typing import Any
 
 from batchgen.plan import Plan
+from batchgen.types import Reject
 
 
 def rejected_line(plan: Plan) -> str | None:
@@ -15,21 +15,23 @@ def rejected_line(plan: Plan) -> str | None:
         return None
     count = sum(segment.rejects for segment in segments)
     listed = [f"{segment.directory.name}/rejects.jsonl" for segment in segments]
-    rows = "row was" if count == 1 else "rows were"
-    said = f"{count} {rows} left out"
-    if (first := _first(segments[0].directory / "rejects.jsonl")) is not None:
-        file, line, reason = first
-        said += f", the first {file}:{line}: {reason}; {remedy(file, reason)}"
+    said = f"{count} {'row was' if count == 1 else 'rows were'} left out"
+    if (first := first_reject(plan)) is not None:
+        said += f", the first {first.source}:{first.line}: {first.reason}; {remedy(first.source, first.reason)}"
     return f"{said} ({' and '.join(listed)} {'lists' if len(listed) == 1 else 'list'} all)"
 
 
-def _first(path: Path) -> tuple[str, int, str] | None:
-    try:
-        with path.open("rb") as file:
-            reject: dict[str, Any] = json.loads(file.readline())
-        return str(reject["file"]), int(reject["line"]), str(reject["reason"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # only told about; nothing is made by it
+def first_reject(plan: Plan) -> Reject | None:
+    """The first row that was left out; None without one, or where the list of them cannot be read."""
+    for segment in plan.segments:
+        if segment.rejects:
+            try:
+                with (segment.directory / "rejects.jsonl").open("rb") as file:
+                    reject = json.loads(file.readline())
+                return Reject(str(reject["file"]), int(reject["line"]), str(reject["reason"]))
+            except (OSError, ValueError, KeyError, TypeError):
+                return None  # only told about; nothing is made by it
+    return None
 
 
 def remedy(file: str, reason: str) -> str:

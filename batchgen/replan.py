@@ -1,31 +1,70 @@
 """When a plan gives way to another: only while nothing of it was begun. It is kept in replaced/<run id>/.
 
 Two commands may replace one plan at once: both move it to the same name, so that only one of them can, and neither
-can move away the plan that the other makes next. A worker that begins meanwhile has files in work/ before it reads
-which plan is there (`shards.Attempt.commit`), and they are looked for after the plan was moved: so either the worker
-sees that its plan is gone, or this sees the worker, and puts the plan back.
+can move away the plan that the other makes next. Who begins meanwhile has a mark in leases/ (`at_work`) or files in
+work/ (`shards.Attempt.commit`) before it reads which plan is there, and both are looked for after the plan was moved:
+so either they see that their plan is gone, or this sees them, and puts the plan back.
 """
 
+import json
 import os
-from contextlib import suppress
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from batchgen.files import sync_directory
+from batchgen import process
+from batchgen.errors import ResumeError
+from batchgen.files import sync_directory, to_json
 from batchgen.paths import RunDir
-from batchgen.plan import Plan
+from batchgen.plan import Plan, run_id_of
+
+_MARK = "at-work."
+
+
+@contextmanager
+def at_work(plan: Plan) -> Iterator[None]:
+    """State in leases/ that this process works by the plan: it may load a model for long before it takes a lease.
+
+    Raises ResumeError where another command replaced the plan since it was loaded.
+    """
+    mark = plan.run.leases / f"{_MARK}{uuid.uuid4().hex}"
+    with suppress(OSError):  # a full disk must not end the work
+        mark.write_bytes(to_json({"process": process.identity()}).encode())
+    try:
+        if run_id_of(plan.run) != plan.run_id:  # looked at now that the mark is seen by who would replace the plan
+            raise ResumeError(f"another command planned {plan.run.root} with different settings just now")
+        yield
+    finally:
+        with suppress(OSError):
+            mark.unlink(missing_ok=True)
+
+
+def sweep_marks(run: RunDir) -> None:
+    """Remove what processes that were killed stated of themselves."""
+    for mark in run.leases.glob(f"{_MARK}*"):
+        if _is_gone(mark):
+            mark.unlink(missing_ok=True)
+
+
+def _is_gone(mark: Path) -> bool:
+    try:
+        return process.is_gone(json.loads(mark.read_bytes())["process"])
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def is_untouched(run: RunDir) -> bool:
-    """Whether no work was begun on what is planned, and none handed over to others."""
+    """Whether no work was begun on what is planned, none is about to begin, and none was handed over to others."""
     return not any(_holds_anything(directory) for directory in (run.shards, run.work, run.leases, run.slurm))
 
 
 def _holds_anything(directory: Path) -> bool:
-    try:
-        with os.scandir(directory) as entries:
-            return any(not entry.name.startswith(".") for entry in entries)  # those are temporaries
-    except FileNotFoundError:
-        return False
+    # But for temporaries, and what processes that were killed stated of themselves
+    paths = list(directory.iterdir()) if directory.is_dir() else []
+    return any(not (path.name.startswith(".") or path.name.startswith(_MARK) and _is_gone(path)) for path in paths)
 
 
 def give_way(plan: Plan) -> bool:

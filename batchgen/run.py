@@ -28,6 +28,7 @@ from batchgen.prepare import prepare, summary
 from batchgen.process import catch_signals
 from batchgen.recipe import computed_otherwise, fingerprint_model
 from batchgen.rejects import rejected_line, remedy
+from batchgen.replan import at_work
 from batchgen.shards import sweep
 from batchgen.stock import take_stock
 
@@ -47,11 +48,10 @@ def run(config: Config) -> int:
     if not stock.open:
         done = not stock.broken and index.is_current(plan)
         return _tell(outcome(plan, "is done already") if done else finish(plan))
-    broken = stock.complaint(run_dir) if stock.broken else None
-    for line in filter(None, (computed_otherwise(plan.computes), rejected_line(plan), broken)):
+    broken = f"{stock.harm()}; the other shards are made all the same" if stock.broken else None
+    for line in filter(None, (computed_otherwise(plan.computes, config.job.scheduler), rejected_line(plan), broken)):
         _say(line)
     gpus = _able_first(plan, gpus)
-    sync_directory(run_dir.root)  # the name of the plan, should who gave it have been killed: before there is more
     run_dir.make()
     _make_durable(run_dir)
     if not supports_link(run_dir.work):
@@ -62,7 +62,8 @@ def run(config: Config) -> int:
     catch_signals(stop, second_ctrl_c_ends=True)
     display = Display(plan)
     try:
-        code = local.launch(plan, [gpu.device for gpu in gpus], stop, display.tick, display.say)
+        with at_work(plan):
+            code = local.launch(plan, [gpu.device for gpu in gpus], stop, display.tick, display.say)
     finally:
         display.close()
     if code == EXIT_WHOLE:

@@ -16,7 +16,7 @@ from batchgen.paths import RunDir
 from batchgen.plan import Plan, load_plan
 from batchgen.rejects import rejected_line
 from batchgen.shards import read_manifest
-from batchgen.stock import take_stock
+from batchgen.stock import Stock, glance, take_stock
 
 GIB = 1 << 30
 # The memory logs looked at for the rate and the peak: those of open shards, and of so many committed ones, which may
@@ -38,7 +38,6 @@ class Progress:
     workers: int
     images_per_s: float | None
     peak_bytes: int | None
-    broken: tuple[str, ...] = ()  # what has come to harm of the committed shards, which are not counted then
 
 
 def read_progress(plan: Plan, watch: Watch | None = None) -> Progress:
@@ -49,8 +48,7 @@ def read_progress(plan: Plan, watch: Watch | None = None) -> Progress:
     """
     run = plan.run
     sizes = plan.sizes
-    stock = take_stock(plan)
-    committed = stock.whole
+    committed = glance(plan)
     watch = watch or Watch(plan.config.launch.lease_timeout_s)
     leases = {int(path.name): read_lease(content) for path, content in live_leases(run, watch).items()}
     open_rows = {shard: lease.rows for shard, lease in leases.items()}
@@ -60,7 +58,7 @@ def read_progress(plan: Plan, watch: Watch | None = None) -> Progress:
         journals.append(journal)
         if journal is not None:
             open_rows[files.shard] = max(journal.rows, open_rows.get(files.shard, 0))
-    open_images = sum(rows for shard, rows in open_rows.items() if shard in stock.open)
+    open_images = sum(rows for shard, rows in open_rows.items() if shard not in committed)
     records = _records(journals)
     return Progress(
         images=sum(sizes[shard][1] for shard in committed) + open_images,
@@ -70,7 +68,6 @@ def read_progress(plan: Plan, watch: Watch | None = None) -> Progress:
         workers=len({lease.worker for lease in leases.values()}),
         images_per_s=_rate(records) * max(1, len(leases)) if records else None,
         peak_bytes=max((_peak_bytes(record) for record in records), default=None),
-        broken=tuple(stock.broken.values()),
     )
 
 
@@ -128,34 +125,33 @@ def progress_line(progress: Progress) -> str:
 def show(run: RunDir) -> int:
     """Print the status of a run; return 0 only for one that is whole. Raises BatchgenError."""
     plan = load_plan(run)
-    progress = read_progress(plan)
-    print(f"{run.root}: {_state(progress)}")
+    progress, stock = read_progress(plan), take_stock(plan)
+    print(f"{run.root}: {_state(stock, progress.workers)}")
     print(progress_line(progress))
-    if progress.broken:
-        print(take_stock(plan).complaint(run))
-        code = EXIT_BROKEN
+    if stock.broken:
+        print(stock.complaint(run))
     else:
         failed = failed_samples(plan)
         print(f"{len(failed)} failed images, {sum(segment.rejects for segment in plan.segments)} rejected rows")
         for key, reason in list(failed.items())[:10]:
             print(f"  {key}: {reason}")
-        code = EXIT_WHOLE_WITH_FAILURES if failed else EXIT_WHOLE
         if (left := progress.planned_shards - progress.shards) > 0:
             print(f"{left} shards are left: up to {left} workers can be busy at once")
-            code = EXIT_INTERRUPTED
     if (rejected := rejected_line(plan)) is not None:
         print(rejected)
     print(f"as of {datetime.now().isoformat(sep=' ', timespec='seconds')}")
-    return code
+    if stock.broken or stock.open:
+        return EXIT_BROKEN if stock.broken else EXIT_INTERRUPTED
+    return EXIT_WHOLE_WITH_FAILURES if failed else EXIT_WHOLE
 
 
-def _state(progress: Progress) -> str:
-    if progress.broken:
-        more = f" (and {len(progress.broken) - 1} more)" if len(progress.broken) > 1 else ""
-        return f"broken: {progress.broken[0]}{more}"
-    if progress.shards == progress.planned_shards:
+def _state(stock: Stock, workers: int) -> str:
+    if stock.broken:
+        more = f" (and {len(stock.broken) - 1} more)" if len(stock.broken) > 1 else ""
+        return f"broken: {next(iter(stock.broken.values()))}{more}"
+    if not stock.open:
         return "done"
-    return f"{progress.workers} workers at it" if progress.workers else "not running"
+    return f"{workers} workers at it" if workers else "not running"
 
 
 if __name__ == "__main__":

@@ -23,12 +23,16 @@ class Stock:
     broken: dict[int, str]
     open: frozenset[int]
 
-    def complaint(self, run: RunDir) -> str:
-        """What is broken, and what to do, in two lines."""
+    def harm(self) -> str | None:
+        """What is broken, in a few words; None where nothing is."""
         named = list(self.broken.values())[:_NAMED]
         more = f" and {len(self.broken) - len(named)} more" if len(self.broken) > len(named) else ""
+        return "; ".join(named) + more if named else None
+
+    def complaint(self, run: RunDir) -> str:
+        """What is broken, and what to do, in two lines."""
         return (
-            f"{run.root} is broken: {'; '.join(named)}{more}. Nothing of it is made again unasked.\n"
+            f"{run.root} is broken: {self.harm()}. Nothing of it is made again unasked.\n"
             f"If you moved the tars, put them back. If they are lost, python -m batchgen.repair {run.root} "
             "sets these shards aside, and the same command then makes them again"
         )
@@ -70,6 +74,11 @@ def take_stock(plan: Plan) -> Stock:
     problems = {shard: _problem(plan.run, shard) for shard in sorted(committed)}
     broken = {shard: problem for shard, problem in problems.items() if problem is not None}
     return Stock(committed - broken.keys(), broken, planned - committed)
+
+
+def glance(plan: Plan) -> frozenset[int]:
+    """The shards that are in as far as names tell: quick enough to be asked twice a second of a large run."""
+    return frozenset(range(len(plan.sizes))) & plan.run.committed() & plan.run.tars()
 
 
 def _problem(run: RunDir, shard: int) -> str | None:

@@ -32,7 +32,7 @@ from batchgen.errors import (
 )
 from batchgen.events import EventLog
 from batchgen.failures import read_crashes, suspects_last
-from batchgen.finish import finish
+from batchgen.finish import finish_alone
 from batchgen.fitting import Engine
 from batchgen.generate import ShardMaker
 from batchgen.gpus import check_reached
@@ -45,9 +45,9 @@ from batchgen.plan import Plan, load_plan
 from batchgen.policies import Policies
 from batchgen.process import catch_signals, stop_with_parent, worker_name
 from batchgen.recipe import fingerprint_model
+from batchgen.replan import at_work
 from batchgen.samples import Maker
 from batchgen.shards import Attempt, is_settled
-from batchgen.stock import take_stock
 from batchgen.types import Shard
 
 _IDLE_S = 0.5
@@ -254,13 +254,11 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
         print(f"worker {options.rank}: {known}", file=sys.stderr)
         return known.exit_code
     try:
-        code = worker.work()
-        # Whoever it is tied to finishes the run; of those that are alone, the last.
-        if code != EXIT_WHOLE or options.tied or take_stock(plan).open:
-            return code
-        end = finish(plan)
-        _say(real_stderr, "".join(f"worker {options.rank}: {line}\n" for line in end.lines))
-        return end.code
+        with at_work(plan):
+            code = worker.work()
+        if code == EXIT_WHOLE and not options.tied:  # else whoever it is tied to finishes the run
+            return finish_alone(plan, lambda line: _say(real_stderr, f"worker {options.rank}: {line}\n"))
+        return code
     except Exception as error:
         worker.log.add("error", error=str(error), traceback=traceback.format_exc())
         explained = _explained(error, options.run_dir)

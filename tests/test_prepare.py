@@ -15,7 +15,7 @@ from batchgen.errors import ModelError, ResumeError
 from batchgen.paths import models_dir
 from batchgen.plan import Plan, load_plan
 from batchgen.prepare import prepare, summary
-from tests.builders import finish_run, full_attempt, make_config, plan_run, write_rows
+from tests.builders import finish_run, full_attempt, gone_process, make_config, plan_run, write_rows
 from tests.commands import REAL, front, verify, write_prompts
 
 PROMPTS = [f"fox {number}" for number in range(4)]
@@ -111,6 +111,15 @@ def test_a_plan_that_was_begun_does_not_give_way(tmp_path: Path, trace: str) -> 
     assert load_plan(plan.run).run_id == plan.run_id
 
 
+def test_a_plan_that_a_worker_loads_its_model_for_does_not_give_way(tmp_path: Path) -> None:
+    plan = plan_run(tmp_path, PROMPTS)
+    corrected = make_config(tmp_path, PROMPTS, job__steps=9)
+    with replan.at_work(plan), pytest.raises(ResumeError, match="job.steps: 2 -> 9"):
+        prepare(plan.run, corrected)
+    (plan.run.leases / "at-work.killed").write_text(json.dumps({"process": gone_process()}))
+    assert prepare(plan.run, corrected).run_id != plan.run_id
+
+
 def test_a_refused_model_leaves_the_plan_that_is_there(tmp_path: Path) -> None:
     plan = plan_run(tmp_path, PROMPTS)
     shutil.copytree(models_dir() / "tiny", tmp_path / "broken")
@@ -149,6 +158,15 @@ def test_a_worker_of_a_replaced_plan_never_commits_into_the_next(tmp_path: Path)
     assert full_attempt(newer).commit()
 
 
+def test_who_begins_by_a_plan_that_was_just_replaced_is_told_at_once(tmp_path: Path) -> None:
+    plan = plan_run(tmp_path, PROMPTS)
+    newer = prepare(plan.run, make_config(tmp_path, PROMPTS, job__steps=9))
+    with pytest.raises(ResumeError, match="different settings just now"), replan.at_work(plan):
+        pass
+    newer.run.make()
+    assert not list(plan.run.leases.iterdir())
+
+
 def test_two_commands_that_replace_one_plan_leave_the_next_alone(tmp_path: Path) -> None:
     plan = plan_run(tmp_path, PROMPTS)
     newer = prepare(plan.run, make_config(tmp_path, PROMPTS, job__steps=9))
@@ -182,10 +200,10 @@ def test_a_run_of_an_older_batchgen_goes_on_and_says_that_images_may_differ(tmp_
         (tmp_path / "run" / name).unlink()
     again = front(tmp_path / "run", prompts)
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("begun by another version of batchgen") == 1
+    assert again.stderr.count("another version of batchgen began this run") == 1
     manifest = json.loads((tmp_path / "run" / "shards" / "000000.json").read_text())
     assert manifest["computes"] == 2
-    assert "begun by" not in front(tmp_path / "run", prompts).stderr, "nothing is left to make"
+    assert "another version" not in front(tmp_path / "run", prompts).stderr, "nothing is left to make"
 
 
 def make_older(plan: Path) -> None:

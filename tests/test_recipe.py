@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from batchgen.recipe import changes, fingerprint_model, input_changes, inputs_of, recipe_of
+from batchgen import recipe
+from batchgen.recipe import (
+    COMPUTES,
+    as_planned,
+    changes,
+    computed_otherwise,
+    fingerprint_model,
+    input_changes,
+    inputs_of,
+    recipe_of,
+)
 from tests.builders import make_config
 
 GIB = 1 << 30
@@ -167,3 +177,29 @@ def test_a_model_keeps_its_fingerprint_when_it_moves_or_is_touched(tmp_path: Pat
     (model / "README.md").write_text("another card")
     os.utime(model / "model_index.json", (1, 1))
     assert fingerprint_model(model.rename(tmp_path / "moved")) == before
+
+
+def test_a_key_that_the_plan_lacks_counts_as_what_the_code_did_then(tmp_path: Path) -> None:
+    new = recipe_of(make_config(tmp_path), "m")
+    old = {key: value for key, value in new.items() if key not in ("speed.traced", "model.variant", "output.quality")}
+    assert changes(old, new) == []
+    assert changes(old, new | {"speed.traced": True}) == ["speed.traced: false -> true"]
+
+
+def test_a_key_whose_default_changed_keeps_what_it_was_for_plans_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(recipe._BEFORE, "speed.attention", "plain")
+    assert changes({}, {"speed.attention": "plain"}) == []
+    assert changes({}, {"speed.attention": "sdpa"}) == ['speed.attention: "plain" -> "sdpa"']
+    assert as_planned({"job": {"name": "j"}}).speed.attention == "plain"
+    assert as_planned({"speed": {"attention": "flash"}}).speed.attention == "flash"
+
+
+def test_what_is_left_to_the_planner_is_as_it_was_planned() -> None:
+    assert changes({"output.batches_per_shard": 32}, {"output.batches_per_shard": None}) == []
+    assert changes({"output.batches_per_shard": 32}, {"output.batches_per_shard": 9}) != []
+
+
+def test_going_on_by_another_way_of_computing_is_told() -> None:
+    assert computed_otherwise(COMPUTES, "ddim") is None
+    assert "visibly with job.scheduler=ddim" in str(computed_otherwise(1, "ddim"))
+    assert "visibly" not in str(computed_otherwise(1, "model"))

@@ -7,7 +7,7 @@ import pytest
 
 from batchgen import shards
 from batchgen.plan import Plan
-from batchgen.stock import take_stock
+from batchgen.stock import glance, take_stock
 from tests.builders import flip, full_attempt, plan_run, truncate
 
 PROMPTS = [f"fox {number}" for number in range(6)]
@@ -46,6 +46,12 @@ def test_a_committed_shard_that_came_to_harm_is_neither_in_nor_to_be_made(
     assert (set(stock.whole), set(stock.open)) == ({0}, {2})
     assert said in stock.broken[1]
     assert said in stock.complaint(plan.run) and "put them back" in stock.complaint(plan.run)
+
+
+def test_what_the_display_counts_has_a_tar(plan: Plan) -> None:
+    assert set(glance(plan)) == {0, 1}
+    plan.run.tar(1).unlink()
+    assert set(glance(plan)) == {0}
 
 
 def test_a_commit_that_was_cut_off_is_in(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,7 @@ _EXPECTED = [
         r"batchgen: \S+ was planned with different settings: (\S+: gone(; )?)+\.",
         r"Nothing was changed: set it back, or start anew with another run_dir=DIR",
         r"batchgen: \S+ is broken: shard \d{6}'s tar is missing\. Nothing of it is made again unasked\.",
+        r"batchgen: shard \d{6}'s tar is missing; the other shards are made all the same",
         r"If you moved the tars, put them back\. If they are lost, .*",
         r"batchgen: finishing what is under way; Ctrl-C again ends it at once",
         r"batchgen: stopped; the same command goes on",

@@ -7,16 +7,17 @@ from tests.commands import answer
 
 # Who asks for an fsync, and of what. Without one of these some state after a power cut is wrong.
 NECESSARY = {
+    "free.save_free run/temporary",
     "plan._write_shards plan.*/*.jsonl",
     "plan.save_plan plan.*/*.json",
     "plan.save_plan plan.*/*.yaml",
     "plan.save_plan run/plan.*",
     "policies.of policies/temporary",
+    "prepare.prepare outputs/run",
     "run._make_durable /",  # in the test, the directory above outputs/
     "run._make_durable /outputs",
     "run._make_durable outputs/run",
     "run._make_durable run/logs",
-    "run.run outputs/run",
     "shards.__init__ run/work",
     "shards._commit work/*.json",
     "shards._commit work/*.tar",
@@ -31,12 +32,11 @@ NECESSARY = {
 SPARE = {
     "drafts.new_draft plan.*/*.json",  # of a draft that does not say whose it is nobody makes a plan
     "free.save_free outputs/run",  # each command states it again before it starts a worker
-    "free.save_free run/temporary",
     "index.write_index outputs/run",  # the index restates manifests: one that is gone or torn is written anew
     "index.write_index run/temporary",
     "leases.take_named leases/temporary",  # a lease saves work and proves nothing
     "leases.take_named run/leases",
-    "plan.save_plan outputs/run",  # run.run does it again before it makes anything else
+    "plan.save_plan outputs/run",  # prepare.prepare does it again before anything else is made
     "policies.of run/policies",  # a policy that is gone is chosen again, the same
     "run.run work/temporary",  # tries whether there are hard links
     "shards._commit run/shards",  # shards.publish does it again before anything is removed
