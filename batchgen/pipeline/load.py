@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from batchgen.errors import ModelError
+from batchgen.memory.refused import memory_was_refused
 from batchgen.pipeline.model import REFUSED_SCHEDULERS, check_model
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -29,11 +29,11 @@ def load_pipeline(
 ) -> Any:
     """The pipeline in `folder` with the named scheduler, on the CPU, weights in `dtype`; its safety checker if wanted.
 
-    Only safetensors are read, nothing is downloaded, no code of the model's is run. Raises ModelError.
+    Only safetensors are read, nothing is downloaded, no code of the model's is run. Raises ModelError, and what
+    says that the host refused memory as it is.
     """
     check_model(folder, scheduler, "flag" if safety_checker else "off")
     chosen = scheduler_of(folder, scheduler)
-    os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
     from diffusers import DiffusionPipeline
 
     # A local folder may have one set of weights alone, without the variant's mark in their names.
@@ -52,6 +52,8 @@ def load_pipeline(
             **(spare if has_spare else {}),
         )
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
+        if memory_was_refused(error):
+            raise
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(f"the model in {folder} cannot be loaded: {reason}") from error
     if pipe.unet.config.get("time_cond_proj_dim"):
