@@ -109,7 +109,7 @@ class DiffusersEngine:
     @torch.inference_mode()
     def encode(self, prompts: Sequence[Prompt]) -> dict[str, EncodedText]:
         """Each distinct text of the prompts and their negatives, encoded once."""
-        negatives = [prompt.negative_prompt for prompt in prompts if prompt.guidance > 1.0]
+        negatives = [prompt.negative_text for prompt in prompts if prompt.guidance > 1.0]
         wanted = list(dict.fromkeys([prompt.prompt for prompt in prompts] + negatives))
         new = [text for text in wanted if text not in self._texts]
         if new:
@@ -178,7 +178,7 @@ class DiffusersEngine:
         return given
 
     def _negative(self, texts: dict[str, EncodedText], row: Prompt, place: int) -> torch.Tensor:
-        tensor = texts[row.negative_prompt].tensors[place]
+        tensor = texts[row.negative_text].tensors[place]
         # SDXL was trained with zeros where there is no negative prompt.
         zeros = not row.negative_prompt and self._pipe.config.get("force_zeros_for_empty_prompt", False)
         return torch.zeros_like(tensor) if zeros else tensor

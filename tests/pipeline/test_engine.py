@@ -92,6 +92,22 @@ def test_each_row_has_its_own_guidance_seed_and_negative(family):
     assert (alone["k1"] == images["k1"]).all()
 
 
+def test_no_negative_prompt_and_the_empty_one_are_those_of_diffusers(family):
+    folder, engine = family
+    pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    rows = [prompt(0), prompt(0, negative_prompt="<empty>"), prompt(0, negative_prompt="blurry")]
+    made = [make(engine, [row])["k0"] for row in rows]
+    for image, said in zip(made, [None, "", "blurry"], strict=True):
+        expected = pipe(
+            rows[0].prompt, negative_prompt=said, generator=torch.Generator("cpu").manual_seed(rows[0].seed),
+            guidance_scale=5.0, num_inference_steps=3, width=64, height=64, output_type="np",
+        ).images[0]  # fmt: skip
+        assert np.abs((expected * 255).round() - image).max() <= 1
+    is_xl = "xl" in type(pipe).__name__.lower()
+    assert (made[0] != made[1]).any() == is_xl and (made[1] != made[2]).any()
+
+
 def test_without_guidance_the_negative_is_of_no_matter(family):
     _, engine = family
     plain = make(engine, [prompt(0, guidance=1.0)])
