@@ -17,7 +17,8 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     # Its default cuts latents off as if they were pixels. SD's pipeline corrects that and SDXL's does not.
     "ddim": ("DDIMScheduler", {"clip_sample": False}),
-    "unipc": ("UniPCMultistepScheduler", {}),
+    # Without it the last step ends in no number. Configurations of DPMSolverSinglestepScheduler turn it off.
+    "unipc": ("UniPCMultistepScheduler", {"lower_order_final": True}),
     "euler": ("EulerDiscreteScheduler", {}),
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
     "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
