@@ -59,7 +59,7 @@ class Family:
 
     def reference(self, name, own_config):
         """Diffusers' own pipeline of this model with the chosen scheduler; 'model' is the own one."""
-        settings = {"dpm++": {"algorithm_type": "dpmsolver++"}}.get(name, {})
+        settings: dict[str, Any] = {"algorithm_type": "dpmsolver++"} if name == "dpm++" else {}
         if name == "ddim" and self.is_xl:
             settings["clip_sample"] = False  # this constructor corrects nothing, and the default ruins latents
         if name == "unipc" and own_config["_class_name"] == "DPMSolverSinglestepScheduler":
@@ -101,7 +101,7 @@ def same_pictures(engine, pipe, rows):
     latents = engine.denoise(engine.encode(rows), rows, POLICY)
     for row, latent in zip(rows, latents, strict=True):
         [image] = engine.decode([latent], POLICY)
-        seen = []
+        seen: list[torch.Tensor] = []
         expected = pipe(
             row.prompt,
             negative_prompt={"": None, EMPTY_NEGATIVE: ""}.get(row.negative_prompt, row.negative_prompt),
@@ -185,3 +185,19 @@ def test_a_vaes_mean_and_deviation_are_heeded_where_the_pipeline_heeds_them(fami
     pipe = DiffusionPipeline.from_pretrained(tmp_path / "model", dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     same_pictures(engine, pipe, [prompt(0)])
+
+
+def test_in_half_precision_no_number_is_rounded_that_the_pipeline_does_not_round(family, monkeypatch):
+    monkeypatch.setattr("batchgen.pipeline.engine.TEXT_ROWS", 1)  # so that texts have the pipeline's very bits
+    engine = DiffusersEngine(family.folder, "model", "bf16")
+    policy = changed(micro_batch=1, decode_chunk=1, dtype="bf16")
+    engine.prepare(policy)
+    row = prompt(0, guidance=8.03, negative_prompt="blurry", steps=8)
+    [latent] = engine.denoise(engine.encode([row]), [row], policy)
+    pipe = DiffusionPipeline.from_pretrained(family.folder, dtype=torch.bfloat16)
+    pipe.set_progress_bar_config(disable=True)
+    [expected] = pipe(
+        row.prompt, negative_prompt="blurry", generator=torch.Generator("cpu").manual_seed(row.seed),
+        guidance_scale=8.03, num_inference_steps=8, width=64, height=64, output_type="latent",
+    ).images  # fmt: skip
+    assert (latent.float() - expected.float()).norm() / expected.float().norm() < 2e-3  # 0.012 with a scale of 8.0
