@@ -107,7 +107,8 @@ class Fitting:
                 _expect("latents", len(tensors), len(run))
                 made += [Latent(tensor, policy) for tensor in tensors[: len(rows)]]
             else:
-                self._retry("denoise", size, refused, padded_rows(len(run), policy.micro_batch))
+                together = padded_rows(len(run), policy.micro_batch)
+                self._retry("denoise", size, refused, together, rows[0].guidance > 1.0)
         return made
 
     def decode(self, size: Size, latents: Sequence[Latent]) -> list[tuple[Decoded, Policy]]:
@@ -141,18 +142,18 @@ class Fitting:
                 raise
             return None, str(error).strip().partition("\n")[0] or type(error).__name__
 
-    def _retry(self, stage: str, size: Size, refused: str, rows: int | None = None) -> None:
-        self._mend(stage, size, refused, rows)
+    def _retry(self, stage: str, size: Size, refused: str, rows: int | None = None, guided: bool = True) -> None:
+        self._mend(stage, size, refused, rows, guided)
         self.begin(size)
 
-    def _mend(self, stage: str, size: Size, refused: str, rows: int | None = None) -> None:
-        # `rows`: how many were denoised at once, where that is fewer than the micro-batch
+    def _mend(self, stage: str, size: Size, refused: str, rows: int | None = None, guided: bool = True) -> None:
+        # `rows`: how many were denoised at once, where that is fewer than the micro-batch; whether with guidance
         self.ooms += 1
         policy = self._policies[size]
         self._engine.recover()
         before = (stage, size, policy)
         tried = policy if rows is None else replace(policy, micro_batch=rows)
-        smaller = step_down(tried, stage, *size) if before in self._failed else policy
+        smaller = step_down(tried, stage, *size, guided) if before in self._failed else policy
         self._failed.add(before)
         self._log.add(
             "out_of_memory", stage=stage, width=size[0], height=size[1], said=refused, policy=asdict(policy),

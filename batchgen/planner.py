@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from batchgen.bounds import KEY_PATTERN, PLANNED_KEY_PATTERN, SEED_LIMIT
 from batchgen.config import JobConfig
-from batchgen.types import Group, Prompt, Reject, Row
+from batchgen.types import EMPTY_NEGATIVE, NO_NEGATIVE, Group, Prompt, Reject, Row
 
 
 def image_seed(run_seed: int, prompt: str, negative_prompt: str, occurrence: int, copy: int) -> int:
@@ -62,7 +62,7 @@ class Planner:
         keys = _keys_of(row, copies)
         if row.key is not None and (problem := self._claim(keys)):
             return Reject(row.source, row.line, problem)
-        negative = job.negative_prompt if row.negative_prompt is None else row.negative_prompt
+        negative = _negative(job.negative_prompt if row.negative_prompt is None else row.negative_prompt)
         occurrence = self._occurrence(row.prompt, negative)
         return [
             Prompt(
@@ -109,6 +109,13 @@ def _keys_of(row: Row, copies: int) -> list[str]:
     if row.key is None:
         return [f"{row.file:03d}{row.row:09d}-{copy:02d}" for copy in range(copies)]
     return [row.key] if copies == 1 else [f"{row.key}-{copy:02d}" for copy in range(copies)]
+
+
+def _negative(said: str) -> str:
+    word = said.strip().lower()
+    if word == NO_NEGATIVE:
+        return ""
+    return EMPTY_NEGATIVE if word == EMPTY_NEGATIVE else said
 
 
 def _digest(text: str) -> int:

@@ -3,6 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+# What a row or the job may say for a negative prompt beside a text of its own, in any mix of cases: that it wants none,
+# also against the job's, or the empty text, encoded. To most models both are the same, to SDXL they are not.
+NO_NEGATIVE, EMPTY_NEGATIVE = "<none>", "<empty>"
+
 
 @dataclass(slots=True)  # not frozen: it is part of the configuration's schema, and OmegaConf merges into it
 class Columns:
@@ -58,7 +62,10 @@ Group = tuple[int, int, int, bool]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One image to make: every choice settled, so that any worker on any machine makes the same one."""
+    """One image to make: every choice settled, so that any worker on any machine makes the same one.
+
+    `negative_prompt` is "" for none, EMPTY_NEGATIVE for the empty text.
+    """
 
     key: str
     prompt: str
@@ -77,6 +84,11 @@ class Prompt:
     def group(self) -> Group:
         """What prompts must share to run together. Without guidance (<= 1) the model runs half the rows."""
         return (self.width, self.height, self.steps, self.guidance > 1.0)
+
+    @property
+    def negative_text(self) -> str:
+        """What is encoded for the negative prompt."""
+        return "" if self.negative_prompt == EMPTY_NEGATIVE else self.negative_prompt
 
 
 @dataclass(frozen=True, slots=True)

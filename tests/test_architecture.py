@@ -22,7 +22,7 @@ ORDER = [
     "quality", "images", "samples", "tars", "journal", "shards", "stock", "index", "finish",
     "leases", "events", "failures", "gpus", "status", "verify", "repair", "display",
     "pipeline", "pipeline.model",
-    "memory", "memory.growth", "memory.meters", "memory.policy", "memory.stream", "memory.figures",
+    "memory", "memory.growth", "memory.meters", "memory.policy", "memory.refused", "memory.stream", "memory.figures",
     "memory.costs", "memory.choose", "memory.kept", "memory.probe", "memory.stepdown",
     "pipeline.load", "pipeline.strict", "pipeline.noise", "pipeline.guidance", "pipeline.activations",
     "pipeline.attention", "pipeline.tiling", "pipeline.streaming",

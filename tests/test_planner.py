@@ -52,6 +52,20 @@ def test_what_a_row_says_wins_over_the_job_even_where_it_is_zero_or_empty(field:
     assert getattr(prompt, field) == value
 
 
+@pytest.mark.parametrize("job", ["", "blurry", "<none>", "<empty>", " <Empty>"])
+@pytest.mark.parametrize(
+    ("row", "planned_as"),
+    [("<none>", ""), (" <None> ", ""), ("<empty>", "<empty>"), ("<EMPTY>", "<empty>"), ("x", "x")],
+)
+def test_a_row_may_ask_for_no_negative_prompt_or_for_the_empty_text(job: str, row: str, planned_as: str) -> None:
+    settings = JobConfig(name="test", prompts="-", width=64, height=64, guidance=5.0, negative_prompt=job)
+    said, silent = planned(make_row(negative_prompt=row), make_row(row=1), job=settings)
+    assert said.negative_prompt == planned_as
+    assert said.negative_text == planned_as.replace("<empty>", "")
+    assert silent.negative_prompt == {"<none>": "", " <Empty>": "<empty>"}.get(job, job)
+    assert said.seed == image_seed(0, said.prompt, planned_as, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("key", "copies", "keys"),
     [

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -119,3 +121,11 @@ def test_a_run_is_not_for_others_to_write(tmp_path, prompts):
     finally:
         os.umask(old)
     assert not any(path.stat().st_mode & 0o022 for path in (tmp_path / "run").rglob("*"))
+
+
+@pytest.mark.slow
+def test_diffusers_is_imported_with_the_switch_against_a_models_code_on():
+    code = "import batchgen.pipeline.engine, diffusers.utils.constants as c; print(c.DIFFUSERS_DISABLE_REMOTE_CODE)"
+    environment = {name: value for name, value in os.environ.items() if name != "DIFFUSERS_DISABLE_REMOTE_CODE"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["True"], done.stderr

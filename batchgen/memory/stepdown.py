@@ -10,8 +10,10 @@ from batchgen.types import Policy
 _SMALLEST_TILE_PX = 128
 
 
-def step_down(policy: Policy, stage: str, width: int, height: int) -> Policy | None:
+def step_down(policy: Policy, stage: str, width: int, height: int, guided: bool = True) -> Policy | None:
     """What to try when `stage` (load, encode, denoise, decode) ran out of memory; None: nothing smaller is left.
+
+    `guided`: whether the rows that were denoised have guidance, without which there is none to split.
 
     What costs little speed comes first: weights that are sent less far ahead, fewer rows at once, then less of the
     image or of guidance at once, then weights that wait in host memory.
@@ -21,7 +23,7 @@ def step_down(policy: Policy, stage: str, width: int, height: int) -> Policy | N
             return replace(policy, stream_buffers=STREAM_BUFFERS[0])
         if policy.micro_batch > 1:
             return replace(policy, micro_batch=max(size for size in PADDED_SIZES if size < policy.micro_batch))
-        if not policy.guidance_split:
+        if guided and not policy.guidance_split:
             return replace(policy, guidance_split=True)
     if stage == "decode":
         if policy.decode_chunk > 1:

@@ -7,13 +7,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from batchgen.memory.refused import memory_was_refused
+
 # SDPA's own kernels (torch.nn.attention.SDPBackend); sdpa lets torch choose, plain computes it step by step.
 _KERNELS = {"flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cudnn": "CUDNN_ATTENTION", "plain": "MATH"}
 _TOKENS = 64
 
 
 def usable_attention(wanted: str, pipe: Any, device: torch.device, dtype: torch.dtype) -> tuple[str, str | None]:
-    """The backend to use, `wanted` or else sdpa, and why `wanted` cannot be used here (None: it can)."""
+    """The backend to use, `wanted` or else sdpa, and why `wanted` cannot be used here (None: it can).
+
+    Raises what says that memory was refused: a full device says nothing about a backend.
+    """
     if wanted == "sdpa":
         return wanted, None
     try:
@@ -21,6 +26,8 @@ def usable_attention(wanted: str, pipe: Any, device: torch.device, dtype: torch.
             query = torch.zeros(1, 2, _TOKENS, width, device=device, dtype=dtype)
             _tried(wanted, query)
     except Exception as error:  # each backend has its own ways to fail
+        if memory_was_refused(error):
+            raise
         return "sdpa", f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return wanted, None
 

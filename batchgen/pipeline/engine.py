@@ -14,6 +14,7 @@ from PIL import Image
 from batchgen.memory.figures import Figures, estimate
 from batchgen.memory.meters import Gauge, Stopwatch
 from batchgen.memory.policy import pad, padded_rows, resolve_dtype, spans
+from batchgen.memory.refused import memory_was_refused
 from batchgen.pipeline.guidance import RowGuidance
 from batchgen.pipeline.load import DTYPES
 from batchgen.pipeline.loaded import LoadedModel
@@ -26,11 +27,6 @@ from batchgen.types import Decoded, Policy, Prompt
 # Texts are encoded in padded groups of this many: with the shape fixed, neighbours don't change a text's bits.
 TEXT_ROWS = 8
 _KEPT_TEXTS = 64
-# Refused memory where it is no OutOfMemoryError: cuBLAS's and cuDNN's workspaces, pinned and plain host memory
-_OUT_OF_MEMORY = (
-    "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "can't allocate memory",
-    "CUBLAS_STATUS_NOT_INITIALIZED",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class DiffusersEngine:
         self._model = LoadedModel(folder, scheduler, self.dtype, variant, safety_checker, self.device)
         self._files = (folder, variant)
         self._checked = safety_checker
-        self._keywords = FAMILIES[type(self._pipe).__name__]
+        self._family = FAMILIES[type(self._pipe).__name__]
         self._texts: OrderedDict[str, EncodedText] = OrderedDict()
         self.scheduler_name = type(self._pipe.scheduler).__name__
 
@@ -106,10 +102,7 @@ class DiffusersEngine:
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether the device or the host refused memory, in any of the ways in which torch says so."""
-        text = str(error)
-        return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-            isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_MEMORY)
-        )
+        return memory_was_refused(error)
 
     def collect(self) -> None:
         """Give memory back to the device that nothing uses and that was kept for later."""
@@ -122,7 +115,7 @@ class DiffusersEngine:
     @torch.inference_mode()
     def encode(self, prompts: Sequence[Prompt]) -> dict[str, EncodedText]:
         """Each distinct text of the prompts and their negatives, encoded once."""
-        negatives = [prompt.negative_prompt for prompt in prompts if prompt.guidance > 1.0]
+        negatives = [prompt.negative_text for prompt in prompts if prompt.guidance > 1.0]
         wanted = list(dict.fromkeys([prompt.prompt for prompt in prompts] + negatives))
         new = [text for text in wanted if text not in self._texts]
         if new:
@@ -171,7 +164,7 @@ class DiffusersEngine:
                 **self._conditions(texts, rows),
                 latents=noise.to(self.device, DTYPES[self.dtype]),
                 generator=row_generators,
-                guidance_scale=RowGuidance([row.guidance for row in rows]),
+                guidance_scale=RowGuidance([row.guidance for row in rows], self.device),
                 num_inference_steps=first.steps,
                 width=first.width,
                 height=first.height,
@@ -187,17 +180,18 @@ class DiffusersEngine:
         return {}
 
     def _conditions(self, texts: dict[str, EncodedText], rows: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+        keywords = self._family.text_keywords
         given = {
             keyword: torch.cat([texts[row.prompt].tensors[place] for row in rows])
-            for place, keyword in enumerate(self._keywords)
+            for place, keyword in enumerate(keywords)
         }
         if rows[0].guidance > 1.0:
-            for place, keyword in enumerate(self._keywords):
+            for place, keyword in enumerate(keywords):
                 given[f"negative_{keyword}"] = torch.cat([self._negative(texts, row, place) for row in rows])
         return given
 
     def _negative(self, texts: dict[str, EncodedText], row: Prompt, place: int) -> torch.Tensor:
-        tensor = texts[row.negative_prompt].tensors[place]
+        tensor = texts[row.negative_text].tensors[place]
         # SDXL was trained with zeros where there is no negative prompt.
         zeros = not row.negative_prompt and self._pipe.config.get("force_zeros_for_empty_prompt", False)
         return torch.zeros_like(tensor) if zeros else tensor
@@ -210,7 +204,7 @@ class DiffusersEngine:
         # Always a full chunk: chunks are small, and so an image's bits never depend on how many are left.
         places = pad(range(len(latents)), policy.decode_chunk)
         rows = torch.stack([latents[place] for place in places])
-        images = self._decode_in(self._pipe.vae.dtype, rows)[: len(latents)]
+        images = self._decode_in(self._model.vae_dtype, rows)[: len(latents)]
         retried = [image is None or is_blank(image) for image in images]
         for place, bad in enumerate(retried):
             if bad:
@@ -243,26 +237,25 @@ class DiffusersEngine:
     def _decode_in(self, dtype: torch.dtype, latents: torch.Tensor) -> list[bytes | None]:
         # latents: (rows, channels, height / 8, width / 8); returns height x width x 3 bytes a row, None: not finite
         vae = self._pipe.vae
-        own_dtype = vae.dtype
-        if dtype != own_dtype:
-            vae.to(dtype)
         try:
-            images = vae.decode(_unscale(latents.to(dtype), vae.config), return_dict=False)[0]
+            if dtype != self._model.vae_dtype:
+                vae.to(dtype)
+            images = vae.decode(self._unscale(latents.to(dtype)), return_dict=False)[0]
         finally:
-            if dtype != own_dtype:
-                vae.to(own_dtype)
+            if dtype != self._model.vae_dtype:
+                vae.to(self._model.vae_dtype)
         finite = images.isfinite().flatten(1).all(dim=1).tolist()
         # (rows, 3, height, width) in -1..1 -> (rows, height, width, 3) in 0..255
         pixels = (images.float() / 2 + 0.5).clamp(0, 1).mul(255).round().nan_to_num().to(torch.uint8)
         array = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return [array[row].tobytes() if sound else None for row, sound in enumerate(finite)]
 
-
-def _unscale(latents: torch.Tensor, config: Any) -> torch.Tensor:
-    """The VAE's own scale of latents, as the pipelines of diffusers 0.42.1 undo it."""
-    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-        mean, std = (
-            torch.tensor(config[name]).view(1, -1, 1, 1).to(latents) for name in ("latents_mean", "latents_std")
-        )
-        return latents * std / float(config["scaling_factor"]) + mean
-    return latents / float(config["scaling_factor"])
+    def _unscale(self, latents: torch.Tensor) -> torch.Tensor:
+        # Undoes the VAE's own scale of latents, as the family's pipeline of diffusers 0.42.1 does
+        config = self._pipe.vae.config
+        if self._family.vae_mean_std and None not in (config.get("latents_mean"), config.get("latents_std")):
+            mean, std = (
+                torch.tensor(config[name]).view(1, -1, 1, 1).to(latents) for name in ("latents_mean", "latents_std")
+            )
+            return latents * std / float(config["scaling_factor"]) + mean
+        return latents / float(config["scaling_factor"])

@@ -11,27 +11,35 @@ class RowGuidance:
 
     They ask `scale > 1` and compute `scale * (text - unconditional)`; nothing else is offered here, so that a
     pipeline which does more with it fails loudly. Rows of a batch all have guidance or all have none.
+
+    The scales are on `device` from the beginning, in fp32: the steps then wait for no copy. A product is rounded to
+    the rows' dtype once, as torch does with a Python number.
     """
 
-    def __init__(self, scales: Sequence[float]) -> None:
-        self._scales = torch.tensor(scales)
+    def __init__(self, scales: Sequence[float], device: torch.device) -> None:
+        self._least = min(scales)
+        self._scales = torch.tensor(scales, dtype=torch.float32, device=device)
 
     def __gt__(self, other: float) -> bool:
-        return bool((self._scales > other).all())
+        return self._least > other
 
     def __mul__(self, rows: torch.Tensor) -> torch.Tensor:
         # rows: (rows, channels, height, width)
-        return self._scales.to(rows).view(-1, *[1] * (rows.dim() - 1)) * rows
+        scales = self._scales.view(-1, *[1] * (rows.dim() - 1))
+        return (scales * rows).to(rows.dtype)
 
 
 def in_two_passes(forward: Callable[..., Any]) -> Callable[..., Any]:
     """A UNet's `forward` that runs the first half of its rows, then the second: half the activations at once.
 
     With guidance the halves are the unconditional and the text rows. All tensors of (2 x rows, ...) are divided.
+    One row, which then has no guidance, is not divided.
     """
 
     def halves(sample: torch.Tensor, *arguments: Any, **keywords: Any) -> tuple[torch.Tensor]:
         rows = len(sample)
+        if rows == 1:
+            return (forward(sample, *arguments, **keywords)[0],)
         results = []
         for span in (slice(0, rows // 2), slice(rows // 2, rows)):
             given = [_part(value, rows, span) for value in (sample, *arguments)]

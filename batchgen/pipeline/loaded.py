@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from batchgen.config import UNHOOKED
+from batchgen.memory.refused import memory_was_refused
 from batchgen.pipeline.activations import shrink_activations
 from batchgen.pipeline.attention import attention_kernel, usable_attention
 from batchgen.pipeline.guidance import in_two_passes
@@ -34,6 +35,7 @@ class LoadedModel:
         shrink_activations(self.pipe.unet)
         if self._source[2] == "fp16" and vae_wants_fp32(type(self.pipe).__name__, self.pipe.vae.config):
             self.pipe.vae.to(torch.float32)
+        self.vae_dtype: torch.dtype = self.pipe.vae.dtype
         self._placement: Placement | None = None
         self._layout: tuple[str, bool] | None = None
         self._forward: Any = None
@@ -82,14 +84,27 @@ class LoadedModel:
             assert self._placement is not None
             self._placement.leave()
             self.collect()
-        else:
-            self.reload()  # its hooks may have stopped half way
+            if self._restore_vae():
+                return
+        self.reload()  # hooks may have stopped half way
 
     def collect(self) -> None:
         """Give memory back to the device that nothing uses and that was kept for later."""
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _restore_vae(self) -> bool:
+        # It may have been half way to another dtype, or back; False where there is no memory even for that.
+        if all(weight.dtype == self.vae_dtype for weight in self.pipe.vae.parameters()):
+            return True
+        try:
+            self.pipe.vae.to(self.vae_dtype)
+        except Exception as error:
+            if not memory_was_refused(error):
+                raise
+            return False
+        return True
 
     def _place(self, placement: str, channels_last: bool) -> None:
         if channels_last:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,30 @@ from batchgen.config import ModelConfig, did_you_mean
 from batchgen.errors import ModelError
 from batchgen.paths import models_dir
 
-# By pipeline class: the keyword under which each tensor that `encode_prompt` gives for a text goes back in.
-# The negative's tensors go in under "negative_" + keyword.
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What differs between the pipelines of diffusers 0.42.1.
+
+    `text_keywords`: the keyword under which each tensor that `encode_prompt` gives for a text goes back in; the
+    negative's go in under "negative_" + keyword. `upcasts_vae`: whether it asks the VAE's configuration if that
+    overflows in fp16; the field is set by default in older VAEs too, which do not. `vae_mean_std`: whether it heeds
+    the VAE's latents_mean and latents_std.
+    """
+
+    text_keywords: tuple[str, ...]
+    upcasts_vae: bool
+    vae_mean_std: bool
+
+
+# By pipeline class
 FAMILIES = {
-    "StableDiffusionPipeline": ("prompt_embeds",),
-    "StableDiffusionXLPipeline": ("prompt_embeds", "pooled_prompt_embeds"),
+    "StableDiffusionPipeline": Family(("prompt_embeds",), upcasts_vae=False, vae_mean_std=False),
+    "StableDiffusionXLPipeline": Family(("prompt_embeds", "pooled_prompt_embeds"), upcasts_vae=True, vae_mean_std=True),
 }
 # They draw noise of their own (a Brownian tree) and ignore per-image generators, so that an image would depend
 # on its neighbours (diffusers 0.42.1, schedulers/scheduling_{dpmsolver_sde,cosine_dpmsolver_multistep}.py).
 REFUSED_SCHEDULERS = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler")
-# Their VAE overflows in fp16 unless its configuration says otherwise. That of older ones has the same field, set by
-# default, and does not: diffusers' own pipelines ask it in these families alone.
-_UPCASTING = ("StableDiffusionXLPipeline",)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -103,7 +116,7 @@ def check_model(folder: Path, scheduler: str, safety_checker: str = "off") -> No
 
 def vae_wants_fp32(family: str, vae_config: Mapping[str, Any]) -> bool:
     """Whether the VAE of a model of this family, otherwise in fp16, decodes in fp32."""
-    return family in _UPCASTING and bool(vae_config.get("force_upcast", False))
+    return family in FAMILIES and FAMILIES[family].upcasts_vae and bool(vae_config.get("force_upcast", False))
 
 
 def hub_revision(folder: Path) -> str | None:

@@ -28,6 +28,13 @@ def test_denoising_takes_fewer_rows_then_splits_guidance_then_moves_weights() ->
     assert [step.placement for step in steps[5:]] == list(CHOSEN_FROM[1:])
 
 
+def test_without_guidance_there_is_none_to_split() -> None:
+    alone = replace(LARGE, micro_batch=1)
+    step = step_down(alone, "denoise", 512, 512, guided=False)
+    assert step == replace(alone, placement=CHOSEN_FROM[1])
+    assert step_down(alone, "denoise", 512, 512, guided=True) == replace(alone, guidance_split=True)
+
+
 def test_what_changes_no_bit_comes_first() -> None:
     streamed = replace(LARGE, placement="weight_streaming", stream_buffers=24)
     assert step_down(streamed, "denoise", 512, 512) == replace(streamed, stream_buffers=3)

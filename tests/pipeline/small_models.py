@@ -63,6 +63,18 @@ def _sd15():
     )  # fmt: skip
 
 
+def _sd2():
+    scheduler = DDIMScheduler(
+        clip_sample=False, set_alpha_to_one=False, prediction_type="v_prediction", rescale_betas_zero_snr=True,
+        timestep_spacing="trailing", **BETAS,
+    )  # fmt: skip
+    return StableDiffusionPipeline(
+        vae=_vae(), text_encoder=_text_encoder(act="gelu"), tokenizer=_tokenizer(), scheduler=scheduler,
+        unet=_unet(cross_attention_dim=32, use_linear_projection=True), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+
+
 def _sdxl():
     unet = _unet(
         cross_attention_dim=64, use_linear_projection=True, addition_embed_type="text_time",
@@ -76,13 +88,14 @@ def _sdxl():
     )  # fmt: skip
 
 
-KINDS = {"sd15": _sd15, "sdxl": _sdxl}
+KINDS = {"sd15": _sd15, "sdxl": _sdxl}  # one of each family
+ALL_KINDS = KINDS | {"sd2": _sd2}  # which predicts v and ends in noise without any signal
 
 
 def save(kind, folder):
     """The folder of a small model of that kind."""
     torch.manual_seed(0)
-    KINDS[kind]().save_pretrained(folder)
+    ALL_KINDS[kind]().save_pretrained(folder)
     return folder
 
 

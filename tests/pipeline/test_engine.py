@@ -104,6 +104,22 @@ def test_each_row_has_its_own_guidance_seed_and_negative(family):
     assert (alone["k1"] == images["k1"]).all()
 
 
+def test_no_negative_prompt_and_the_empty_one_are_those_of_diffusers(family):
+    folder, engine = family
+    pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    rows = [prompt(0), prompt(0, negative_prompt="<empty>"), prompt(0, negative_prompt="blurry")]
+    made = [make(engine, [row])["k0"] for row in rows]
+    for image, said in zip(made, [None, "", "blurry"], strict=True):
+        expected = pipe(
+            rows[0].prompt, negative_prompt=said, generator=torch.Generator("cpu").manual_seed(rows[0].seed),
+            guidance_scale=5.0, num_inference_steps=3, width=64, height=64, output_type="np",
+        ).images[0]  # fmt: skip
+        assert np.abs((expected * 255).round() - image).max() <= 1
+    is_xl = "xl" in type(pipe).__name__.lower()
+    assert (made[0] != made[1]).any() == is_xl and (made[1] != made[2]).any()
+
+
 def test_without_guidance_the_negative_is_of_no_matter(family):
     _, engine = family
     plain = make(engine, [prompt(0, guidance=1.0)])
@@ -169,13 +185,41 @@ def test_starting_noise_is_each_seeds_own_to_the_bit():
     assert torch.equal(rows[1], alone[0])
 
 
+CPU = torch.device("cpu")
+
+
 def test_row_guidance_scales_each_row_and_offers_nothing_else():
-    scale = RowGuidance([2.0, 3.0])
+    scale = RowGuidance([2.0, 3.0], CPU)
     rows = torch.ones(2, 4, 2, 2, dtype=torch.float16)
     assert (scale * rows)[:, 0, 0, 0].tolist() == [2.0, 3.0]
     assert (scale * rows).dtype == torch.float16
-    assert scale > 1 and not RowGuidance([1.0]) > 1
+    assert scale > 1 and not RowGuidance([1.0], CPU) > 1 and RowGuidance([1.0 + 1e-9], CPU) > 1
     assert not hasattr(scale, "__sub__")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_rows_guidance_is_the_number_and_not_one_of_the_models_dtype(dtype):
+    scales = [8.0, 8.03, 1.001, 29.97]
+    rows = torch.randn((4, 4, 8, 8), generator=torch.Generator().manual_seed(0)).to(dtype)
+    expected = torch.stack([scale * row for scale, row in zip(scales, rows, strict=True)])  # as diffusers multiplies
+    assert torch.equal(RowGuidance(scales, CPU) * rows, expected)
+    assert not torch.equal(expected[1], 8.0 * rows[1])
+
+
+def test_steps_copy_no_guidance_from_the_host(family, monkeypatch):
+    _, engine = family
+    engine.prepare(POLICY)
+    texts = engine.encode([prompt(0)])
+    copied = []
+
+    def product(guidance, rows):
+        copied.append(guidance._scales)
+        return guidance._scales[0] * rows
+
+    monkeypatch.setattr(RowGuidance, "__mul__", product)
+    engine.denoise(texts, [prompt(0)], POLICY)
+    assert len(copied) == 3 and len({id(one) for one in copied}) == 1  # made once, used at each step
+    assert all(one.device == engine.device and one.dtype == torch.float32 for one in copied)
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)

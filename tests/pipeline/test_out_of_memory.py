@@ -3,6 +3,7 @@
 import gc
 import threading
 import weakref
+from unittest import mock
 
 import pytest
 
@@ -10,6 +11,7 @@ pytest.importorskip("torch")
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 
 from batchgen.events import EventLog
 from batchgen.fitting import Fitting
@@ -45,13 +47,13 @@ def undisturbed(engine, tmp_path_factory):
     return run(engine, tmp_path_factory.mktemp("undisturbed"))[0]
 
 
-def run(engine, tmp_path, policy=POLICY):
-    """[(pixels, policy)] of PROMPTS, and the fitting that made them."""
+def run(engine, tmp_path, policy=POLICY, prompts=PROMPTS):
+    """[(pixels, policy)] of the prompts, and the fitting that made them."""
     engine._texts.clear()
     fitting = Fitting(engine, lambda *_: policy, EventLog(tmp_path / "events.jsonl"))
     fitting.begin(SIZE)
-    texts = fitting.encode(SIZE, PROMPTS)
-    latents = fitting.denoise(SIZE, texts, PROMPTS)
+    texts = fitting.encode(SIZE, prompts)
+    latents = fitting.denoise(SIZE, texts, prompts)
     return [(image.pixels, used) for image, used in fitting.decode(SIZE, latents)], fitting
 
 
@@ -178,23 +180,85 @@ def test_a_refusal_in_the_fp32_retry_leaves_the_vae_as_it_was(folder, tmp_path, 
     assert [pixels for pixels, _ in made][1::2] == [pixels for pixels, _ in expected][1::2]
 
 
-@pytest.mark.parametrize(
-    ("error", "counts"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory"), True),
-        (MemoryError(), True),
-        (RuntimeError("CUDA error: out of memory"), True),
-        (RuntimeError("cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
-        (
-            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
-            True,
-        ),
-        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_which_errors_say_that_memory_was_refused(engine, error, counts):
-    assert engine.is_out_of_memory(error) == counts
+@pytest.fixture
+def fp32_vae(tmp_path, monkeypatch, folder):
+    """(engine, policy) in bf16 whose first image of each chunk of two overflows and is decoded again in fp32."""
+    engine = DiffusersEngine(folder, "model", "bf16")
+    real = engine._pipe.vae.decode
+
+    def decode(latents, return_dict):
+        image = real(latents, return_dict=return_dict)[0]
+        if latents.dtype == torch.bfloat16:
+            image[0] = float("nan")
+        return (image,)
+
+    monkeypatch.setattr(engine._pipe.vae, "decode", decode)
+    return engine, changed(micro_batch=2, decode_chunk=2, dtype="bf16")
+
+
+@pytest.mark.parametrize("whole", [0, 1])  # it went there wholly, and memory is refused on its way back
+@pytest.mark.parametrize("times", [1, 2, 3])  # then also at once in the way back, and in what mends it
+def test_memory_refused_half_way_to_another_dtype_leaves_a_vae_of_one(fp32_vae, tmp_path, monkeypatch, whole, times):
+    engine, policy = fp32_vae
+    expected, fitting = run(engine, tmp_path, policy)
+    assert fitting.ooms == 0
+    vae, calls = engine._pipe.vae, []
+    first = whole * len(list(vae.parameters())) + 5
+    refused = range(first, first + times)
+    convert = torch.Tensor.to
+
+    def to(tensor, *arguments, **keywords):
+        if isinstance(tensor, torch.nn.Parameter) and any(tensor is one for one in vae.parameters()):
+            calls.append(tensor.dtype)
+            if len(calls) in refused:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return convert(tensor, *arguments, **keywords)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    made, fitting = run(engine, tmp_path, policy)
+    assert fitting.ooms == 1 and len(calls) >= first
+    assert {weight.dtype for weight in engine._pipe.vae.parameters()} == {torch.bfloat16}
+    assert all(pixels is not None for pixels, _ in made)
+    if engine._pipe.vae is vae:  # else it was loaded anew, and overflows no more
+        assert [pixels for pixels, _ in made] == [pixels for pixels, _ in expected]
+
+
+def test_one_row_without_guidance_is_not_divided(engine, tmp_path):
+    rows = [prompt(place, guidance=1.0) for place in range(3)]
+    whole, _ = run(engine, tmp_path, changed(micro_batch=1, decode_chunk=1), rows)
+    split, _ = run(engine, tmp_path, changed(micro_batch=1, decode_chunk=1, guidance_split=True), rows)
+    assert [pixels for pixels, _ in split] == [pixels for pixels, _ in whole]
+
+
+def test_a_job_without_guidance_that_runs_out_of_memory_moves_its_weights(folder, tmp_path):
+    engine = DiffusersEngine(folder, "model", "fp32")
+    rows = [prompt(place, guidance=0.0) for place in range(2)]
+    policy = changed(micro_batch=2, decode_chunk=1)
+    expected, _ = run(engine, tmp_path, policy, rows)
+
+    def hook(*_):
+        if engine._model._layout == ("resident", False):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    engine._pipe.unet.register_forward_pre_hook(hook)
+    made, fitting = run(engine, tmp_path, policy, rows)
+    assert {used.guidance_split for _, used in made} == {False}
+    assert {used.placement for _, used in made} == {"text_offload"}
+    assert furthest(made, expected) <= 2
+
+
+def test_the_engine_knows_when_memory_was_refused(engine):
+    assert engine.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert engine.is_out_of_memory(torch.AcceleratorError("CUDA error: out of memory"))
+    assert not engine.is_out_of_memory(torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
+
+
+def test_memory_that_the_host_refuses_while_loading_is_no_fault_of_the_model(folder, monkeypatch):
+    refused = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", mock.Mock(side_effect=refused))
+    with pytest.raises(RuntimeError) as caught:
+        DiffusersEngine(folder, "model", "fp32")
+    assert caught.value is refused
 
 
 def test_the_engine_works_in_a_thread_that_a_refusal_interrupted(engine, undisturbed, refuse, tmp_path):
