@@ -1,6 +1,9 @@
 """Loading a diffusers pipeline, and its scheduler, the one safe way."""
 
+import inspect
+import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,10 @@ from batchgen.errors import ModelError
 from batchgen.pipeline.model import REFUSED_SCHEDULERS, check_model
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# Classes of diffusers, and what to set beside the model's own scheduler configuration.
+# Classes of diffusers, and what to set whatever the model's own scheduler configuration says.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ddim": ("DDIMScheduler", {}),
+    # Its default cuts latents off as if they were pixels. SD's pipeline corrects that and SDXL's does not.
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),
     "unipc": ("UniPCMultistepScheduler", {}),
     "euler": ("EulerDiscreteScheduler", {}),
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
@@ -28,6 +32,7 @@ def load_pipeline(
     Only safetensors are read, nothing is downloaded, no code of the model's is run. Raises ModelError.
     """
     check_model(folder, scheduler, "flag" if safety_checker else "off")
+    chosen = scheduler_of(folder, scheduler)
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
     from diffusers import DiffusionPipeline
 
@@ -43,6 +48,7 @@ def load_pipeline(
             use_safetensors=True,
             local_files_only=True,
             variant=variant if marked else None,
+            scheduler=None,  # the model's own may need packages that the chosen one does not
             **(spare if has_spare else {}),
         )
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
@@ -50,24 +56,63 @@ def load_pipeline(
         raise ModelError(f"the model in {folder} cannot be loaded: {reason}") from error
     if pipe.unet.config.get("time_cond_proj_dim"):
         raise ModelError(f"{folder} embeds its guidance (time_cond_proj_dim), which batchgen does not run yet")
-    pipe.scheduler = make_scheduler(scheduler, pipe.scheduler)
+    pipe.register_modules(scheduler=chosen)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def make_scheduler(name: str, own: Any) -> Any:
-    """The scheduler called `name`, set up from the model's `own`; 'model' is the own one itself.
+def scheduler_of(folder: Path, name: str) -> Any:
+    """The scheduler called `name` for the model in `folder`; 'model' is the model's own. No weights are loaded.
 
-    Raises ModelError for a model whose own scheduler the named one cannot stand in for.
+    It is made from the configuration file of the model's own scheduler, which itself is never made for another's sake,
+    and has passed through the constructor of the model's pipeline: that is where diffusers sets outdated settings
+    (clip_sample, steps_offset) right. Raises ModelError where it cannot be made or cannot replace the model's own.
     """
-    if name == "model":
-        if type(own).__name__ in REFUSED_SCHEDULERS:
-            raise ModelError(f"{type(own).__name__} ignores per-image seeds: set job.scheduler to another")
-        return own
     import diffusers
 
-    class_name, settings = SCHEDULERS[name]
-    kind = getattr(diffusers, class_name)
-    if kind not in own.compatibles and not isinstance(own, kind):
-        raise ModelError(f"job.scheduler={name} does not fit this model's {type(own).__name__}; use model")
-    return kind.from_config(own.config, **settings)
+    pipeline_name, own = _index(folder)
+    if name == "model" and own in REFUSED_SCHEDULERS:
+        raise ModelError(f"{own} ignores per-image seeds: set job.scheduler to another")
+    class_name, settings = (own, {}) if name == "model" else SCHEDULERS[name]
+    if name != "model" and class_name not in _replacing(own):
+        raise ModelError(f"job.scheduler={name} does not fit this model's {own}; use job.scheduler=model")
+    try:
+        config = json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes())
+        scheduler = getattr(diffusers, class_name).from_config(config, **settings)
+        _correct(getattr(diffusers, pipeline_name), scheduler)
+    except Exception as error:  # a foreign file in foreign constructors: any kind
+        reason = " ".join(str(error).split()) or type(error).__name__
+        where = "scheduler/scheduler_config.json"
+        raise ModelError(f"{class_name} cannot be made from {where} of the model in {folder}: {reason}") from error
+    return scheduler
+
+
+def _index(folder: Path) -> tuple[str, str]:
+    # The classes of the pipeline and of its own scheduler
+    try:
+        index = json.loads((folder / "model_index.json").read_bytes())
+        pipeline_name, (library, own) = index["_class_name"], index["scheduler"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder} is not a model in the diffusers layout: model_index.json: {error}") from error
+    if library != "diffusers":
+        raise ModelError(f"the scheduler of the model in {folder} is not one of diffusers: {library}.{own}")
+    return pipeline_name, own
+
+
+def _replacing(own: str) -> set[str]:
+    # The names of the schedulers that can replace the one named `own`, itself among them
+    import diffusers
+    from diffusers.schedulers import KarrasDiffusionSchedulers
+
+    karras = KarrasDiffusionSchedulers.__members__
+    # A class whose packages are not installed is an empty shell, which does not say what is compatible with it.
+    names = getattr(getattr(diffusers, own, None), "_compatibles", karras if own in karras else ())
+    return {own, *names}
+
+
+def _correct(pipeline: Any, scheduler: Any) -> None:
+    # Pipelines of diffusers correct their scheduler's outdated settings when they are made, here with no other part.
+    parts: dict[str, Any] = dict.fromkeys(inspect.signature(pipeline).parameters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # that the model's configuration is outdated
+        pipeline(**parts | {"scheduler": scheduler})

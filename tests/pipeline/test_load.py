@@ -1,0 +1,116 @@
+"""Schedulers made for a model from its files alone: set right as diffusers does it, or refused in one line."""
+
+import json
+import shutil
+
+import pytest
+
+pytest.importorskip("torch")
+
+import diffusers
+from diffusers.schedulers import KarrasDiffusionSchedulers
+
+from batchgen.errors import ModelError
+from batchgen.pipeline.load import SCHEDULERS, load_pipeline, scheduler_of
+from tests.pipeline.small_models import KINDS, save
+
+OWN = sorted(set(KarrasDiffusionSchedulers.__members__) - {"EDMEulerScheduler"})  # it names none that can replace it
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return {kind: save(kind, tmp_path_factory.mktemp("models") / kind) for kind in KINDS}
+
+
+def with_scheduler(model, folder, own, **config):
+    """A model's index and its scheduler's configuration, without weights; `config` is all that this one says."""
+    (folder / "scheduler").mkdir(parents=True)
+    index = json.loads((model / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", own]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    about = {"_class_name": own, "_diffusers_version": "0.42.1"}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(about | config))
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("own", OWN)
+def test_no_swapped_scheduler_cuts_latents_off(models, tmp_path, kind, own):
+    folder = with_scheduler(models[kind], tmp_path / "model", own, beta_schedule="scaled_linear")
+    made = {name: scheduler_of(folder, name) for name in SCHEDULERS}
+    assert {name: type(one).__name__ for name, one in made.items()} == {n: kind for n, (kind, _) in SCHEDULERS.items()}
+    assert not any(one.config.get("clip_sample") for one in made.values())
+    assert {one.config.steps_offset for one in made.values()} == ({1} if kind == "sd15" else {0})
+
+
+def test_settings_of_the_own_scheduler_go_over_to_the_chosen_one(models, tmp_path):
+    folder = with_scheduler(
+        models["sd15"], tmp_path / "model", "PNDMScheduler", set_alpha_to_one=False, steps_offset=1, beta_start=0.002
+    )
+    ddim = scheduler_of(folder, "ddim")
+    assert (ddim.config.set_alpha_to_one, ddim.config.steps_offset, ddim.config.beta_start) == (False, 1, 0.002)
+    assert ddim.final_alpha_cumprod == ddim.alphas_cumprod[0]
+
+
+@pytest.mark.parametrize("own", ["LMSDiscreteScheduler", "DPMSolverSDEScheduler"])
+def test_an_own_scheduler_that_cannot_be_made_is_not_made_for_another(models, tmp_path, own, monkeypatch):
+    class Shell:  # as diffusers has it where scipy or torchsde is not installed
+        def __init__(self, *_, **__):
+            raise ImportError(f"{own} requires the scipy library but it was not found\nin your environment.")
+
+        from_config = from_pretrained = __init__
+
+    monkeypatch.setattr(diffusers, own, Shell)
+    folder = tmp_path / "model"
+    shutil.copytree(models["sd15"], folder)
+    edit_own(folder, own)
+    pipe = load_pipeline(folder, "dpm++", "fp32")
+    assert type(pipe.scheduler).__name__ == "DPMSolverMultistepScheduler"
+    with pytest.raises(ModelError, match="requires the scipy library|ignores per-image seeds") as caught:
+        scheduler_of(folder, "model")
+    assert "\n" not in str(caught.value)
+
+
+def edit_own(folder, own):
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", own]}))
+
+
+@pytest.mark.parametrize("own", ["LCMScheduler", "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler", "NoScheduler"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_scheduler_that_cannot_replace_the_models_own_is_refused(models, tmp_path, own, name):
+    folder = with_scheduler(models["sd15"], tmp_path / "model", own)
+    with pytest.raises(ModelError, match=f"job.scheduler={name} does not fit this model's {own}".replace("+", r"\+")):
+        scheduler_of(folder, name)
+
+
+def no_config(folder):
+    (folder / "scheduler" / "scheduler_config.json").unlink()
+
+
+def torn_config(folder):
+    (folder / "scheduler" / "scheduler_config.json").write_text("{")
+
+
+def foreign_schedule(folder):
+    (folder / "scheduler" / "scheduler_config.json").write_text('{"beta_schedule": "no such\\n schedule"}')
+
+
+def foreign_library(folder):
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"scheduler": ["own_code", "MyScheduler"]}))
+
+
+def no_scheduler(folder):
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"scheduler": 3}))
+
+
+@pytest.mark.parametrize("damage", [no_config, torn_config, foreign_schedule, foreign_library, no_scheduler])
+@pytest.mark.parametrize("name", ["model", "ddim"])
+def test_a_scheduler_that_cannot_be_made_is_refused_in_one_line(models, tmp_path, damage, name):
+    folder = with_scheduler(models["sd15"], tmp_path / "model", "DDIMScheduler")
+    damage(folder)
+    with pytest.raises(ModelError) as caught:
+        scheduler_of(folder, name)
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
