@@ -9,11 +9,13 @@ from typing import Any
 from batchgen.config import Config, prompt_patterns
 from batchgen.errors import PromptError, ResumeError
 from batchgen.paths import RunDir, models_dir
-from batchgen.pipeline.model import check_model, download, find_model, hub_revision
+from batchgen.pipeline.admit import Admission
+from batchgen.pipeline.fingerprint import fingerprint_model
+from batchgen.pipeline.model import download, find_model, hub_revision
 from batchgen.plan import Plan, Recipe, load_plan, save_plan
 from batchgen.planner import Planner, pack_batches, pack_shards
 from batchgen.prompts import find_files, read_prompts
-from batchgen.recipe import changes, fingerprint_model, input_changes, inputs_of, recipe_of
+from batchgen.recipe import changes, input_changes, inputs_of, recipe_of
 from batchgen.status import failed_samples
 from batchgen.types import Prompt, Reject, Shard
 
@@ -27,8 +29,9 @@ def prepare(run: RunDir, config: Config) -> Plan:
     files = find_files(prompt_patterns(config), Path.cwd())
     if not run.plans():
         _refuse_used(run)
-        recipe = _new_recipe(config, files)
-        save_plan(run, run.plan, "run", 0, uuid.uuid4().hex, recipe, plan_shards(config, files))
+        recipe, admission = _new_recipe(config, files)
+        shards = admission.watch(plan_shards(config, files))
+        save_plan(run, run.plan, "run", 0, uuid.uuid4().hex, recipe, shards)
     plan = load_plan(run)
     added = _check_same(plan, config, files)
     if added:
@@ -49,7 +52,7 @@ def _refuse_used(run: RunDir) -> None:
         raise ResumeError(f"run_dir={run.root} is a file: name a directory")
 
 
-def _new_recipe(config: Config, files: list[Path]) -> Recipe:
+def _new_recipe(config: Config, files: list[Path]) -> tuple[Recipe, Admission]:
     folder = find_model(config.model)
     if folder is None:
         folder = download(config.model)
@@ -58,9 +61,9 @@ def _new_recipe(config: Config, files: list[Path]) -> Recipe:
         settled = config.model  # one that the package carries: found by its name wherever that is installed
     else:
         settled = replace(config.model, path=str(folder.resolve()))
-    check_model(folder, config.job.scheduler, config.model.safety_checker)
-    facts = recipe_of(config, fingerprint_model(folder))
-    return Recipe(replace(config, model=settled), inputs_of(files), facts)
+    admission = Admission(folder, config)
+    facts = recipe_of(config, admission.fingerprint)
+    return Recipe(replace(config, model=settled), inputs_of(files), facts), admission
 
 
 def plan_shards(
@@ -106,7 +109,7 @@ def _check_same(plan: Plan, config: Config, files: list[Path]) -> list[int]:
 def _model_fingerprint(plan: Plan, config: Config) -> str:
     folder = find_model(config.model)
     if folder is not None:
-        return fingerprint_model(folder)
+        return fingerprint_model(folder, config.model, str(plan.recipe["model"]))
     same_id = config.model.path == plan.config.model.path
     return str(plan.recipe["model"]) if same_id else config.model.path
 
@@ -120,6 +123,8 @@ def _extend(plan: Plan, config: Config, files: list[Path]) -> None:
     shards = plan_shards(
         replace(config, job=replace(config.job, limit=rest)), files, planner, len(plan.inputs), len(plan.sizes)
     )
+    if (folder := find_model(config.model)) is not None:
+        shards = Admission(folder, config).watch(shards)
     _add_segment(plan, "extend", Recipe(config, inputs_of(files), plan.recipe), shards)
 
 
@@ -163,10 +168,9 @@ def summary(run: RunDir, config: Config) -> dict[str, Any]:
         return counts.as_dict() | {"done_shards": len(run.committed())}
     _refuse_used(run)
     folder = find_model(config.model)
-    if folder is not None:
-        check_model(folder, config.job.scheduler, config.model.safety_checker)
     counts = _Counts()
-    for shard in plan_shards(config, find_files(prompt_patterns(config), Path.cwd())):
+    shards = plan_shards(config, find_files(prompt_patterns(config), Path.cwd()))
+    for shard in shards if folder is None else Admission(folder, config).watch(shards):
         if isinstance(shard, Reject):
             counts.rejects += 1
             counts.first_reject = counts.first_reject or shard

@@ -1,6 +1,5 @@
 """The recipe: what must not change when a run is resumed, and the diff when it did."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -9,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config import Config, flatten
-from batchgen.files import sha256_file, to_json
+from batchgen.files import sha256_file
 
 # Free to change on a resume: where and how the run is worked on, not what comes out.
 FREE = (
     "run_dir", "dry_run", "extend", "retry_failed", "launch", "job.name", "job.prompts", "job.on_bad_row",
     "model.path", "model.size_px", "model.guidance", "memory.max_vram", "memory.assume_vram",
 )  # fmt: skip
-_SAMPLED_BYTES = 1 << 20
-_SAMPLES = 8
 
 
 def inputs_of(files: Sequence[Path]) -> list[dict[str, Any]]:
@@ -34,29 +31,6 @@ def recipe_of(config: Config, model_fingerprint: str) -> dict[str, Any]:
 
 def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in FREE)
-
-
-def fingerprint_model(folder: Path) -> str:
-    """A digest of a model folder: every file's name and size, small files whole, large ones in eight samples.
-
-    Its card (README.md) says nothing that the model computes, and is left out.
-
-    A model that was trained on differs in nearly all its bytes, so samples tell it apart without reading
-    gigabytes at each start.
-    """
-    digest = hashlib.sha256()
-    parts = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    for path in sorted(path for path in parts if path.suffix != ".md"):
-        size_bytes = path.stat().st_size
-        digest.update(to_json([path.relative_to(folder).as_posix(), size_bytes]).encode())
-        with path.open("rb") as file:
-            if size_bytes <= _SAMPLES * _SAMPLED_BYTES:
-                digest.update(file.read())
-                continue
-            for sample in range(_SAMPLES):
-                file.seek((size_bytes - _SAMPLED_BYTES) * sample // (_SAMPLES - 1))
-                digest.update(file.read(_SAMPLED_BYTES))
-    return digest.hexdigest()
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

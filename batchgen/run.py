@@ -18,11 +18,11 @@ from batchgen.launch import local
 from batchgen.memory.meters import CONTEXT_BYTES
 from batchgen.memory.policy import choose_policy, resolve_dtype
 from batchgen.paths import RunDir
+from batchgen.pipeline.fingerprint import fingerprint_model
 from batchgen.pipeline.model import find_model
 from batchgen.plan import Plan
 from batchgen.policies import foresee, task_of
 from batchgen.prepare import prepare, summary
-from batchgen.recipe import fingerprint_model
 from batchgen.shards import sweep
 from batchgen.worker import catch_signals
 
@@ -152,7 +152,7 @@ def _policy_lines(config: Config, sizes: Sequence[tuple[int, int]], dtype: str, 
             yield f"policy     {width}x{height}: {rows}, {tiling}, {why}"
         return
     kind, free_bytes = gpu or ("", None)
-    budget_bytes, model = _budget_bytes(config, free_bytes), fingerprint_model(folder)
+    budget_bytes, model = _budget_bytes(config, free_bytes), fingerprint_model(folder, config.model)
     for width, height in sizes:
         task = task_of(config, width, height, images)
         choice, measured = foresee(config, folder, model, task, kind, dtype, budget_bytes)

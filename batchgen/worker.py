@@ -35,11 +35,11 @@ from batchgen.generate import ShardMaker
 from batchgen.leases import Lease, Watch
 from batchgen.memory.growth import wants_renewal
 from batchgen.paths import RunDir
+from batchgen.pipeline.fingerprint import fingerprint_model
 from batchgen.pipeline.model import locate
 from batchgen.plan import Plan, load_plan
 from batchgen.policies import Policies
 from batchgen.process import worker_name
-from batchgen.recipe import fingerprint_model
 from batchgen.samples import Maker
 from batchgen.shards import Attempt, is_done
 
@@ -157,8 +157,11 @@ def load_engine(plan: Plan) -> Engine:
     """The engine for the plan's model. Raises ModelError, also where the model is not the one planned with."""
     model = plan.config.model
     folder = locate(model)
-    if fingerprint_model(folder) != plan.recipe["model"]:
-        raise ModelError(f"the model in {folder} is not the one that this run was planned with: put that one back")
+    planned = str(plan.recipe["model"])
+    if fingerprint_model(folder, model, planned) != planned:
+        raise ModelError(
+            f"the model in {folder} is not the one that this run was planned with: restore that one, or start a new run"
+        )
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # else fragments take half as much again
     from batchgen.pipeline.engine import DiffusersEngine
 

@@ -3,7 +3,10 @@
 import inspect
 import json
 import os
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 
 from batchgen.errors import ModelError
 from batchgen.pipeline.model import REFUSED_SCHEDULERS, check_model
+from batchgen.pipeline.parts import INDEX_FILE, Part, read_index
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Classes of diffusers, and what to set whatever the model's own scheduler configuration says.
@@ -31,34 +35,44 @@ def load_pipeline(
 
     Only safetensors are read, nothing is downloaded, no code of the model's is run. Raises ModelError.
     """
-    check_model(folder, scheduler, "flag" if safety_checker else "off")
+    parts = check_model(folder, scheduler, safety_checker, variant)
     chosen = scheduler_of(folder, scheduler)
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
     from diffusers import DiffusionPipeline
 
-    # A local folder may have one set of weights alone, without the variant's mark in their names.
-    marked = variant is not None and any(folder.glob(f"*/*.{variant}.safetensors"))
-    # A component given as None is not loaded.
-    spare = {"safety_checker": None, "requires_safety_checker": False}
-    has_spare = "safety_checker" in (folder / "model_index.json").read_text() and not safety_checker
     try:
-        pipe = DiffusionPipeline.from_pretrained(
-            folder,
-            dtype=DTYPES[dtype],
-            use_safetensors=True,
-            local_files_only=True,
-            variant=variant if marked else None,
-            scheduler=None,  # the model's own may need packages that the chosen one does not
-            **(spare if has_spare else {}),
-        )
+        with _view(folder, parts) as view:
+            pipe = DiffusionPipeline.from_pretrained(
+                view,
+                dtype=DTYPES[dtype],
+                use_safetensors=True,
+                local_files_only=True,
+                scheduler=None,  # the model's own may need packages that the chosen one does not
+            )
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(f"the model in {folder} cannot be loaded: {reason}") from error
-    if pipe.unet.config.get("time_cond_proj_dim"):
-        raise ModelError(f"{folder} embeds its guidance (time_cond_proj_dim), which batchgen does not run yet")
     pipe.register_modules(scheduler=chosen)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@contextmanager
+def _view(folder: Path, parts: list[Part]) -> Iterator[Path]:
+    """A folder of links to the parts' files under the names that diffusers looks for, and to nothing else."""
+    with tempfile.TemporaryDirectory(prefix="batchgen-") as name:
+        view = Path(name)
+        index = json.loads((folder / INDEX_FILE).read_bytes())
+        loaded = {part.name for part in parts}
+        left_out = {name: [None, None] for name in read_index(folder)[1] if name not in loaded}
+        if "safety_checker" in left_out:
+            left_out["requires_safety_checker"] = False  # type: ignore[assignment]
+        (view / INDEX_FILE).write_text(json.dumps(index | left_out))
+        for part in parts:
+            (view / part.name).mkdir()
+            for file, path in part.files.items():
+                (view / part.name / file).symlink_to(path.resolve())
+        yield view
 
 
 def scheduler_of(folder: Path, name: str) -> Any:
