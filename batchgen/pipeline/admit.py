@@ -83,6 +83,7 @@ class Admission:
                 "safety_checker": model.safety_checker != "off",
                 "scheduler": scheduler,
                 "steps": sorted(steps),
+                "likely": [self._config.job.steps],
             }
         )
         answer["steps"] = sorted({*answer["steps"], *(kept["steps"] if kept else ())})
@@ -120,6 +121,4 @@ def _refuse_uneven(name: str, value_px: int, multiple_px: int) -> None:
     if value_px % multiple_px:
         below = value_px // multiple_px * multiple_px
         near = " or ".join(str(one) for one in (below, below + multiple_px) if one)
-        raise ModelError(
-            f"{name}={value_px} does not fit this model, whose VAE needs a multiple of {multiple_px}: use {near}"
-        )
+        raise ModelError(f"{name}={value_px}: this model's VAE needs a multiple of {multiple_px}, such as {near}")

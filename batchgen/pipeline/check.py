@@ -22,16 +22,18 @@ _STRICT = ("unet", "vae")
 _USUAL_STEPS = range(1, 61)
 
 
-def check(folder: Path, variant: str | None, safety_checker: bool, scheduler: str, steps: list[int]) -> dict[str, Any]:
+def check(
+    folder: Path, variant: str | None, safety_checker: bool, scheduler: str, steps: list[int], likely: list[int]
+) -> dict[str, Any]:
     """What can be known of a model before its weights are loaded.
 
-    {"told": remarks, "steps": numbers of steps that the scheduler can make, those asked for among them}.
+    {"told": remarks, "steps": numbers of steps that the scheduler can make: all of `steps`, and more}.
     Raises ModelError for what a run could not use, in one line.
     """
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
     parts = check_model(folder, scheduler, safety_checker, variant)
     told = [remark for part in parts if part.weights for remark in judge(part)]
-    return {"told": told, "steps": working_steps(folder, scheduler, steps)}
+    return {"told": told, "steps": working_steps(folder, scheduler, steps, likely)}
 
 
 def judge(part: Part) -> list[str]:
@@ -101,8 +103,8 @@ def _transformers_keys(part: Part, state: dict[str, Any]) -> tuple[list[str], li
     return sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), sorted(odd)
 
 
-def working_steps(folder: Path, name: str, steps: list[int]) -> list[int]:
-    """The numbers of steps that the scheduler called `name` can make: those in `steps`, and usual ones.
+def working_steps(folder: Path, name: str, steps: list[int], likely: list[int]) -> list[int]:
+    """The numbers of steps that the scheduler called `name` can make: of `steps`, of `likely` and of usual ones.
 
     It goes through all steps with a latent of a few numbers. Raises ModelError for one of `steps` that it cannot make.
     """
@@ -110,7 +112,7 @@ def working_steps(folder: Path, name: str, steps: list[int]) -> list[int]:
 
     scheduler = scheduler_of(folder, name)
     working = []
-    for count in [*steps, *(usual for usual in _USUAL_STEPS if usual not in steps)]:
+    for count in dict.fromkeys([*steps, *likely, *_USUAL_STEPS]):
         problem = _problem(scheduler, count)
         if problem is None:
             working.append(count)

@@ -39,7 +39,7 @@ def edit_json(folder, name, **changes):
 
 
 def checked(folder, scheduler="model", variant=None, safety_checker=False, steps=(2, 30)):
-    return check(folder, variant, safety_checker, scheduler, list(steps))
+    return check(folder, variant, safety_checker, scheduler, list(steps), [])
 
 
 def of_old_transformers(state):
@@ -179,6 +179,6 @@ def test_a_scheduler_that_cannot_make_the_steps_is_refused(models, tmp_path, kin
 
 def test_usual_numbers_of_steps_are_found_to_work_beside_those_asked_for(models, tmp_path):
     folder = with_scheduler(models["sd15"], tmp_path / "model", "PNDMScheduler", skip_prk_steps=False)
-    working = working_steps(folder, "model", [100])
-    assert working == [*range(4, 61), 100]
-    assert working_steps(folder, "euler", []) == [*range(1, 61)]
+    working = working_steps(folder, "model", [100], [3, 80])
+    assert working == [*range(4, 61), 80, 100]
+    assert working_steps(folder, "euler", [], []) == [*range(1, 61)]
