@@ -29,8 +29,7 @@ def prepare(run: RunDir, config: Config) -> Plan:
     files = find_files(prompt_patterns(config), Path.cwd())
     if not run.plans():
         _refuse_used(run)
-        recipe, admission = _new_recipe(config, files)
-        shards = admission.watch(plan_shards(config, files))
+        recipe, shards = _new_plan(config, files)
         save_plan(run, run.plan, "run", 0, uuid.uuid4().hex, recipe, shards)
     plan = load_plan(run)
     added = _check_same(plan, config, files)
@@ -52,7 +51,11 @@ def _refuse_used(run: RunDir) -> None:
         raise ResumeError(f"run_dir={run.root} is a file: name a directory")
 
 
-def _new_recipe(config: Config, files: list[Path]) -> tuple[Recipe, Admission]:
+def _new_plan(config: Config, files: list[Path]) -> tuple[Recipe, Iterator[Shard | Reject]]:
+    """What a plan is made by, and its shards, for a model that was found good. Raises ModelError for another one.
+
+    The shards, when they are taken, raise it too, at their end, for steps or sizes that the model cannot make.
+    """
     folder = find_model(config.model)
     if folder is None:
         folder = download(config.model)
@@ -63,7 +66,8 @@ def _new_recipe(config: Config, files: list[Path]) -> tuple[Recipe, Admission]:
         settled = replace(config.model, path=str(folder.resolve()))
     admission = Admission(folder, config)
     facts = recipe_of(config, admission.fingerprint)
-    return Recipe(replace(config, model=settled), inputs_of(files), facts), admission
+    recipe = Recipe(replace(config, model=settled), inputs_of(files), facts)
+    return recipe, admission.watch(plan_shards(config, files))
 
 
 def plan_shards(

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def own_scheduler(kind, **settings):
 
 
 PNDM = own_scheduler("PNDMScheduler", skip_prk_steps=True, timestep_spacing="leading", steps_offset=1)
-REFUSED = {
+REFUSED: dict[str, Any] = {
     "missing": (one_missing, {}, "text_encoder lacks the weight final_layer_norm.weight and has the weight"),
     "cut off": (cut, {}, "text_encoder/model.safetensors is cut off"),
     "steps": (PNDM, {"job__steps": 1000}, "PNDMScheduler cannot make 1000 steps"),

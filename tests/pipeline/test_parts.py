@@ -43,7 +43,7 @@ def split(folder, part, file, index):
     whole = folder / part / f"{stem}.safetensors"
     values = load_file(whole)
     names = sorted(values)
-    where = {}
+    where: dict[str, str] = {}
     for number, keys in enumerate((names[::2], names[1::2]), 1):
         piece = file.format(stem=stem, piece=f"{number:05d}-of-00002")
         save_file({key: values[key] for key in keys}, folder / part / piece, metadata={"format": "pt"})
