@@ -30,7 +30,7 @@ def check(
     {"told": remarks, "steps": numbers of steps that the scheduler can make: all of `steps`, and more}.
     Raises ModelError for what a run could not use, in one line.
     """
-    os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
+    os.environ |= {"DIFFUSERS_DISABLE_REMOTE_CODE": "1", "HF_HUB_OFFLINE": "1"}
     parts = check_model(folder, scheduler, safety_checker, variant)
     told = [remark for part in parts if part.weights for remark in judge(part)]
     return {"told": told, "steps": working_steps(folder, scheduler, steps, likely)}
@@ -45,7 +45,7 @@ def judge(part: Part) -> list[str]:
     try:
         missing, unexpected, odd = find(part, state)
     except Exception as error:  # foreign settings in foreign constructors: any kind
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise ModelError(f"the model's {part.name} cannot be made from its config.json: {reason}") from error
     advice = "its weights and its config.json do not belong together; copy both from the same model"
     where = next(iter(part.weights)).parent
@@ -120,7 +120,7 @@ def working_steps(folder: Path, name: str, steps: list[int], likely: list[int]) 
             kind = type(scheduler).__name__
             raise ModelError(
                 f"{kind} cannot make {count} steps: {problem}. Set job.steps (or a row's steps) to another number, or "
-                "job.scheduler to another scheduler"
+                "job.scheduler to another"
             )
     return sorted(working)
 
@@ -136,7 +136,7 @@ def _problem(scheduler: Any, count: int) -> str | None:
             noise = 0.5 * scheduler.scale_model_input(sample, timestep)
             sample = scheduler.step(noise, timestep, sample, return_dict=False)[0]
     except Exception as error:  # foreign arithmetic: any kind
-        return " ".join(str(error).split()) or type(error).__name__
+        return " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return None if bool(sample.isfinite().all()) else "its numbers leave the finite range"
 
 

@@ -95,9 +95,10 @@ def scheduler_of(folder: Path, name: str) -> Any:
         scheduler = getattr(diffusers, class_name).from_config(config, **settings)
         _correct(getattr(diffusers, pipeline_name), scheduler)
     except Exception as error:  # a foreign file in foreign constructors: any kind
-        reason = " ".join(str(error).split()) or type(error).__name__
-        where = "scheduler/scheduler_config.json"
-        raise ModelError(f"{class_name} cannot be made from {where} of the model in {folder}: {reason}") from error
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        where = f"scheduler/scheduler_config.json of the model in {folder}"
+        advice = "mend that, or set job.scheduler to another"
+        raise ModelError(f"{class_name} cannot be made from {where}: {reason}; {advice}") from error
     return scheduler
 
 
