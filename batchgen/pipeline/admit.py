@@ -44,13 +44,13 @@ class Admission:
         model = config.model
         refuse_misspelt(folder, model.variant)
         parts = check_model(folder, config.job.scheduler, model.safety_checker != "off", model.variant)
-        (vae,) = [settings(part) for part in parts if part.name == "vae"]
-        self._pixels = 2 ** (len(vae["block_out_channels"]) - 1)  # to a latent place
         self.fingerprint = fingerprint_model(folder, model)
-        tile_px = config.memory.policy.tile_px
-        _refuse_uneven("memory.policy.tile_px", tile_px or 0, _TILE_PLACES * self._pixels)
         for remark in self._ask(set())["told"]:
             print(f"batchgen: {remark}", file=sys.stderr)
+        (vae,) = [settings(part) for part in parts if part.name == "vae"]
+        self._pixels = 2 ** (len(vae.get("block_out_channels", [64])) - 1)  # to a latent place
+        tile_px = config.memory.policy.tile_px
+        _refuse_uneven("memory.policy.tile_px", tile_px or 0, _TILE_PLACES * self._pixels)
 
     def watch(self, shards: Iterator[Shard | Reject]) -> Iterator[Shard | Reject]:
         """The shards as they stream by. At their end their sizes and numbers of steps are checked.

@@ -23,6 +23,7 @@ REFUSED_SCHEDULERS = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepSchedule
 # Their VAE overflows in fp16 unless its configuration says otherwise. That of older ones has the same field, set by
 # default, and does not: diffusers' own pipelines ask it in these families alone.
 _UPCASTING = ("StableDiffusionXLPipeline",)
+_NEEDED = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -81,6 +82,8 @@ def check_model(folder: Path, scheduler: str, safety_checker: bool = False, vari
     family, kinds = read_index(folder)
     if family not in FAMILIES:  # a list names code that comes with the model
         raise ModelError(f"{folder} is a {family}, which batchgen does not run; it runs {', '.join(FAMILIES)}")
+    if missing := [name for name in _NEEDED if name not in kinds]:
+        raise ModelError(f"{folder} lacks {', '.join(missing)}: copy the whole model")
     own_scheduler = kinds["scheduler"][1]
     if scheduler == "model" and own_scheduler in REFUSED_SCHEDULERS:
         raise ModelError(
