@@ -47,6 +47,7 @@ BOUNDS = {
     "micro_batch": Bound(int, 1, 4_096),
     "decode_chunk": Bound(int, 1, 4_096),
     "tile_px": Bound(int, 64, 16_384, multiple=8),
+    "stream_buffers": Bound(int, 0, 100_000),  # 0: as many as are chosen
     "threads": Bound(int, 1, 1_024),
     "restarts": Bound(int, 0, 1_000),
     "lease_timeout_s": Bound(float, 0.1, 86_400),

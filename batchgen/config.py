@@ -68,7 +68,7 @@ class ModelConfig:
 
     path: str = "???"
     revision: str | None = None
-    variant: str | None = None  # which of a hub model's weight files to download: fp16, say
+    variant: str | None = None  # which set of weight files: fp16, say; a part without them has plain ones
     dtype: str = "auto"  # auto: fp32 on the CPU, fp16 on a GPU
     size_px: int = 512  # the size the model was trained for; the default of job.width and job.height
     guidance: float = 7.5  # how strongly it likes to be guided; the default of job.guidance

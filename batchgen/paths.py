@@ -1,8 +1,11 @@
 """RunDir: the only place that knows the file names of a run."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+import platformdirs
 
 _SHARD_FILE = re.compile(r"(\d{6,})\.(?:json|tar|jsonl)")
 _ATTEMPT_FILE = re.compile(r"(\d{6,})\.([0-9a-f]{32})\.(tar|jsonl|json|at)")
@@ -22,6 +25,12 @@ def jobs_dir() -> Path:
 def models_dir() -> Path:
     """Where the models that the package carries are."""
     return Path(__file__).resolve().parent / "models"
+
+
+def cache_dir() -> Path:
+    """Where figures and checks are kept between runs: $BATCHGEN_CACHE, or a folder in the user's cache directory."""
+    folder = os.environ.get("BATCHGEN_CACHE")
+    return Path(folder) if folder else platformdirs.user_cache_path("batchgen")
 
 
 def _shipped(name: str) -> Path:

@@ -13,11 +13,13 @@ from batchgen.files import sync_directory
 from batchgen.free import save_free
 from batchgen.memory.policy import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir, models_dir
-from batchgen.pipeline.model import check_model, download, find_model, hub_revision
+from batchgen.pipeline.admit import Admission
+from batchgen.pipeline.fingerprint import fingerprint_model
+from batchgen.pipeline.model import download, find_model, hub_revision
 from batchgen.plan import Plan, Recipe, load_plan, save_plan
 from batchgen.planner import Planner, pack_batches
 from batchgen.prompts import find_files, read_prompts
-from batchgen.recipe import changes, fingerprint_model, input_changes, inputs_of, recipe_of
+from batchgen.recipe import changes, input_changes, inputs_of, recipe_of
 from batchgen.rejects import first_reject
 from batchgen.replan import give_way, is_untouched
 from batchgen.status import failed_samples
@@ -34,16 +36,17 @@ def prepare(run: RunDir, config: Config) -> Plan:
     Raises UserError: ResumeError, with a diff, where the configuration would change what the run makes.
     """
     files = find_files(prompt_patterns(config), Path.cwd())
-    recipe = None
+    new = None
     if (unwanted := _unwanted(run, config, files)) is not None:
-        recipe = _new_recipe(config, files)  # refuses what could not run before the old plan is gone
+        new = _new_plan(config, files)  # refuses what could not run before the old plan is gone
         give_way(unwanted)
     for _ in range(_TRIES):
         if run.plans():
             break
         _refuse_used(run)
-        recipe = recipe or _new_recipe(config, files)
-        save_plan(run, run.plan, "run", 0, uuid.uuid4().hex, recipe, plan_shards(config, files))
+        recipe, shards = new or _new_plan(config, files)
+        new = None
+        save_plan(run, run.plan, "run", 0, uuid.uuid4().hex, recipe, shards)
     _plan_more(run, lambda plan: _extend(plan, config, files))
     if config.retry_failed:
         _plan_more(run, lambda plan: _retry(plan, config))
@@ -82,15 +85,20 @@ def _refuse_used(run: RunDir) -> None:
             raise ResumeError(f"run_dir={run.root} holds other files and is not a run: name a directory of its own")
 
 
-def _new_recipe(config: Config, files: list[Path]) -> Recipe:
+def _new_plan(config: Config, files: list[Path]) -> tuple[Recipe, Iterator[Shard | Reject]]:
+    """What a plan is made by, and its shards, for a model that was found good. Raises ModelError for another one.
+
+    The shards, when they are taken, raise it too, at their end, for steps or sizes that the model cannot make.
+    """
     folder = find_model(config.model)
     settled = replace(config.model, path=_settled_path(config.model))
     if folder is None:
         folder = download(config.model)
         settled = replace(settled, revision=hub_revision(folder))
-    check_model(folder, config.job.scheduler, config.model.safety_checker)
-    facts = recipe_of(config, fingerprint_model(folder))
-    return Recipe(replace(config, model=settled), inputs_of(files), facts)
+    admission = Admission(folder, config)
+    facts = recipe_of(config, admission.fingerprint)
+    recipe = Recipe(replace(config, model=settled), inputs_of(files), facts)
+    return recipe, admission.watch(plan_shards(config, files))
 
 
 def _settled_path(model: ModelConfig) -> str:
@@ -148,7 +156,7 @@ def _check_same(plan: Plan, config: Config, files: list[Path]) -> list[int]:
 def _model_fingerprint(plan: Plan, config: Config) -> str:
     folder = find_model(config.model)
     if folder is not None:
-        return fingerprint_model(folder)
+        return fingerprint_model(folder, config.model, str(plan.recipe["model"]))
     same_id = config.model.path == plan.planned.model.path
     return str(plan.recipe["model"]) if same_id else config.model.path
 
@@ -166,6 +174,8 @@ def _extend(plan: Plan, config: Config, files: list[Path]) -> bool:
     shards = plan_shards(
         replace(config, job=replace(config.job, limit=rest)), new, planner, len(plan.inputs), len(plan.sizes)
     )
+    if (folder := find_model(config.model)) is not None:
+        shards = Admission(folder, config).watch(shards)
     return _add_segment(plan, "extend", Recipe(config, inputs_of(new), plan.recipe), shards)
 
 
@@ -214,10 +224,9 @@ def summary(run: RunDir, config: Config) -> dict[str, Any]:
     if not run.plans():
         _refuse_used(run)
     folder = find_model(config.model)
-    if folder is not None:
-        check_model(folder, config.job.scheduler, config.model.safety_checker)
     counts = _Counts()
-    for shard in plan_shards(config, files):
+    shards = plan_shards(config, files)
+    for shard in shards if folder is None else Admission(folder, config).watch(shards):
         if isinstance(shard, Reject):
             counts.rejects += 1
             counts.first_reject = counts.first_reject or shard

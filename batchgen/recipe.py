@@ -1,6 +1,5 @@
 """The recipe: what must not change when a run is resumed, and the diff when it did."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config import Config, flatten, from_plain
-from batchgen.files import sha256_file, to_json
+from batchgen.files import sha256_file
 
 # The way of computing: raised when a change alters pixels. A plan that states none was made by 1.
 # 2: a scheduler that is swapped in is set right as diffusers' constructors do it, guidance scales stay in fp32, and a
@@ -24,8 +23,6 @@ FREE = (
 _BEFORE: dict[str, Any] = {}
 # Null leaves it to the planner: then the plan that is there is right, whatever it was cut by.
 _PLANNERS = ("output.batches_per_shard",)
-_SAMPLED_BYTES = 1 << 20
-_SAMPLES = 8
 
 
 def inputs_of(files: Sequence[Path]) -> list[dict[str, Any]]:
@@ -63,29 +60,6 @@ def as_planned(values: dict[str, Any]) -> Config:
 def completed(flat: dict[str, Any]) -> dict[str, Any]:
     """A plan's settings by dotted keys, with what the code did by then for each key that came later."""
     return flatten(asdict(Config())) | _BEFORE | flat
-
-
-def fingerprint_model(folder: Path) -> str:
-    """A digest of a model folder: every file's name and size, small files whole, large ones in eight samples.
-
-    Its card (README.md) says nothing that the model computes, and is left out.
-
-    A model that was trained on differs in nearly all its bytes, so samples tell it apart without reading
-    gigabytes at each start.
-    """
-    digest = hashlib.sha256()
-    parts = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    for path in sorted(path for path in parts if path.suffix != ".md"):
-        size_bytes = path.stat().st_size
-        digest.update(to_json([path.relative_to(folder).as_posix(), size_bytes]).encode())
-        with path.open("rb") as file:
-            if size_bytes <= _SAMPLES * _SAMPLED_BYTES:
-                digest.update(file.read())
-                continue
-            for sample in range(_SAMPLES):
-                file.seek((size_bytes - _SAMPLED_BYTES) * sample // (_SAMPLES - 1))
-                digest.update(file.read(_SAMPLED_BYTES))
-    return digest.hexdigest()
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

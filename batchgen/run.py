@@ -21,12 +21,13 @@ from batchgen.memory.costs import Task
 from batchgen.memory.meters import CONTEXT_BYTES
 from batchgen.memory.policy import choose_policy, resolve_dtype
 from batchgen.paths import RunDir
+from batchgen.pipeline.fingerprint import fingerprint_model
 from batchgen.pipeline.model import find_model
 from batchgen.plan import Plan
 from batchgen.policies import foresee, task_of
 from batchgen.prepare import prepare, summary
 from batchgen.process import catch_signals
-from batchgen.recipe import computed_otherwise, fingerprint_model
+from batchgen.recipe import computed_otherwise
 from batchgen.rejects import rejected_line, remedy
 from batchgen.replan import at_work
 from batchgen.shards import sweep
@@ -189,7 +190,7 @@ def _policy_lines(config: Config, gpus: Sequence[Gpu], sizes: Sequence[tuple[int
             rows = f"micro-batch {policy.micro_batch}, decode chunk {policy.decode_chunk}"
             yield f"policy     {width}x{height}: {rows}, {tiling}, {why}"
         return
-    model, tasks = fingerprint_model(folder), [task_of(config, *size, images) for size in sizes]
+    model, tasks = fingerprint_model(folder, config.model), [task_of(config, *size, images) for size in sizes]
     refused = _refused(config, gpus, folder, model, tasks)
     able = [gpu for gpu in gpus if gpu.device not in refused]
     # Cards of a kind share a policy: that of the one with the most room is shown.

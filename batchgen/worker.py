@@ -40,11 +40,11 @@ from batchgen.leases import Lease, Watch
 from batchgen.memory.growth import wants_renewal
 from batchgen.memory.meters import try_cuda
 from batchgen.paths import RunDir
+from batchgen.pipeline.fingerprint import fingerprint_model
 from batchgen.pipeline.model import locate
 from batchgen.plan import Plan, load_plan
 from batchgen.policies import Policies
 from batchgen.process import catch_signals, stop_with_parent, worker_name
-from batchgen.recipe import fingerprint_model
 from batchgen.replan import at_work
 from batchgen.samples import Maker
 from batchgen.shards import Attempt, is_settled
@@ -200,8 +200,11 @@ def load_engine(plan: Plan) -> Engine:
     """
     model = plan.config.model
     folder = locate(model)
-    if fingerprint_model(folder) != plan.recipe["model"]:
-        raise ModelError(f"the model in {folder} is not the one that this run was planned with: put that one back")
+    planned = str(plan.recipe["model"])
+    if fingerprint_model(folder, model, planned) != planned:
+        raise ModelError(
+            f"the model in {folder} is not the one that this run was planned with: restore that one, or start a new run"
+        )
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # else fragments take half as much again
     from batchgen.pipeline.engine import DiffusersEngine
     from batchgen.pipeline.strict import pin_kernels

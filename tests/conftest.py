@@ -1,8 +1,15 @@
 """For all tests."""
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 
+# Models are checked once in a session, and what it keeps is nobody's else.
+if "BATCHGEN_CACHE" not in os.environ:
+    os.environ["BATCHGEN_CACHE"] = tempfile.mkdtemp(prefix="batchgen-tests-")
+    atexit.register(shutil.rmtree, os.environ["BATCHGEN_CACHE"], ignore_errors=True)
 # Runs that share two cores must not spin while they wait for each other; see batchgen/worker.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

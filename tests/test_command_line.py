@@ -118,9 +118,7 @@ def test_the_bar_is_shown_on_a_terminal(tmp_path):
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     arguments = ["job=mars_batch", f"run_dir={tmp_path / 'run'}", f"job.prompts={prompts}", "job.batch_size=4"]
-    process = subprocess.Popen(
-        [*FAKE, *arguments], stderr=child, stdin=child, env={"FAKE_STEP_S": "0.2", "PATH": "/bin"}
-    )
+    process = subprocess.Popen([*FAKE, *arguments], stderr=child, stdin=child, env=os.environ | {"FAKE_STEP_S": "0.2"})
     os.close(child)
     shown = b""
     while True:

@@ -83,6 +83,7 @@ def test_possible_values_pass(tmp_path: Path, name: str, value: Any) -> None:
         ("job__steps", 10**400, "job.steps must be between"),
         ("model__size_px", 100, "model.size_px must be a multiple of 8"),
         ("memory__policy__tile_px", 8, "memory.policy.tile_px must be between"),
+        ("memory__policy__stream_buffers", -1, "memory.policy.stream_buffers must be between"),
         ("launch__workers", 0, "launch.workers must be between"),
         ("launch__lease_timeout_s", "60", "launch.lease_timeout_s must be a number"),
         ("output__quality", 101, "output.quality must be between"),

@@ -1,7 +1,5 @@
 """What must not change on a resume, and how a change is told."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,12 @@ from batchgen.recipe import (
     as_planned,
     changes,
     computed_otherwise,
-    fingerprint_model,
     input_changes,
     inputs_of,
     recipe_of,
 )
 from tests.builders import make_config
 
-GIB = 1 << 30
 FIXED: dict[str, Any] = {
     "job__seed": 1,
     "job__steps": 9,
@@ -135,48 +131,6 @@ def test_what_happened_to_the_prompt_files(
     found, places = input_changes(old, prompt_files(tmp_path, **new))
     assert [one.removeprefix(f"{tmp_path}/") for one in found] == told
     assert places == added
-
-
-def write_model(folder: Path) -> Path:
-    (folder / "unet").mkdir(parents=True)
-    (folder / "model_index.json").write_text("{}")
-    with (folder / "unet" / "weights.safetensors").open("wb") as file:
-        file.truncate(3 * GIB)  # sparse: reading it whole would take seconds
-    return folder
-
-
-def set_byte(path: Path, offset: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset, os.SEEK_SET if offset >= 0 else os.SEEK_END)
-        file.write(b"x")
-
-
-MODEL_CHANGES: dict[str, Callable[[Path], object]] = {
-    "small file": lambda model: (model / "model_index.json").write_text("[]"),
-    "first weight": lambda model: set_byte(model / "unet" / "weights.safetensors", 0),
-    "last weight": lambda model: set_byte(model / "unet" / "weights.safetensors", -1),
-    "size of the weights": lambda model: os.truncate(model / "unet" / "weights.safetensors", 3 * GIB + 1),
-    "file renamed": lambda model: (model / "model_index.json").rename(model / "other.json"),
-    "file added": lambda model: (model / "extra.json").write_text(""),
-    "file gone": lambda model: (model / "model_index.json").unlink(),
-}
-
-
-@pytest.mark.parametrize("change", MODEL_CHANGES)
-def test_a_changed_model_has_another_fingerprint(tmp_path: Path, change: str) -> None:
-    model = write_model(tmp_path / "model")
-    before = fingerprint_model(model)
-    MODEL_CHANGES[change](model)
-    assert fingerprint_model(model) != before
-
-
-def test_a_model_keeps_its_fingerprint_when_it_moves_or_is_touched(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "model")
-    before = fingerprint_model(model)
-    (model / ".DS_Store").write_text("left by a file manager")
-    (model / "README.md").write_text("another card")
-    os.utime(model / "model_index.json", (1, 1))
-    assert fingerprint_model(model.rename(tmp_path / "moved")) == before
 
 
 def test_a_key_that_the_plan_lacks_counts_as_what_the_code_did_then(tmp_path: Path) -> None:

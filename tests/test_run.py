@@ -177,7 +177,7 @@ def test_a_killed_worker_is_replaced_and_the_run_is_whole(tmp_path, prompts):
     arguments = ["job=mars_batch", f"run_dir={tmp_path / 'run'}", f"job.prompts={prompts}", "job.width=64",
                  "job.height=64", "job.batch_size=4", "output.batches_per_shard=2"]  # fmt: skip
     process = subprocess.Popen(
-        [*FAKE, *arguments], stderr=subprocess.PIPE, text=True, env={"FAKE_STEP_S": "0.1", "PATH": "/usr/bin"}
+        [*FAKE, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ | {"FAKE_STEP_S": "0.1"}
     )
     wait_for(lambda: list((tmp_path / "run" / "shards").glob("*.tar")))
     psutil.Process(process.pid).children()[0].kill()

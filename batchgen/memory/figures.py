@@ -5,13 +5,13 @@ Pure, no torch: of weight files only the headers are read.
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from batchgen.memory.stream import Groups, pack
 from batchgen.pipeline.model import vae_wants_fp32
+from batchgen.pipeline.parts import tensors, weight_files
 
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 LATENT_PX = 8
@@ -78,9 +78,9 @@ def estimate(
 ) -> Figures:
     """The figures as far as a model's files tell them, in the diffusers layout; seconds are those of a card of no name.
 
-    A safety checker is where the VAE is. Raises OSError and ValueError.
+    A safety checker is where the VAE is. Raises OSError, ValueError and ModelError.
     """
-    layers = _layers(folder / "unet", variant)
+    layers = _layers(folder, "unet", variant)
     weights = _weights(folder, variant, dtype, layers, safety_checker)
     unet, vae = _config(folder, "unet"), _config(folder, "vae")
     size, pixels = _BYTES[dtype], width * height
@@ -127,11 +127,11 @@ def _weights(
     family = json.loads((folder / "model_index.json").read_bytes())["_class_name"]
     if dtype == "fp16" and vae_wants_fp32(family, _config(folder, "vae")):
         vae_size = _BYTES["fp32"]
-    texts = [_layers(folder / name, variant) for name in ("text_encoder", "text_encoder_2")]
+    texts = [_layers(folder, name, variant) for name in ("text_encoder", "text_encoder_2")]
     text = [count * size for layers in texts for count in layers.values()]
     unet = [count * size for count in unet_layers.values()]
-    vae_bytes = sum(_layers(folder / "vae", variant).values()) * vae_size
-    vae_bytes += sum(_layers(folder / "safety_checker", variant).values()) * size if safety_checker else 0
+    vae_bytes = sum(_layers(folder, "vae", variant).values()) * vae_size
+    vae_bytes += sum(_layers(folder, "safety_checker", variant).values()) * size if safety_checker else 0
     return Weights(sum(text), sum(unet), vae_bytes, max(text), max(unet), len(unet), vae_size)
 
 
@@ -140,21 +140,11 @@ def _config(folder: Path, name: str) -> dict[str, Any]:
     return config
 
 
-def _layers(folder: Path, variant: str | None) -> dict[str, int]:
+def _layers(folder: Path, name: str, variant: str | None) -> dict[str, int]:
     # {layer: its number of weights}
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    marked = [path for path in files if variant and f".{variant}." in path.name]
-    plain = [path for path in files if path.name.count(".") == 1]
     found: dict[str, int] = {}
-    for path in marked or plain or files:
-        for name, shape in _tensors(path):
-            layer = name.rpartition(".")[0]
+    for path in weight_files(folder, name, variant).values():
+        for tensor, shape in tensors(path).items() if path.suffix == ".safetensors" else ():
+            layer = tensor.rpartition(".")[0]
             found[layer] = found.get(layer, 0) + math.prod(shape)
     return found
-
-
-def _tensors(path: Path) -> Iterator[tuple[str, list[int]]]:
-    # safetensors: eight bytes of length, then that much JSON, then the data
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    yield from ((name, entry["shape"]) for name, entry in header.items() if name != "__metadata__")

@@ -1,16 +1,14 @@
 """Measured figures, kept on disk and used again: in the user's cache directory, or in $BATCHGEN_CACHE."""
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from batchgen.files import put_new, to_json
 from batchgen.memory.figures import Figures, Points, Weights
+from batchgen.paths import cache_dir
 
 
 def load(key: str) -> Figures | None:
@@ -41,5 +39,4 @@ def _points(values: Any) -> Points:
 
 
 def _path(key: str) -> Path:
-    folder = os.environ.get("BATCHGEN_CACHE")
-    return (Path(folder) if folder else platformdirs.user_cache_path("batchgen")) / "figures" / f"{key}.json"
+    return cache_dir() / "figures" / f"{key}.json"

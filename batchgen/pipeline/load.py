@@ -2,7 +2,10 @@
 
 import inspect
 import json
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 from batchgen.errors import ModelError
 from batchgen.memory.refused import memory_was_refused
 from batchgen.pipeline.model import REFUSED_SCHEDULERS, check_model
+from batchgen.pipeline.parts import INDEX_FILE, Part, read_index
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Classes of diffusers, and what to set whatever the model's own scheduler configuration says.
@@ -33,35 +37,45 @@ def load_pipeline(
     Only safetensors are read, nothing is downloaded, no code of the model's is run. Raises ModelError, and what
     says that the host refused memory as it is.
     """
-    check_model(folder, scheduler, "flag" if safety_checker else "off")
+    parts = check_model(folder, scheduler, safety_checker, variant)
     chosen = scheduler_of(folder, scheduler)
     from diffusers import DiffusionPipeline
 
-    # A local folder may have one set of weights alone, without the variant's mark in their names.
-    marked = variant is not None and any(folder.glob(f"*/*.{variant}.safetensors"))
-    # A component given as None is not loaded.
-    spare = {"safety_checker": None, "requires_safety_checker": False}
-    has_spare = "safety_checker" in (folder / "model_index.json").read_text() and not safety_checker
     try:
-        pipe = DiffusionPipeline.from_pretrained(
-            folder,
-            dtype=DTYPES[dtype],
-            use_safetensors=True,
-            local_files_only=True,
-            variant=variant if marked else None,
-            scheduler=None,  # the model's own may need packages that the chosen one does not
-            **(spare if has_spare else {}),
-        )
+        with _view(folder, parts) as view:
+            pipe = DiffusionPipeline.from_pretrained(
+                view,
+                dtype=DTYPES[dtype],
+                use_safetensors=True,
+                local_files_only=True,
+                scheduler=None,  # the model's own may need packages that the chosen one does not
+            )
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         if memory_was_refused(error):
             raise
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(f"the model in {folder} cannot be loaded: {reason}") from error
-    if pipe.unet.config.get("time_cond_proj_dim"):
-        raise ModelError(f"{folder} embeds its guidance (time_cond_proj_dim), which batchgen does not run yet")
     pipe.register_modules(scheduler=chosen)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@contextmanager
+def _view(folder: Path, parts: list[Part]) -> Iterator[Path]:
+    """A folder of links to the parts' files under the names that diffusers looks for, and to nothing else."""
+    with tempfile.TemporaryDirectory(prefix="batchgen-") as name:
+        view = Path(name)
+        index = json.loads((folder / INDEX_FILE).read_bytes())
+        loaded = {part.name for part in parts}
+        left_out = {name: [None, None] for name in read_index(folder)[1] if name not in loaded}
+        if "safety_checker" in left_out:
+            left_out["requires_safety_checker"] = False  # type: ignore[assignment]
+        (view / INDEX_FILE).write_text(json.dumps(index | left_out))
+        for part in parts:
+            (view / part.name).mkdir()
+            for file, path in part.files.items():
+                (view / part.name / file).symlink_to(path.resolve())
+        yield view
 
 
 def scheduler_of(folder: Path, name: str) -> Any:
@@ -84,9 +98,10 @@ def scheduler_of(folder: Path, name: str) -> Any:
         scheduler = getattr(diffusers, class_name).from_config(config, **settings)
         _correct(getattr(diffusers, pipeline_name), scheduler)
     except Exception as error:  # a foreign file in foreign constructors: any kind
-        reason = " ".join(str(error).split()) or type(error).__name__
-        where = "scheduler/scheduler_config.json"
-        raise ModelError(f"{class_name} cannot be made from {where} of the model in {folder}: {reason}") from error
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        where = f"scheduler/scheduler_config.json of the model in {folder}"
+        advice = "mend that, or set job.scheduler to another"
+        raise ModelError(f"{class_name} cannot be made from {where}: {reason}; {advice}") from error
     return scheduler
 
 

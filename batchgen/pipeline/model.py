@@ -1,6 +1,5 @@
 """Finding a model and checking it before anything is loaded. No torch here: dry runs use it."""
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 from batchgen.config import ModelConfig, did_you_mean
 from batchgen.errors import ModelError
 from batchgen.paths import models_dir
+from batchgen.pipeline.parts import Part, parts_of, read_index, settings, tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ FAMILIES = {
 # They draw noise of their own (a Brownian tree) and ignore per-image generators, so that an image would depend
 # on its neighbours (diffusers 0.42.1, schedulers/scheduling_{dpmsolver_sde,cosine_dpmsolver_multistep}.py).
 REFUSED_SCHEDULERS = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler")
+_NEEDED = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -86,32 +87,30 @@ def download(model: ModelConfig) -> Path:
     return Path(folder)
 
 
-def check_model(folder: Path, scheduler: str, safety_checker: str = "off") -> None:
-    """Refuse a folder that could not run, before it is loaded. Raises ModelError in one line."""
-    index_file = folder / "model_index.json"
-    try:
-        index = json.loads(index_file.read_bytes())
-        family = index["_class_name"]
-        own_scheduler = index["scheduler"][1]
-        parts = [name for name, kind in index.items() if isinstance(kind, list) and kind[1]]
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise ModelError(f"{folder} is not a model in the diffusers layout: model_index.json: {error}") from error
-    if not isinstance(family, str) or family not in FAMILIES:  # a list names code that comes with the model
+def check_model(folder: Path, scheduler: str, safety_checker: bool = False, variant: str | None = None) -> list[Part]:
+    """The parts of the model that a run loads. Refuses a folder that could not run, by its files alone.
+
+    Raises ModelError in one line.
+    """
+    family, kinds = read_index(folder)
+    if family not in FAMILIES:  # a list names code that comes with the model
         raise ModelError(f"{folder} is a {family}, which batchgen does not run; it runs {', '.join(FAMILIES)}")
+    if missing := [name for name in _NEEDED if name not in kinds]:
+        raise ModelError(f"{folder} lacks {', '.join(missing)}: copy the whole model")
+    own_scheduler = kinds["scheduler"][1]
     if scheduler == "model" and own_scheduler in REFUSED_SCHEDULERS:
         raise ModelError(
             f"the model's own scheduler {own_scheduler} ignores per-image seeds: set job.scheduler=dpm++ or another"
         )
-    if safety_checker != "off" and not {"safety_checker", "feature_extractor"} <= set(parts):
+    if safety_checker and not {"safety_checker", "feature_extractor"} <= kinds.keys():
         raise ModelError(f"{folder} has no safety checker: set model.safety_checker=off")
-    skipped = ("image_encoder",) + (("safety_checker", "feature_extractor") if safety_checker == "off" else ())
-    missing = [name for name in parts if name not in skipped and not (folder / name).is_dir()]
-    if missing:
-        raise ModelError(f"{folder} lacks {', '.join(missing)}: copy the whole model")
-    for name in (name for name in parts if name not in skipped):
-        weights = {path.suffix for path in (folder / name).glob("*") if path.suffix in (".bin", ".safetensors")}
-        if weights == {".bin"}:
-            raise ModelError(f"{folder / name} has pickled weights only; batchgen loads safetensors alone")
+    parts = parts_of(folder, variant, safety_checker)
+    for part in parts:
+        for path in part.weights:
+            tensors(path)
+        if part.name == "unet" and settings(part).get("time_cond_proj_dim"):
+            raise ModelError(f"{folder} embeds its guidance (time_cond_proj_dim), which batchgen does not run yet")
+    return parts
 
 
 def vae_wants_fp32(family: str, vae_config: Mapping[str, Any]) -> bool:

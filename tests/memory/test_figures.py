@@ -40,14 +40,17 @@ def write(folder: Path, name: str, shape: list[int], layer: str = "conv") -> Non
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
-        write(tmp_path / part, "model-00001-of-00002.safetensors", [10, 10])
-        write(tmp_path / part, "model-00002-of-00002.safetensors", [5], "norm")
+        pieces = {"conv.weight": "a-00001-of-00002.safetensors", "norm.weight": "a-00002-of-00002.safetensors"}
+        write(tmp_path / part, pieces["conv.weight"], [10, 10])
+        write(tmp_path / part, pieces["norm.weight"], [5], "norm")
+        stem = "model" if "text" in part else "diffusion_pytorch_model"
+        (tmp_path / part / f"{stem}.safetensors.index.json").write_text(json.dumps({"weight_map": pieces}))
     return tmp_path
 
 
 def test_weights_in_several_files_add_up_and_a_variant_is_counted_once(folder: Path) -> None:
     assert read_weights(folder, None, "fp16").text_bytes == 2 * 210
-    write(folder / "unet", "model.fp16.safetensors", [7])
+    write(folder / "unet", "diffusion_pytorch_model.fp16.safetensors", [7])
     assert read_weights(folder, "fp16", "fp16").unet_bytes == 14
     found = read_weights(folder, None, "fp32")
     assert (found.unet_bytes, found.largest_unet_layer_bytes, found.unet_layers) == (420, 400, 2)

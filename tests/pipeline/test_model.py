@@ -84,6 +84,19 @@ def no_unet(folder):
     shutil.rmtree(folder / "unet")
 
 
+def no_vae(folder):
+    edit_index(folder, vae=[None, None])
+
+
+def no_config(folder):
+    (folder / "unet" / "config.json").unlink()
+
+
+def embeds_guidance(folder):
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    (folder / "unet" / "config.json").write_text(json.dumps(config | {"time_cond_proj_dim": 8}))
+
+
 def pickled(folder):
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
@@ -100,6 +113,9 @@ def stubborn_scheduler(folder):
         (torn_index, "not a model in the diffusers layout"),
         (other_family, "is a FluxPipeline, which batchgen does not run"),
         (no_unet, "lacks unet"),
+        (no_vae, "lacks vae: copy the whole model"),
+        (no_config, "config.json of the model's unet cannot be read"),
+        (embeds_guidance, "embeds its guidance"),
         (pickled, "pickled weights only"),
         (stubborn_scheduler, "ignores per-image seeds"),
     ],

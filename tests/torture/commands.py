@@ -25,11 +25,13 @@ import PIL.PngImagePlugin  # noqa: F401
 import batchgen.run
 import batchgen.verify
 from batchgen import __main__ as front_door
-from batchgen import leases, plan, prepare, recipe, shards, worker
+from batchgen import leases, plan, prepare, shards, worker
 from batchgen.config import load, register
 from batchgen.errors import BatchgenError
 from batchgen.launch import local
 from batchgen.paths import RunDir, conf_dir
+from batchgen.pipeline import admit
+from batchgen.pipeline.fingerprint import fingerprint_model
 from batchgen.pipeline.model import locate
 from tests.fake_engine import FakeEngine
 from tests.torture import watch
@@ -84,12 +86,13 @@ def set_up(folder):
     prompts.write_text("".join(f"{line}\n" for line in PROMPTS))
     register()
     config = load(_compose(prompts))
-    fingerprint, versions = functools.cache(recipe.fingerprint_model), functools.cache(plan.versions)
-    fingerprint(locate(config.model))
+    folder, versions = locate(config.model), functools.cache(plan.versions)
+    found = fingerprint_model(folder, config.model)
     versions()
-    _swap(prepare, fingerprint_model=fingerprint)
+    _swap(prepare, fingerprint_model=lambda *_: found)
+    _swap(admit, fingerprint_model=lambda *_: found, versions=versions)
+    list(admit.Admission(folder, config).watch(prepare.plan_shards(config, [prompts])))  # kept from now on
     _swap(plan, versions=versions)
-    list(prepare.plan_shards(config, [prompts]))  # imports what reads prompts
     local._POLL_S = 0.004
     worker._IDLE_S = 0.01
     leases._WRITES_A_TIMEOUT = 0.01  # as good as never: the operations of a run have the same numbers each time

@@ -1,0 +1,158 @@
+"""The check of a model that needs torch, in a process of its own: are its weights all there, does its scheduler work.
+
+    python -m batchgen.pipeline.check < request.json > answer.json
+
+Weights are not read: each part is built without memory (on torch's meta device), and the names and shapes in the
+headers of its files go through the very functions with which its loader renames and ties them.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from batchgen.errors import ModelError
+from batchgen.pipeline.model import check_model
+from batchgen.pipeline.parts import Part, settings, tensors
+
+# Of these a key that is not loaded means that the model is another; elsewhere it may be a leftover.
+_STRICT = ("unet", "vae")
+# They are tried too, so that another number of steps need not be checked another day.
+_USUAL_STEPS = range(1, 61)
+
+
+def check(
+    folder: Path, variant: str | None, safety_checker: bool, scheduler: str, steps: list[int], likely: list[int]
+) -> dict[str, Any]:
+    """What can be known of a model before its weights are loaded.
+
+    {"told": remarks, "steps": numbers of steps that the scheduler can make: all of `steps`, and more}.
+    Raises ModelError for what a run could not use, in one line.
+    """
+    os.environ |= {"DIFFUSERS_DISABLE_REMOTE_CODE": "1", "HF_HUB_OFFLINE": "1"}
+    parts = check_model(folder, scheduler, safety_checker, variant)
+    told = [remark for part in parts if part.weights for remark in judge(part)]
+    return {"told": told, "steps": working_steps(folder, scheduler, steps, likely)}
+
+
+def judge(part: Part) -> list[str]:
+    """What to tell about a part's weights. Raises ModelError where they are not what its configuration needs."""
+    import torch
+
+    state = {name: torch.empty(shape, device="meta") for path in part.weights for name, shape in tensors(path).items()}
+    find = _diffusers_keys if part.library == "diffusers" else _transformers_keys
+    try:
+        missing, unexpected, odd = find(part, state)
+    except Exception as error:  # foreign settings in foreign constructors: any kind
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ModelError(f"the model's {part.name} cannot be made from its config.json: {reason}") from error
+    advice = "its weights and its config.json do not belong together; copy both from the same model"
+    where = next(iter(part.weights)).parent
+    if missing:
+        also = f" and has {_count(unexpected)} that the model does not know" if unexpected else ""
+        raise ModelError(f"{where} lacks {_count(missing)}{also}: {advice}")
+    if odd:
+        raise ModelError(f"{where} has {_count(odd)} of another shape: {advice}")
+    if unexpected and part.name in _STRICT:
+        raise ModelError(f"{where} has {_count(unexpected)} that the model does not know: {advice}")
+    return [f"{where} has {_count(unexpected)} that the model does not use"] if unexpected else []
+
+
+def _count(keys: list[str]) -> str:
+    return f"the weight {keys[0]}" if len(keys) == 1 else f"{len(keys)} weights (the first: {keys[0]})"
+
+
+def _diffusers_keys(part: Part, state: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
+    # As ModelMixin.from_pretrained and _load_pretrained_model of diffusers 0.42.1: missing, unexpected, of other shapes
+    import re
+
+    import diffusers
+    import torch
+
+    with torch.device("meta"):
+        model = getattr(diffusers, part.kind).from_config(settings(part))
+    if len(part.weights) == 1:  # of pieces it renames nothing
+        model._fix_state_dict_keys_on_load(state)
+    expected = model.state_dict()
+    unexpected = sorted(state.keys() - expected.keys())
+    for pattern in model._keys_to_ignore_on_load_unexpected or ():
+        unexpected = [key for key in unexpected if re.search(pattern, key) is None]
+    odd = sorted(key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape)
+    return sorted(expected.keys() - state.keys()), unexpected, odd
+
+
+def _transformers_keys(part: Part, state: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
+    # As PreTrainedModel.from_pretrained of transformers 5.23 reports them
+    import diffusers.pipelines
+    import transformers
+
+    transformers.utils.logging.set_verbosity(transformers.utils.logging.CRITICAL)
+    transformers.utils.logging.disable_progress_bar()
+    library = transformers if part.library == "transformers" else getattr(diffusers.pipelines, part.library)
+    kind = getattr(library, part.kind)
+    _, info = kind.from_pretrained(
+        None,
+        config=kind.config_class.from_dict(settings(part)),
+        state_dict=state,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        device_map={"": "meta"},
+    )
+    odd = [one if isinstance(one, str) else one[0] for one in info["mismatched_keys"]]
+    return sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), sorted(odd)
+
+
+def working_steps(folder: Path, name: str, steps: list[int], likely: list[int]) -> list[int]:
+    """The numbers of steps that the scheduler called `name` can make: of `steps`, of `likely` and of usual ones.
+
+    It goes through all steps with a latent of a few numbers. Raises ModelError for one of `steps` that it cannot make.
+    """
+    from batchgen.pipeline.load import scheduler_of
+
+    scheduler = scheduler_of(folder, name)
+    working = []
+    for count in dict.fromkeys([*steps, *likely, *_USUAL_STEPS]):
+        problem = _problem(scheduler, count)
+        if problem is None:
+            working.append(count)
+        elif count in steps:
+            kind = type(scheduler).__name__
+            raise ModelError(
+                f"{kind} cannot make {count} steps: {problem}. Set job.steps (or a row's steps) to another number, or "
+                "job.scheduler to another"
+            )
+    return sorted(working)
+
+
+def _problem(scheduler: Any, count: int) -> str | None:
+    import torch
+
+    sample = torch.linspace(-1.0, 1.0, 16).view(1, 1, 4, 4)
+    try:
+        scheduler.set_timesteps(count, device="cpu")
+        sample = sample * scheduler.init_noise_sigma
+        for timestep in scheduler.timesteps:
+            noise = 0.5 * scheduler.scale_model_input(sample, timestep)
+            sample = scheduler.step(noise, timestep, sample, return_dict=False)[0]
+    except Exception as error:  # foreign arithmetic: any kind
+        return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return None if bool(sample.isfinite().all()) else "its numbers leave the finite range"
+
+
+def main() -> int:
+    """Answer the request on standard input: what `check` gives, or {"problem": why the model is refused}."""
+    request = json.loads(sys.stdin.read())
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what libraries print is no answer
+    try:
+        answer = check(Path(request.pop("folder")), **request)
+    except ModelError as error:
+        answer = {"problem": str(error)}
+    with open(answers, "w") as file:
+        file.write(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
