@@ -124,7 +124,7 @@ class ShardMaker:
             with unit.watches["denoise"]:
                 latents = self._fitting.denoise(batch.size, texts, [batch.prompts[row] for row in span])
             unit.latents += latents[max(0, first_row - span.start) :]
-            lease.note_progress(before + span.stop)
+            lease.beat(before + span.stop)
             # A unit ends where a decode chunk does, so that its end never changes which images decode together.
             last = span.stop == len(batch.prompts)
             stop_row = span.stop if last else span.stop - span.stop % policy.decode_chunk

@@ -1,13 +1,17 @@
 """Who works on what, for efficiency only: a lease saves double work, and the commit makes a double harmless.
 
-A lease is stale when its process is known to be gone, or when its content has not changed for a while by the
-reader's own monotonic clock. Clocks of two machines, and times of files, are never compared.
+A lease lives by the steps of its holder and not by a thread beside them: when a kernel hangs nobody writes the lease
+any more, and another worker takes over. It is stale when its process is known to be gone, or when its content has not
+changed for the greater of the timeout and ten times the slowest step that it states, by the reader's own monotonic
+clock. Clocks of two machines, and times of files, are never compared.
 """
 
 import json
+import math
 import os
 import threading
 import time
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +22,42 @@ from batchgen.errors import UserError
 from batchgen.files import is_plain, put_new, replace, to_json
 from batchgen.paths import RunDir
 
-BEAT_S = 1.0
+# A lease is written at most so often, or four times within a shorter timeout.
+WRITE_EVERY_S = 15.0
+_WRITES_A_TIMEOUT = 4
+_STEPS_OF_SILENCE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a lease says of its holder. Where it cannot be read it says nothing.
+
+    `rows` of the shard are denoised; `step_s` is the slowest step of the holder so far.
+    """
+
+    worker: str = "unknown"
+    process: Any = None
+    rows: int = 0
+    step_s: float = 0.0
+    token: str | None = None
+
+
+def read_lease(content: bytes) -> Held:
+    """What a lease says, field by field, as far as it can be read."""
+    try:
+        says = json.loads(content)
+    except (ValueError, RecursionError):
+        return Held()
+    if not isinstance(says, dict):
+        return Held()
+    rows, step_s, worker, token = (says.get(name) for name in ("rows", "step_s", "worker", "token"))
+    return Held(
+        worker if isinstance(worker, str) else "unknown",
+        says.get("process"),
+        rows if isinstance(rows, int) and rows > 0 else 0,
+        float(step_s) if isinstance(step_s, int | float) and 0 <= step_s < math.inf else 0.0,
+        token if isinstance(token, str) else None,
+    )
 
 
 @dataclass
@@ -28,23 +67,30 @@ class Watch:
     timeout_s: float
     _seen: dict[Path, tuple[bytes, float]] = field(default_factory=dict)
 
-    def is_live(self, path: Path) -> bool:
-        """Whether somebody holds the lease at `path`, as far as this reader can tell."""
+    def live(self, path: Path) -> bytes | None:
+        """The content of the lease at `path` while somebody holds it, as far as this reader can tell; else None."""
         try:
             content = path.read_bytes()
         except FileNotFoundError:
             self._seen.pop(path, None)
-            return False
+            return None
+        except OSError:  # a stale handle of a network file system, say: a lease that says nothing for now
+            content = b""
         before, since = self._seen.get(path, (None, 0.0))
         if content != before:
             since = time.monotonic()
             self._seen[path] = (content, since)
-        if time.monotonic() - since > self.timeout_s:
-            return False
-        return not process.is_gone(read_lease(content).get("process"))
+        held = read_lease(content)
+        if time.monotonic() - since > max(self.timeout_s, _STEPS_OF_SILENCE * held.step_s):
+            return None
+        return None if process.is_gone(held.process) else content
+
+    def is_live(self, path: Path) -> bool:
+        """Whether somebody holds the lease at `path`, as far as this reader can tell."""
+        return self.live(path) is not None
 
     def is_stale(self, path: Path) -> bool:
-        """Whether the lease at `path` is there and of somebody gone.
+        """Whether the lease at `path` is there and belongs to somebody gone.
 
         One that is not there is not stale: another worker may take it now, and must not be overwritten.
         """
@@ -52,78 +98,87 @@ class Watch:
 
 
 def live_leases(run: RunDir, watch: Watch) -> dict[Path, bytes]:
-    """The leases that somebody holds, with their contents. Raises UserError for one that is no plain file."""
+    """The leases on shards that somebody holds, with their contents.
+
+    Raises UserError for one that is not a plain file, and OSError.
+    """
     live = {}
-    for path in sorted(run.leases.glob("[0-9]*")):
+    for path in sorted(path for path in run.leases.glob("[0-9]*") if path.name.isdecimal()):
         if not is_plain(path) and os.path.lexists(path):
-            raise UserError(f"{path} is not a plain file, and no lease: remove it")
-        if watch.is_live(path):
-            with suppress(FileNotFoundError):  # released at this moment
-                live[path] = path.read_bytes()
+            raise UserError(f"{path} is not a plain file, and so not a lease: remove it")
+        if (content := watch.live(path)) is not None:
+            live[path] = content
     return live
 
 
-def read_lease(content: bytes) -> dict[str, Any]:
-    """What a lease says; empty where it cannot be read."""
-    try:
-        lease = json.loads(content)
-    except ValueError:
-        return {}
-    return lease if isinstance(lease, dict) else {}
-
-
 class Lease:
-    """One worker's lease on one shard, kept alive by a thread until it is released."""
+    """What one worker holds: a shard, or a name such as that of the one prober. It lives while `beat` is called.
 
-    def __init__(self, path: Path, worker: str) -> None:
+    It may be called from any thread, as often as there is progress: most calls only look at the clock.
+    """
+
+    def __init__(self, path: Path, worker: str, timeout_s: float, step_s: float = 0.0) -> None:
         self._path = path
-        self._content = {"worker": worker, "process": process.identity()}
-        self._beat = 0
+        self._content = {"worker": worker, "process": process.identity(), "token": uuid.uuid4().hex}
+        self._write_every_s = min(WRITE_EVERY_S, timeout_s / _WRITES_A_TIMEOUT)
+        self._lock = threading.Lock()
+        self._beats = 0
         self._rows = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, daemon=True, name="lease")
+        self._is_over = False  # released, or taken over while this process was stopped
+        self._last_s = self._written_s = time.monotonic()
+        self.step_s = step_s
 
     @classmethod
-    def take(cls, run: RunDir, shard: int, worker: str, watch: Watch) -> "Lease | None":
-        """A lease on the shard, or None while somebody else holds one."""
-        path = run.lease(shard)
-        lease = cls(path, worker)
+    def take(cls, run: RunDir, shard: int, worker: str, watch: Watch, step_s: float = 0.0) -> "Lease | None":
+        """A lease on the shard, or None while somebody else holds one.
+
+        `step_s`: the slowest step that this worker knows of, from its earlier shards. Raises OSError.
+        """
+        return cls.take_named(run.lease(shard), worker, watch, step_s)
+
+    @classmethod
+    def take_named(cls, path: Path, worker: str, watch: Watch, step_s: float = 0.0) -> "Lease | None":
+        """The lease at `path`, or None while somebody else holds it. Raises OSError."""
+        lease = cls(path, worker, watch.timeout_s, step_s)
         if not path.exists():
-            if not put_new(path, lease._line()):
-                return None
-        elif watch.is_stale(path):
-            replace(path, lease._line(), durable=False)
-        else:
+            return lease if put_new(path, lease._line()) else None
+        if not watch.is_stale(path):
             return None
-        lease._thread.start()
+        replace(path, lease._line(), durable=False)
         return lease
 
-    def note_progress(self, rows: int) -> None:
-        """Tell readers how many rows of the unit under way are denoised; it travels with the next beat."""
-        self._rows = rows
+    def beat(self, rows: int | None = None) -> None:
+        """The holder got on by a step: readers see it within some seconds. Never raises OSError.
+
+        `rows`: how many rows of the shard are denoised by now, where that is known.
+        """
+        with self._lock:
+            now_s = time.monotonic()
+            self.step_s = max(self.step_s, now_s - self._last_s)
+            self._last_s = now_s
+            self._rows = self._rows if rows is None else rows
+            if self._is_over or now_s - self._written_s < self._write_every_s:
+                return
+            self._written_s = now_s
+            self._beats += 1
+            with suppress(OSError):  # a full disk must not end the work: the lease only saves some
+                self._is_over = not self._is_ours()
+                if not self._is_over:
+                    replace(self._path, self._line(), durable=False)
 
     def release(self) -> None:
-        """Give the lease back."""
-        self._ended.set()
-        self._thread.join()
-        if self._is_ours():
-            self._path.unlink(missing_ok=True)
+        """Give the lease back. Never raises OSError: one that cannot be removed goes stale."""
+        with self._lock, suppress(OSError):
+            self._is_over = True
+            if self._is_ours():
+                self._path.unlink(missing_ok=True)
 
     def _is_ours(self) -> bool:
         try:
-            return read_lease(self._path.read_bytes()).get("process") == self._content["process"]
-        except OSError:
+            return read_lease(self._path.read_bytes()).token == self._content["token"]
+        except FileNotFoundError:
             return False
 
     def _line(self) -> bytes:
-        return to_json(self._content | {"rows": self._rows, "beat": self._beat}).encode()
-
-    def _keep(self) -> None:
-        while not self._ended.wait(BEAT_S):
-            self._beat += 1
-            try:
-                if not self._is_ours():  # taken over while this process was stopped: let it be
-                    return
-                replace(self._path, self._line(), durable=False)
-            except OSError:
-                continue  # a full disk must not end the work: the lease only saves some
+        says = {"rows": self._rows, "step_s": round(self.step_s, 3), "beat": self._beats}
+        return to_json(self._content | says).encode()

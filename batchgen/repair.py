@@ -103,13 +103,13 @@ def wait_until_idle(plan: Plan) -> Watch:
     """Make sure that nobody works on the run. Raises UserError where somebody does.
 
     At once where no lease is left, or only those of processes that are gone. Else a lease is watched, as workers
-    watch each other's: it is live when it beats, and stale when it was silent for `launch.lease_timeout_s`.
+    watch each other's: it is live when it is written again, and stale when it was silent for too long (leases.py).
     """
     watch = Watch(plan.config.launch.lease_timeout_s)
     first = live_leases(plan.run, watch)
     if first:
-        names = ", ".join(sorted({str(read_lease(content).get("worker", "unknown")) for content in first.values()}))
-        _say(f"somebody may be at work ({names}): watching for up to {watch.timeout_s:g} s")
+        names = ", ".join(sorted({read_lease(content).worker for content in first.values()}))
+        _say(f"somebody may be at work ({names}): watching for {watch.timeout_s:g} s, or ten of its steps")
     now = first
     while now:
         if now.items() - first.items():

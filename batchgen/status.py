@@ -11,10 +11,9 @@ from typing import Any
 from batchgen.commandline import run_dir_command
 from batchgen.errors import EXIT_WHOLE
 from batchgen.journal import Journal, read_journal
-from batchgen.leases import read_lease
+from batchgen.leases import Watch, live_leases, read_lease
 from batchgen.paths import RunDir
 from batchgen.plan import Plan, load_plan
-from batchgen.process import is_gone
 from batchgen.shards import read_manifest
 
 GIB = 1 << 30
@@ -38,13 +37,18 @@ class Progress:
     peak_bytes: int | None
 
 
-def read_progress(plan: Plan) -> Progress:
-    """The progress now. Works beside workers; reads only what is open or recent, however large the run."""
+def read_progress(plan: Plan, watch: Watch | None = None) -> Progress:
+    """The progress now. Works beside workers; reads only what is open or recent, however large the run.
+
+    Who looks more than once gives the same `watch` each time: a worker that hangs is then seen to be silent.
+    Raises OSError and BatchgenError.
+    """
     run = plan.run
     sizes = plan.sizes
     committed = {shard for shard in run.committed() if shard < len(sizes)}
-    leases = _live_leases(run)
-    open_rows = {shard: int(lease.get("rows", 0)) for shard, lease in leases.items()}
+    watch = watch or Watch(plan.config.launch.lease_timeout_s)
+    leases = {int(path.name): read_lease(content) for path, content in live_leases(run, watch).items()}
+    open_rows = {shard: lease.rows for shard, lease in leases.items()}
     journals = [read_journal(run.memory_log(shard)) for shard in sorted(committed)[-_RECENT_SHARDS:]]
     for files in run.attempts():
         journal = read_journal(files.journal)
@@ -58,22 +62,10 @@ def read_progress(plan: Plan) -> Progress:
         planned_images=sum(images for _, images in sizes),
         shards=len(committed),
         planned_shards=len(sizes),
-        workers=len({lease.get("worker") for lease in leases.values()}),
+        workers=len({lease.worker for lease in leases.values()}),
         images_per_s=_rate(records) * max(1, len(leases)) if records else None,
         peak_bytes=max((_peak_bytes(record) for record in records), default=None),
     )
-
-
-def _live_leases(run: RunDir) -> dict[int, dict[str, Any]]:
-    found = {}
-    for path in run.leases.glob("[0-9]*") if run.leases.is_dir() else ():
-        try:
-            lease = read_lease(path.read_bytes())
-        except OSError:
-            continue  # released meanwhile
-        if lease and not is_gone(lease.get("process")):
-            found[int(path.name)] = lease
-    return found
 
 
 def _records(journals: list[Journal | None]) -> list[dict[str, Any]]:

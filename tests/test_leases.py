@@ -1,9 +1,10 @@
 """Leases: a live one is respected, one of somebody gone is taken at once, a silent one after a while."""
 
+import errno
 import json
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from batchgen import leases, process
-from batchgen.leases import Lease, Watch, read_lease
+from batchgen.leases import Held, Lease, Watch, live_leases, read_lease
 from batchgen.paths import RunDir
 from tests.builders import gone_process
 
@@ -76,7 +77,7 @@ def test_the_lease_of_a_dead_process_is_taken_at_once(run: RunDir, holder: Any) 
     path = write_lease(run, holder())
     lease = Lease.take(run, 0, "next", Watch(3600))
     assert lease is not None
-    assert read_lease(path.read_bytes())["worker"] == "next"
+    assert read_lease(path.read_bytes()).worker == "next"
     lease.release()
 
 
@@ -116,43 +117,143 @@ def test_a_lease_that_is_given_back_and_taken_again_is_a_new_one(run: RunDir, cl
     assert watch.is_live(path)
 
 
-def test_a_lease_beats_and_tells_how_far_its_worker_is(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "BEAT_S", 0.01)
-    lease = Lease.take(run, 0, "w", Watch(60))
+def take(run: RunDir, timeout_s: float = 60) -> Lease:
+    lease = Lease.take(run, 0, "w", Watch(timeout_s))
     assert lease is not None
-    lease.note_progress(5)
-    path = run.lease(0)
-    deadline_s = time.monotonic() + 5
-    while read_lease(path.read_bytes()).get("rows") != 5 and time.monotonic() < deadline_s:
-        time.sleep(0.01)
-    found = read_lease(path.read_bytes())
+    return lease
+
+
+def test_a_lease_lives_by_steps_and_not_by_a_thread(run: RunDir, clock: Clock) -> None:
+    before = threading.active_count()
+    lease = take(run)
+    assert threading.active_count() == before
+    watch = Watch(timeout_s=60)
+    for _ in range(200):
+        clock.now_s += 1
+        lease.beat()
+        assert watch.is_live(run.lease(0))
+    clock.now_s += 45  # the last write is up to 15 s old
+    assert watch.is_live(run.lease(0))
+    clock.now_s += 16  # a kernel hangs, in a process that lives
+    assert watch.is_stale(run.lease(0))
+    assert Lease.take(run, 0, "next", watch) is not None
+
+
+def test_steps_are_cheap_and_a_lease_is_written_every_15_s_or_a_quarter_of_the_timeout(
+    run: RunDir, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+    monkeypatch.setattr(leases, "replace", lambda path, *_, **__: written.append(path))
+    for timeout_s, writes in ((60, 10), (3600, 10), (8, 75)):
+        lease = take(run, timeout_s)
+        for _ in range(2400):
+            clock.now_s += 0.0625
+            lease.beat()
+        assert abs(len(written) - writes) <= 1
+        written.clear()
+        lease.release()
+
+
+def test_a_slow_holder_is_given_ten_of_its_slowest_steps(run: RunDir, clock: Clock) -> None:
+    lease = take(run)
+    for step_s in (5, 40, 20):
+        clock.now_s += step_s
+        lease.beat()
+    watch = Watch(timeout_s=60)
+    assert watch.is_live(run.lease(0))
+    clock.now_s += 399
+    assert watch.is_live(run.lease(0))
+    clock.now_s += 2
+    assert not watch.is_live(run.lease(0))
+    assert lease.step_s == 40
     lease.release()
-    assert (found["rows"], found["beat"] > 0) == (5, True)
+    again = Lease.take(run, 0, "w", Watch(60), lease.step_s)
+    assert again is not None and read_lease(run.lease(0).read_bytes()).step_s == 40
 
 
-def test_a_lease_that_was_taken_over_is_left_to_its_new_holder(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "BEAT_S", 0.01)
-    lease = Lease.take(run, 0, "w", Watch(60))
-    assert lease is not None
+def test_a_lease_tells_how_far_its_worker_is(run: RunDir, clock: Clock) -> None:
+    lease = take(run)
+    lease.beat(rows=4)
+    assert read_lease(run.lease(0).read_bytes()).rows == 0
+    lease.beat(rows=5)
+    clock.now_s += 15
+    lease.beat()
+    assert (read_lease(run.lease(0).read_bytes()).rows, read_lease(run.lease(0).read_bytes()).worker) == (5, "w")
+
+
+def test_a_lease_by_name_is_one_more_lease(run: RunDir) -> None:
+    path = run.leases / "probe-some-gpu"
+    lease = Lease.take_named(path, "first", Watch(60))
+    assert lease is not None and path.exists()
+    assert Lease.take_named(path, "second", Watch(60)) is None
+    assert live_leases(run, Watch(60)) == {}  # nobody works on a shard
+    lease.release()
+    lease.beat()  # of no use any more
+    assert not path.exists()
+
+
+def test_two_leases_of_one_process_are_told_apart(run: RunDir, clock: Clock) -> None:
+    watch = Watch(timeout_s=60)
+    first = take(run)
+    assert watch.is_live(run.lease(0))
+    first.release()
+    clock.now_s += 3600
+    second = take(run)
+    first.release()
+    assert watch.is_live(run.lease(0))
+    second.release()
+
+
+def test_a_lease_that_was_taken_over_is_left_to_its_new_holder(run: RunDir, clock: Clock) -> None:
+    lease = take(run)
     path = write_lease(run, ELSEWHERE)
     content = path.read_bytes()
-    lease._thread.join(5)  # it notices, and stops
-    assert not lease._thread.is_alive()
+    for _ in range(3):
+        clock.now_s += 20
+        lease.beat()
     lease.release()
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe"])
+def test_a_disk_that_fails_ends_neither_the_holder_nor_the_reader(
+    run: RunDir, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = take(run)
+
+    def fails(*_: Any, **__: Any) -> bytes:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    watch = Watch(timeout_s=60)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fails)
+        patch.setattr(leases, "replace", fails)
+        clock.now_s += 20
+        lease.beat()
+        assert watch.is_live(run.lease(0))
+        clock.now_s += 61
+        assert not watch.is_live(run.lease(0))
+        lease.release()
+    assert watch.is_live(run.lease(0))  # it could not be removed, and goes stale
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000])
 def test_a_lease_that_cannot_be_read_says_nothing_and_counts_until_the_timeout(
     run: RunDir, clock: Clock, content: bytes
 ) -> None:
     path = run.lease(0)
     path.write_bytes(content)
-    assert read_lease(content) == {}
+    assert read_lease(content) == Held()
     watch = Watch(timeout_s=60)
     assert watch.is_live(path)
     clock.now_s += 61
     assert not watch.is_live(path)
+
+
+def test_fields_that_no_holder_writes_say_nothing() -> None:
+    content = b'{"worker": [1], "process": 3, "rows": "x", "step_s": NaN, "token": 5}'
+    assert read_lease(content) == Held(process=3)
+    assert read_lease(b'{"step_s": Infinity, "rows": -1}') == Held()
+    assert read_lease(b'{"worker": "w", "rows": 3, "beat": 7}') == Held("w", rows=3)  # of 2f10da6
 
 
 @pytest.mark.parametrize("who", [None, {}, "text", ELSEWHERE, process.identity()])

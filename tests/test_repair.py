@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -261,10 +262,15 @@ def test_shards_of_an_extension_that_is_gone_are_not_set_aside(
 def test_a_live_worker_is_not_disturbed(
     run: RunDir, command: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchgen.leases.BEAT_S", 0.05)
     flip(run.tar(1), 2000)
-    lease = Lease.take(run, 2, "a worker", Watch(60))
+    lease = Lease.take(run, 2, "a worker", Watch(0.3))
     assert lease is not None
+
+    def work_on(_: float) -> None:
+        threading.Event().wait(0.1)
+        lease.beat()
+
+    monkeypatch.setattr(time, "sleep", work_on)
     before = shard_files(run.root)
     for flags in ([], ["--dry-run"]):
         assert command(*flags) == EXIT_USER
