@@ -121,7 +121,8 @@ class LaunchConfig:
 
     workers: int | None = None  # null: one for each GPU, or one on the CPU
     restarts: int = 3  # how often in a row a worker that died is started again without having got on
-    lease_timeout_s: float = 60.0  # a worker of another machine not heard of for so long is taken to be dead
+    lease_timeout_s: float = 60.0  # a worker not heard of for so long, or for ten of its steps, is taken to be dead
+    wait_for_others: bool = True  # workers stay until the last shard is in, to take over what a dead one leaves
 
 
 @dataclass

@@ -31,7 +31,9 @@ _ENCODERS = 4
 class UnitWriter:
     """Encodes images and appends units to the attempt, in threads of its own. One unit at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, beat: Callable[[], None]) -> None:
+        """`beat` is called, from its threads, whenever it got on."""
+        self._beat = beat
         self._encoders = ThreadPoolExecutor(min(_ENCODERS, os.cpu_count() or 1), "encode")
         self._appender = ThreadPoolExecutor(1, "append")
         self._pending: Future[None] | None = None
@@ -42,7 +44,7 @@ class UnitWriter:
 
     def append(self, attempt: Attempt, samples: list[Future[Sample]], record: dict[str, Any]) -> None:
         """Begin to append a unit. The one before must be in: call `wait` first."""
-        self._pending = self._appender.submit(_append, attempt, samples, record)
+        self._pending = self._appender.submit(_append, attempt, samples, record, self._beat)
 
     def wait(self) -> None:
         """Until the unit is on the disk. Raises what went wrong there."""
@@ -56,9 +58,12 @@ class UnitWriter:
         self._encoders.shutdown()
 
 
-def _append(attempt: Attempt, futures: list[Future[Sample]], record: dict[str, Any]) -> None:
+def _append(attempt: Attempt, futures: list[Future[Sample]], record: dict[str, Any], beat: Callable[[], None]) -> None:
     started = time.perf_counter()
-    samples = [future.result() for future in futures]
+    samples = []
+    for future in futures:
+        samples.append(future.result())
+        beat()
 
     def finished() -> dict[str, Any]:
         write_s = round(time.perf_counter() - started, 3)
@@ -67,6 +72,7 @@ def _append(attempt: Attempt, futures: list[Future[Sample]], record: dict[str, A
         return record | {"stage_seconds": stages, "status": "failed" if failed else "ok", "failed": failed}
 
     attempt.append(samples, finished)
+    beat()
 
 
 class ShardMaker:
@@ -81,6 +87,7 @@ class ShardMaker:
         log: EventLog,
         stop: threading.Event,
     ) -> None:
+        self._engine = engine
         self._fitting = Fitting(engine, policies.of, log)
         self._policies = policies
         self.host_growth, self.device_growth = Growth(), Growth()
@@ -89,12 +96,19 @@ class ShardMaker:
         self._log = log
         self._stop = stop
 
+    def ready(self, shard: Shard) -> None:
+        """Load, probe and set up what the shard needs: all that takes long before its first step."""
+        for batch in shard.batches:
+            self._policies.of(*batch.size)
+        self._fitting.begin(shard.batches[0].size)
+
     def make(self, shard: Shard, attempt: Attempt, lease: Lease, tried_again: Collection[str] = ()) -> bool:
         """Make what is missing. False if it was stopped before the end; what is finished is on the disk then.
 
         Keys of `tried_again` are another shard's by now: they are not written here too.
         """
-        writer = UnitWriter()
+        self._engine.beat = lease.beat
+        writer = UnitWriter(lease.beat)
         self._maker = replace(self._maker, left_out=frozenset(tried_again))
         try:
             done = attempt.rows

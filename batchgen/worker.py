@@ -2,7 +2,8 @@
 
     python -m batchgen.worker RUN_DIR RANK WORLD
 
-It takes the shards rank, rank + world, ... first, then any that nobody has or works on.
+It begins with a shard of its own, that of its rank among those that are not done, and goes on with the first that
+nobody has or works on: no shard belongs to a rank, and the small ones at the plan's end come last for everybody.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -42,6 +43,7 @@ from batchgen.process import worker_name
 from batchgen.recipe import fingerprint_model
 from batchgen.samples import Maker
 from batchgen.shards import Attempt, is_done
+from batchgen.types import Shard
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 _IDLE_S = 0.5
@@ -68,53 +70,72 @@ class Worker:
         self._stop = stop
         self._watch = Watch(plan.config.launch.lease_timeout_s)
         self._maker: ShardMaker | None = None
+        self._done: set[int] = set()
+        self._began = False
+        self._slowest_step_s = 0.0
         self.log = EventLog(self._run.worker_log(name))
 
     def work(self) -> int:
         """Make shards; return the exit code. Raises BatchgenError where it cannot go on."""
         self.log.add("start", rank=self._rank, world=self._world, pid=os.getpid())
-        done: set[int] = set()
-        while len(done) < len(self._plan.sizes):
-            busy = False
-            for shard in self._order():
-                if self._stop.is_set():
-                    self.log.add("drain")
-                    return EXIT_INTERRUPTED
-                if shard in done or is_done(self._run, shard):
-                    done.add(shard)
-                elif (lease := Lease.take(self._run, shard, self.name, self._watch)) is not None:
-                    busy = True
-                    try:
-                        if is_done(self._run, shard) or self._make(shard, lease):
-                            done.add(shard)
-                    finally:
-                        lease.release()
-                    if self._grows() and len(done) < len(self._plan.sizes):
-                        return EXIT_RENEW
-            if not busy:
+        while open_shards := self._open():
+            if self._stop.is_set():
+                self.log.add("drain")
+                return EXIT_INTERRUPTED
+            shard = self._next(open_shards)
+            if shard is not None:
+                if self._take(shard) and self._grows() and self._open():
+                    return EXIT_RENEW
+            elif self._plan.config.launch.wait_for_others:
                 self._stop.wait(_IDLE_S)  # others work on the rest: take over should one of them die
+            else:
+                self.log.add("left", open_shards=len(open_shards))
+                return EXIT_WHOLE
         self.log.add("end")
         return EXIT_WHOLE
 
-    def _order(self) -> Iterator[int]:
-        count = len(self._plan.sizes)
-        yield from range(self._rank, count, self._world)
-        yield from (shard for shard in range(count) if shard % self._world != self._rank)
+    def _open(self) -> list[int]:
+        """The shards that are not done, in the order of the plan. Raises BrokenRunError as `is_done`."""
+        planned = range(len(self._plan.sizes))
+        committed = self._run.committed() - self._done
+        self._done |= {shard for shard in sorted(committed) if shard in planned and is_done(self._run, shard)}
+        return [shard for shard in planned if shard not in self._done]
 
-    def _make(self, index: int, lease: Lease) -> bool:
+    def _next(self, open_shards: list[int]) -> int | None:
+        """The shard to try: one of its own at first, so that workers which begin together do not all want the same.
+
+        None while others work on all that are open.
+        """
+        mine = [] if self._began else [open_shards[self._rank % len(open_shards)]]
+        return next((shard for shard in mine + open_shards if not self._watch.is_live(self._run.lease(shard))), None)
+
+    def _take(self, index: int) -> bool:
+        """Make the shard, if nobody took it while the model was loaded; whether it was ours to make."""
         maker = self._shard_maker()
         shard, digest = self._plan.shard(index)
+        maker.ready(shard)
+        self._began = True
+        lease = Lease.take(self._run, index, self.name, self._watch, self._slowest_step_s)
+        if lease is None:
+            return False
+        try:
+            if not is_done(self._run, index):
+                self._make(maker, shard, digest, lease)
+        finally:
+            lease.release()
+            self._slowest_step_s = lease.step_s
+        return True
+
+    def _make(self, maker: ShardMaker, shard: Shard, digest: str, lease: Lease) -> None:
         attempt = Attempt(self._run, shard, self._plan.run_id, digest, self.name)
         try:
             attempt.resume()
-            self.log.add("shard", shard=index, attempt=attempt.files.attempt, rows_resumed=attempt.rows)
-            if not maker.make(shard, attempt, lease, self._plan.tried_again(index)):
-                return False
-            won = attempt.commit()
-            self.log.add("commit" if won else "commit_lost", shard=index, attempt=attempt.files.attempt)
+            self.log.add("shard", shard=shard.index, attempt=attempt.files.attempt, rows_resumed=attempt.rows)
+            if maker.make(shard, attempt, lease, self._plan.tried_again(shard.index)):
+                won = attempt.commit()
+                self.log.add("commit" if won else "commit_lost", shard=shard.index, attempt=attempt.files.attempt)
         finally:
             attempt.close()
-        return True
 
     def _grows(self) -> bool:
         """Say how memory grows; whether a new process had better go on, before it runs short."""

@@ -31,6 +31,7 @@ class FakeEngine:
     dtype = "fp32"
     scheduler_name = "FakeScheduler"
     gauge = None
+    beat = staticmethod(lambda: None)
 
     def prepare(self, policy):
         return policy, None
@@ -62,6 +63,7 @@ class FakeEngine:
             raise MemoryError("the device is full")
         time.sleep(float(os.environ.get("FAKE_STEP_S", "0.002")))
         LEAKED.append(b"x" * (LEAK_MIB << 20))
+        self.beat()
         return list(prompts)
 
     def decode(self, latents, policy):
@@ -70,6 +72,7 @@ class FakeEngine:
         bad = [prompt for prompt in latents if _is_bad(prompt)]
         if bad and kind == "sticky":
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        self.beat()
         return [_image(prompt, kind) for prompt in latents if not (kind == "missing" and prompt in bad)]
 
 

@@ -37,6 +37,7 @@ FREE: dict[str, Any] = {
     "launch__workers": 5,
     "launch__restarts": 0,
     "launch__lease_timeout_s": 1.0,
+    "launch__wait_for_others": False,
     "job__name": "other",
     "job__prompts": ["moved.txt"],
     "job__on_bad_row": "fail",

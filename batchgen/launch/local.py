@@ -115,11 +115,11 @@ def launch(plan: Plan, stop: threading.Event, tick: Callable[[], None], say: Cal
 def _exit_code(plan: Plan, codes: list[int], told: bool) -> int:
     if EXIT_USER in codes:
         return EXIT_USER
-    if all(code == EXIT_WHOLE for code in codes):
-        return EXIT_WHOLE
     if plan.run.committed() >= set(range(len(plan.sizes))):
-        return EXIT_WHOLE  # the others did the work of the one that died
-    return EXIT_INTERRUPTED if told or EXIT_INTERRUPTED in codes else EXIT_BROKEN
+        return EXIT_WHOLE  # the others did the work of one that died
+    # All well and not whole: they left the last shards to workers that another command started.
+    stopped = told or EXIT_INTERRUPTED in codes or all(code == EXIT_WHOLE for code in codes)
+    return EXIT_INTERRUPTED if stopped else EXIT_BROKEN
 
 
 def _start(plan: Plan, rank: int, world: int, devices: list[str], say: Callable[[str], None]) -> _Child:

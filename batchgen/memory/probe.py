@@ -36,6 +36,9 @@ _Taken = dict[float, float]  # of so much at once: seconds, or bytes
 class Engine(Protocol):
     """What runs the stages. Texts and latents are its own affair."""
 
+    beat: Callable[[], None]
+    """Called whenever it got on: after texts, each denoising step and each decode. Whoever holds a lease sets it."""
+
     def prepare(self, policy: Policy) -> tuple[Policy, str | None]:
         """Set up for the stages that follow; the policy as the device can have it, and why it is another."""
 

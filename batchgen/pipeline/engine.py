@@ -1,7 +1,7 @@
 """The engine: encode, denoise and decode with a diffusers pipeline."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,12 @@ class EncodedText:
 
 
 class DiffusersEngine:
-    """Runs one model on one device. Stateless between calls but for a cache of encoded texts."""
+    """Runs one model on one device. Stateless between calls but for a cache of encoded texts.
+
+    `beat` is called after each denoising step, each decode and each group of texts. On a GPU it says that the host got
+    on: a device takes some thousand kernels into its queue and then has the host wait, so a kernel that hangs stops
+    the beat a few steps later, and at the latest where latents or pixels come back.
+    """
 
     def __init__(
         self,
@@ -59,6 +64,7 @@ class DiffusersEngine:
         self.device_kind = torch.cuda.get_device_name() if on_cuda else "cpu"
         self.dtype = resolve_dtype(dtype, torch.cuda.get_device_capability() if on_cuda else None)
         self.gauge = Gauge(cap_bytes) if on_cuda else None
+        self.beat: Callable[[], None] = lambda: None
         self._model = LoadedModel(folder, scheduler, self.dtype, variant, safety_checker, self.device)
         self._files = (folder, variant)
         self._checked = safety_checker
@@ -140,6 +146,7 @@ class DiffusersEngine:
         for row, text in enumerate(texts):
             own = tuple(tensor[row : row + 1].clone() for tensor in tensors)
             self._texts[text] = EncodedText(own, self._cut(text))
+        self.beat()
 
     def _cut(self, text: str) -> str | None:
         tokenizer = self._pipe.tokenizer
@@ -170,8 +177,14 @@ class DiffusersEngine:
                 height=first.height,
                 output_type="latent",
                 return_dict=False,
+                callback_on_step_end=self._after_step,
+                callback_on_step_end_tensor_inputs=[],  # no tensor comes along, so nothing waits for the device
             )[0]
         return list(latents[: len(prompts)])
+
+    def _after_step(self, *_: Any) -> dict[str, Any]:
+        self.beat()
+        return {}
 
     def _conditions(self, texts: dict[str, EncodedText], rows: Sequence[Prompt]) -> dict[str, torch.Tensor]:
         given = {
@@ -202,6 +215,7 @@ class DiffusersEngine:
         for place, bad in enumerate(retried):
             if bad:
                 images[place] = self._decode_in(torch.float32, latents[place][None])[0]
+        self.beat()
         height, width = (edge * self._pipe.vae_scale_factor for edge in latents[0].shape[-2:])
         flagged = self._flags(images, width, height)
         rows_of = zip(images, retried, flagged, strict=True)
