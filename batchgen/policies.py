@@ -14,7 +14,8 @@ from batchgen.memory import kept
 from batchgen.memory.choose import GIB, Choice, choose
 from batchgen.memory.costs import Task, peak_bytes
 from batchgen.memory.figures import Figures, estimate
-from batchgen.memory.meters import Gauge, pinnable_bytes
+from batchgen.memory.host import pinnable_bytes
+from batchgen.memory.meters import Gauge
 from batchgen.memory.policy import choose_policy, freeze
 from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
 from batchgen.plan import Plan, versions

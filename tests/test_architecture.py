@@ -22,7 +22,7 @@ ORDER = [
     "quality", "images", "samples", "tars", "journal", "shards", "index",
     "leases", "events", "status", "verify", "repair", "display",
     "pipeline", "pipeline.model",
-    "memory", "memory.growth", "memory.meters", "memory.policy", "memory.stream", "memory.figures",
+    "memory", "memory.growth", "memory.pinned", "memory.host", "memory.meters", "memory.policy", "memory.stream", "memory.figures",
     "memory.costs", "memory.choose", "memory.kept", "memory.probe", "memory.stepdown",
     "pipeline.load", "pipeline.noise", "pipeline.guidance", "pipeline.activations", "pipeline.attention",
     "pipeline.tiling", "pipeline.streaming",

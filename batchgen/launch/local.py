@@ -13,6 +13,7 @@ from pathlib import Path
 
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_RENEW, EXIT_USER, EXIT_WHOLE
 from batchgen.events import read_events
+from batchgen.memory.host import WORKERS_HERE
 from batchgen.plan import Plan
 from batchgen.process import worker_name
 
@@ -123,7 +124,7 @@ def _exit_code(plan: Plan, codes: list[int], told: bool) -> int:
 
 
 def _start(plan: Plan, rank: int, world: int, devices: list[str], say: Callable[[str], None]) -> _Child:
-    environment = dict(os.environ)
+    environment = dict(os.environ) | {WORKERS_HERE: str(world)}
     if devices:
         environment["CUDA_VISIBLE_DEVICES"] = devices[rank % len(devices)].strip()
     name = worker_name(rank)
