@@ -36,6 +36,16 @@ class Engine(probe.Engine, Protocol):
         """What the model's files say of what it takes."""
 
 
+class Policies(Protocol):
+    """What says by which policy images of a size are made, and remembers that one did not fit."""
+
+    def of(self, width: int, height: int) -> Policy:
+        """The policy for images of this size."""
+
+    def step_down(self, width: int, height: int, policy: Policy) -> None:
+        """From now on it is this one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Latent:
     """One denoised row, and the policy it was denoised under."""
@@ -47,9 +57,9 @@ class Latent:
 class Fitting:
     """Runs the stages of an engine, each under the policy of its size. `ooms` counts out-of-memory errors."""
 
-    def __init__(self, engine: Engine, policy_for: Callable[[int, int], Policy], log: EventLog) -> None:
+    def __init__(self, engine: Engine, policies: Policies, log: EventLog) -> None:
         self._engine = engine
-        self._policy_for = policy_for
+        self._chosen = policies
         self._log = log
         self._policies: dict[Size, Policy] = {}
         self._failed: set[tuple[str, Size, Policy]] = set()
@@ -58,7 +68,7 @@ class Fitting:
 
     def begin(self, size: Size) -> Policy:
         """Set the engine up for images of this size; the policy they begin with."""
-        self._policies.setdefault(size, self._policy_for(*size))
+        self._policies.setdefault(size, self._chosen.of(*size))
         while True:
             wanted = self._policies[size]
             answer, refused = self._try(self._engine.prepare, wanted)
@@ -140,6 +150,8 @@ class Fitting:
                 "free memory on it, or make smaller images"
             )
         self._policies[size] = smaller
+        if smaller != policy:
+            self._chosen.step_down(*size, smaller)
 
 
 def _expect(what: str, given: int, asked: int) -> None:

@@ -88,7 +88,7 @@ class ShardMaker:
         stop: threading.Event,
     ) -> None:
         self._engine = engine
-        self._fitting = Fitting(engine, policies.of, log)
+        self._fitting = Fitting(engine, policies, log)
         self._policies = policies
         self.host_growth, self.device_growth = Growth(), Growth()
         self._maker = maker

@@ -114,7 +114,7 @@ def _dry_run(run_dir: RunDir, config: Config) -> int:
     print(f"packing    {counts['packing_percent']:.1f}% of the batches' places are filled")
     print(f"shards     {counts['shards']} of up to {config.output.batches_per_shard} batches")
     print(f"model      {config.model.path}, {dtype} on {device}, scheduler {config.job.scheduler}")
-    for line in _policy_lines(config, counts["sizes"], dtype, counts["prompts"]):
+    for line in _policy_lines(config, counts["sizes"], dtype):
         print(line)
     print("dry run: nothing was written")
     return EXIT_WHOLE
@@ -126,7 +126,7 @@ def _refuse_what_cannot_fit(plan: Plan) -> None:
     if gpu is None or folder is None:
         return
     dtype = resolve_dtype(config.model.dtype, local.capability())
-    task = task_of(config, config.job.width, config.job.height, plan.images)
+    task = task_of(config, config.job.width, config.job.height)
     foresee(config, folder, str(plan.recipe["model"]), task, gpu[0], dtype, _budget_bytes(config, gpu[1]))
 
 
@@ -140,7 +140,7 @@ def _budget_bytes(config: Config, free_bytes: int | None) -> int:
     return max(0, min(free_bytes, cap_bytes) - CONTEXT_BYTES)
 
 
-def _policy_lines(config: Config, sizes: Sequence[tuple[int, int]], dtype: str, images: int) -> Iterator[str]:
+def _policy_lines(config: Config, sizes: Sequence[tuple[int, int]], dtype: str) -> Iterator[str]:
     """What the policy for each size would be, why, and what else there is; `assume_vram` stands in for a GPU."""
     gpu, folder = local.first_gpu(), find_model(config.model)
     if (gpu is None and config.memory.assume_vram is None) or folder is None:
@@ -154,9 +154,13 @@ def _policy_lines(config: Config, sizes: Sequence[tuple[int, int]], dtype: str, 
     kind, free_bytes = gpu or ("", None)
     budget_bytes, model = _budget_bytes(config, free_bytes), fingerprint_model(folder)
     for width, height in sizes:
-        task = task_of(config, width, height, images)
+        task = task_of(config, width, height)
         choice, measured = foresee(config, folder, model, task, kind, dtype, budget_bytes)
-        source = f"measured on this {kind}" if measured else "estimated from the model's files; the first run measures"
+        source = (
+            f"measured on this {kind}"
+            if measured
+            else "estimated from the model's files; a run of enough images measures"
+        )
         yield f"policy     {width}x{height}: {choice.reason} ({source})"
         yield from (f"           {line}" for line in choice.table())
 

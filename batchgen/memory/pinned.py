@@ -94,7 +94,7 @@ def _lock(address: int, size_bytes: int) -> bool:
     import torch
 
     portable = 1  # cudaHostRegisterPortable: for every context
-    if int(torch.cuda.cudart().cudaHostRegister(address, size_bytes, portable)) != 0:
+    if int(_cudart().cudaHostRegister(address, size_bytes, portable)) != 0:
         # A refusal stays CUDA's last error until somebody asks: the next kernel would be blamed for it.
         with suppress(RuntimeError):
             torch.zeros(1, device="cuda")
@@ -109,5 +109,11 @@ def _unlock(flat: Any) -> None:
 
     with suppress(RuntimeError):
         torch.cuda.synchronize()
-        torch.cuda.cudart().cudaHostUnregister(flat.data_ptr())
+        _cudart().cudaHostUnregister(flat.data_ptr())
     _locked.pop(flat.data_ptr(), None)
+
+
+def _cudart() -> Any:
+    import torch
+
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]

@@ -72,6 +72,12 @@ class Device:
     def copied_bytes_per_s(self) -> float:
         return 7e9
 
+    def flop_per_s(self, dtype: str) -> float | None:
+        return None
+
+    def whole_bytes(self) -> int:
+        return int(self.size_bytes)
+
     def prepare(self, policy: Policy) -> tuple[Policy, None]:
         changed, self.placement = policy.placement != self.placement, policy.placement
         if policy.placement == "resident":
@@ -144,10 +150,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "Stopwatch", Watch)
 
 
-def found(device: Device, guess: Figures = GUESS, placement: str | None = None) -> Figures:
-    under = placement or probed_placement(guess, TASK, POLICY, device.free_bytes())
+def found(
+    device: Device, guess: Figures = GUESS, placement: str | None = None, task: Task = TASK, images: int = 100_000
+) -> Figures:
+    under = placement or probed_placement(guess, task, POLICY, device.free_bytes())
     engine: Any = device
-    return probe(engine, device, guess, TASK, POLICY, under)
+    return probe(engine, engine, guess, task, POLICY, under, images)
 
 
 def right_bytes(figures: Figures) -> None:
