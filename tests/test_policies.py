@@ -399,3 +399,19 @@ def test_memory_caps_are_free_to_change_and_sizes_are_checked(tmp_path: Path) ->
         refused = front(tmp_path / "run", prompts, f"memory.max_vram={wrong}")
         assert refused.returncode == 2
         assert "is not a size: write it as 6GiB, 6GB or 800MiB" in refused.stderr
+
+
+def test_a_worker_that_is_started_again_does_not_find_out_again_what_fits(tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "prompts.txt", 12)
+
+    def ooms() -> int:
+        logs = (tmp_path / "run" / "logs" / "workers").glob("*.jsonl")
+        return sum('"event":"out_of_memory"' in line for path in logs for line in path.read_text().splitlines())
+
+    assert front(tmp_path / "run", prompts, FAKE_ROWS="1").returncode == 0
+    found = ooms()
+    assert found == 4, "twice at each of 4 and 2 rows"
+    more = write_prompts(tmp_path / "more.txt", 20)
+    both = f"[{prompts},{more}]"
+    assert front(tmp_path / "run", both, "extend=true", FAKE_ROWS="1").returncode == 0
+    assert ooms() == found

@@ -13,7 +13,7 @@ from batchgen.memory import probe as module
 from batchgen.memory.costs import Task, held_bytes
 from batchgen.memory.figures import Figures, Weights, serves
 from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
-from batchgen.memory.worth import SHARE, image_s
+from batchgen.memory.worth import SHARE, STEPS, image_s
 from batchgen.types import Policy
 from tests.builders import POLICY
 from tests.memory.cards import GIB, MIB, sd15_512
@@ -277,7 +277,7 @@ def test_figures_know_what_ended_their_series() -> None:
     by_rows = found(Device(80 * GIB), task=replace(TASK, rows=1))
     assert (by_rows.cut_at_bytes, by_rows.short_rows) == (None, 1)
     device = Device(80 * GIB)
-    device.pass_s = dict.fromkeys(device.pass_s, 0.5)  # as if it never had enough to do
+    device.pass_s |= dict.fromkeys(device.pass_s, 0.5)  # as if it never had enough to do
     by_images = found(device, images=3)
     assert by_images.short_images == 3
     assert device.largest < 8
@@ -292,9 +292,9 @@ def test_a_probe_takes_no_more_of_a_job_than_its_share() -> None:
         device.pass_s = {rows: 0.3 + rows / 50 for rows in device.pass_s}
         figures = found(device, images=images)
         job_s = images * image_s(figures, TASK)
-        first_s = module.STEPS * (device.pass_s[1] + 2 * device.pass_s[2])  # the fewest rows are measured anyway
-        measured_s = sum(module.STEPS * seconds for _, seconds in figures.pass_s)
-        assert measured_s <= max(first_s, 2 * SHARE * job_s)
+        first_s = STEPS * (device.pass_s[1] + 2 * device.pass_s[2])  # the fewest rows are measured anyway
+        measured_s = sum(STEPS * seconds for _, seconds in figures.pass_s)
+        assert measured_s <= max(float(first_s), 2 * SHARE * job_s)
 
 
 @pytest.mark.parametrize(
