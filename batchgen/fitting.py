@@ -1,7 +1,7 @@
 """The engine under the policy of each size: an out-of-memory error never ends a run.
 
 What failed is done again from the last good tensor: once as it was, since memory may have been short for a moment,
-and when it fails again under the next smaller policy, which then holds for that size until the worker ends.
+and when it fails again under the next smaller policy, which then holds for that size, also after a restart.
 """
 
 from collections.abc import Callable, Sequence
@@ -63,6 +63,7 @@ class Fitting:
         self._log = log
         self._policies: dict[Size, Policy] = {}
         self._failed: set[tuple[str, Size, Policy]] = set()
+        self._stepped_down: set[Size] = set()  # to what has not succeeded yet
         self._replaced: set[Policy] = set()
         self.ooms = 0
 
@@ -86,6 +87,7 @@ class Fitting:
         while True:
             texts, refused = self._try(self._engine.encode, prompts)
             if refused is None:
+                self._remember(size)
                 return texts
             self._retry("encode", size, refused)
 
@@ -98,6 +100,7 @@ class Fitting:
             tensors, refused = self._try(self._engine.denoise, texts, rows, policy)
             if refused is None:
                 _expect("latents", len(tensors), len(rows))
+                self._remember(size)
                 made += [Latent(tensor, policy) for tensor in tensors]
             else:
                 self._retry("denoise", size, refused, padded_rows(len(rows), policy.micro_batch))
@@ -112,6 +115,7 @@ class Fitting:
             images, refused = self._try(self._engine.decode, [row.tensor for row in rows], policy)
             if refused is None:
                 _expect("images", len(images), len(rows))
+                self._remember(size)
                 made += [(image, _merged(row.policy, policy)) for image, row in zip(images, rows, strict=True)]
             else:
                 self._retry("decode", size, refused)
@@ -151,7 +155,13 @@ class Fitting:
             )
         self._policies[size] = smaller
         if smaller != policy:
-            self._chosen.step_down(*size, smaller)
+            self._stepped_down.add(size)
+
+    def _remember(self, size: Size) -> None:
+        # A smaller policy that did what the larger one could not: the run begins with it from now on
+        if size in self._stepped_down:
+            self._stepped_down.remove(size)
+            self._chosen.step_down(*size, self._policies[size])
 
 
 def _expect(what: str, given: int, asked: int) -> None:

@@ -90,14 +90,14 @@ class Measuring:
         return replace(figures, short_images=images)
 
     def pays(self, task: Task) -> bool:
-        """Whether a probe of this size costs little beside the job.
-
-        Where nothing like it was measured, all the job's images count; else those of the size.
+        """Whether a probe of this size costs little beside the size's images; or, where the run has measured nothing
+        like it, beside all the job's.
         """
         enough = images_for_a_probe(self._guess(task), task)
-        if self._plan.images < enough:
-            return False
-        return self._like_another(task) is None or self._has_images(task, enough)
+        if self._has_images(task, enough):
+            return True
+        pixels = sum(count * width * height for (width, height), count in self._counts.items())
+        return pixels >= enough * task.pixels and self._like_another(task) is None
 
     def _base(self, task: Task) -> Policy:
         return base_policy(self._plan.config, task, self._engine.dtype)
@@ -137,7 +137,7 @@ class Measuring:
         return self._guesses[size]
 
     def _has_images(self, task: Task, enough: int) -> bool:
-        # The plan is read once, and only until there are enough of this size.
+        # The plan is read once, and only until there are enough of this size: whole, where there never are.
         size = (task.width, task.height)
         while self._counts[size] < enough and (prompt := next(self._unread, None)) is not None:
             self._counts[prompt.width, prompt.height] += 1

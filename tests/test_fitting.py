@@ -137,14 +137,18 @@ def test_the_smaller_policy_holds_for_the_size_and_for_no_other(tmp_path: Path) 
     assert fitting.begin((128, 64)).micro_batch == 8
 
 
-def test_each_smaller_policy_is_handed_on_and_what_was_only_tried_again_is_not(tmp_path: Path) -> None:
+def test_the_smaller_policy_that_succeeded_is_handed_on_and_none_that_failed(tmp_path: Path) -> None:
     chosen = OnePolicy(LARGE)
     engine = ShortEngine(lambda stage, rows, _: stage == "denoise" and rows > 2)
     run(Fitting(engine, chosen, EventLog(tmp_path / "events.jsonl")))
-    assert [(*size, policy.micro_batch) for *size, policy in chosen.stepped_down] == [(64, 64, 4), (64, 64, 2)]
+    assert [(*size, policy.micro_batch) for *size, policy in chosen.stepped_down] == [(64, 64, 2)]
     once = OnePolicy(LARGE)
     run(Fitting(ShortEngine(refuse_once("denoise")), once, EventLog(tmp_path / "events.jsonl")))
     assert once.stepped_down == []
+    hopeless = OnePolicy(LARGE)
+    with pytest.raises(BatchgenError):
+        run(Fitting(ShortEngine(lambda stage, *_: stage == "denoise"), hopeless, EventLog(tmp_path / "events.jsonl")))
+    assert hopeless.stepped_down == [], "with memory freed it begins with the one that was chosen"
 
 
 def test_a_model_that_does_not_fit_is_placed_otherwise(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from batchgen.memory import probe
 from batchgen.memory.figures import Figures
 from batchgen.plan import Plan
 from batchgen.policies import Policies, foresee, task_of
-from tests.builders import make_config, plan_run
+from batchgen.prepare import prepare
+from tests.builders import make_config, plan_run, write_rows
 from tests.commands import front, write_prompts
 from tests.memory.cards import GIB, sd15_512
 from tests.memory.test_probe import GUESS, Device
@@ -158,12 +159,15 @@ def test_a_probe_for_small_batches_is_not_taken_for_one_for_large_ones(plan: Pla
 
 
 def test_a_run_that_grew_from_a_trial_is_measured(tmp_path: Path) -> None:
-    trial = another(tmp_path, "run", PROMPTS[:1], job__images_per_prompt=1)
+    trial = plan_run(tmp_path, PROMPTS[:1], **JOB)
     policies(trial, Engine(6 * GIB)).of(512, 512)
     same = Engine(6 * GIB)
     policies(trial, same).of(512, 512)
     assert same.encodings == 0
-    grown = replace(trial, segments=[replace(trial.segments[0], shards=[[100, 4000]])])
+    more = write_rows(tmp_path / "more.jsonl", PROMPTS[1:])
+    config = make_config(tmp_path, PROMPTS[:1], **JOB, extend=True)
+    config.job.prompts = [config.job.prompts, str(more)]
+    grown = prepare(trial.run, config)
     large = Engine(6 * GIB)
     policy = policies(grown, large).of(512, 512)
     assert large.encodings == 1
@@ -188,6 +192,14 @@ def test_many_sizes_of_few_images_take_few_probes(tmp_path: Path) -> None:
     assert {policy.placement for policy in chosen} == {"resident"}
     kinds = [event["event"] for event in events(plan)]
     assert (kinds.count("probed"), kinds.count("not_probed")) == (1, len(sizes) - 1)
+
+
+def test_one_large_image_among_small_ones_is_not_worth_a_probe(tmp_path: Path) -> None:
+    rows = [{"prompt": prompt, "width": width, "height": width} for prompt in PROMPTS for width in [64] * 5]
+    rows.insert(0, {"prompt": "a red fox", "width": 2048, "height": 2048})
+    plan, engine = another(tmp_path, "sizes", rows, job__images_per_prompt=1), Engine(40 * GIB)
+    policies(plan, engine).of(2048, 2048)
+    assert engine.encodings == 0
 
 
 def test_a_size_with_images_enough_is_measured_beside_others(tmp_path: Path) -> None:
