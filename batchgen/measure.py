@@ -67,6 +67,7 @@ class Measuring:
         self._plan, self._engine, self._gauge, self._log = plan, engine, gauge, log
         self._known = Known(plan.config, str(plan.recipe["model"]), engine.device_kind, engine.dtype)
         self._guesses: dict[tuple[int, int], Figures] = {}
+        self._in_run: dict[tuple[int, int], Figures | None] = {}
         self._speed: tuple[float | None, float] | None = None
         self._unread = plan.prompts()
         self._counts: Counter[tuple[int, int]] = Counter()
@@ -118,12 +119,11 @@ class Measuring:
 
     def _like_another(self, task: Task) -> Figures | None:
         # By what the run has measured of a size that is near
-        run, kind, measured = self._plan.run, self._engine.device_kind, {}
-        for size in run.measured_sizes(kind):
-            figures = kept.read(run.figures(kind, *size)) if size != (task.width, task.height) else None
-            if figures is not None and figures.measured:
-                measured[size] = figures
-        near = nearest(list(measured), task)
+        run, kind, size = self._plan.run, self._engine.device_kind, (task.width, task.height)
+        for new in set(run.sizes_with_figures(kind)) - self._in_run.keys():
+            self._in_run[new] = kept.read(run.figures(kind, *new))
+        measured = {one: figures for one, figures in self._in_run.items() if figures and figures.measured}
+        near = nearest([one for one in measured if one != size], task)
         if near is None:
             return None
         return scaled(measured[near], near[0] * near[1], task.pixels, self._guess(task))

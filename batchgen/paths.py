@@ -141,7 +141,7 @@ class RunDir:
         """The figures by which policies of that kind and size are chosen."""
         return self.policies / f"{_slug(device_kind)}-{width}x{height}.figures.json"
 
-    def measured_sizes(self, device_kind: str) -> list[tuple[int, int]]:
+    def sizes_with_figures(self, device_kind: str) -> list[tuple[int, int]]:
         """The sizes (width, height) that there are figures of, for that kind of device."""
         names = re.compile(rf"{re.escape(_slug(device_kind))}-(\d+)x(\d+)\.figures\.json")
         found = (names.fullmatch(path.name) for path in self.policies.glob("*.figures.json"))
