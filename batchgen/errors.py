@@ -2,6 +2,7 @@
 
 BatchgenError            exit code 1: something is broken
 ├── DiskFullError        exit code 75: no room to write; with room made, the same command goes on
+├── StoppedError         exit code 75: told to stop before there was anything to finish
 ├── UserError            exit code 2: the user's mistake; one or two lines, no traceback
 │   ├── ConfigError      a key, type or value of the configuration
 │   ├── PromptError      a prompt file that cannot be read
@@ -30,6 +31,12 @@ class BatchgenError(Exception):
 
 class DiskFullError(BatchgenError):
     """No room to write, or no quota. Nothing is broken, and what is finished is kept."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
+class StoppedError(BatchgenError):
+    """Told to stop while waiting for another worker. Nothing is lost; the same command goes on."""
 
     exit_code = EXIT_INTERRUPTED
 

@@ -1,7 +1,7 @@
 """The engine under the policy of each size: an out-of-memory error never ends a run.
 
 What failed is done again from the last good tensor: once as it was, since memory may have been short for a moment,
-and when it fails again under the next smaller policy, which then holds for that size until the worker ends.
+and when it fails again under the next smaller policy, which then holds for that size, also after a restart.
 
 Under determinism=strict every row runs among as many rows as in a whole batch, and there is no other policy: what
 fails twice ends the worker.
@@ -39,6 +39,16 @@ class Engine(probe.Engine, Protocol):
         """What the model's files say of what it takes."""
 
 
+class Policies(Protocol):
+    """What says by which policy images of a size are made, and remembers that one did not fit."""
+
+    def of(self, width: int, height: int) -> Policy:
+        """The policy for images of this size."""
+
+    def step_down(self, width: int, height: int, policy: Policy) -> None:
+        """From now on it is this one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Latent:
     """One denoised row, and the policy it was denoised under."""
@@ -50,26 +60,21 @@ class Latent:
 class Fitting:
     """Runs the stages of an engine, each under the policy of its size. `ooms` counts out-of-memory errors."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        policy_for: Callable[[int, int], Policy],
-        log: EventLog,
-        strict_rows: int | None = None,
-    ) -> None:
+    def __init__(self, engine: Engine, policies: Policies, log: EventLog, strict_rows: int | None = None) -> None:
         """`strict_rows`: of a whole batch, under determinism=strict; None under best."""
         self._engine = engine
+        self._chosen = policies
         self._strict_rows = strict_rows
-        self._policy_for = policy_for
         self._log = log
         self._policies: dict[Size, Policy] = {}
         self._failed: set[tuple[str, Size, Policy]] = set()
+        self._stepped_down: set[Size] = set()  # to what has not succeeded yet
         self._replaced: set[Policy] = set()
         self.ooms = 0
 
     def begin(self, size: Size) -> Policy:
         """Set the engine up for images of this size; the policy they begin with."""
-        self._policies.setdefault(size, self._policy_for(*size))
+        self._policies.setdefault(size, self._chosen.of(*size))
         while True:
             wanted = self._policies[size]
             answer, refused = self._try(self._engine.prepare, wanted)
@@ -92,6 +97,7 @@ class Fitting:
         while True:
             texts, refused = self._try(self._engine.encode, prompts)
             if refused is None:
+                self._remember(size)
                 return texts
             self._retry("encode", size, refused)
 
@@ -105,6 +111,7 @@ class Fitting:
             tensors, refused = self._try(self._engine.denoise, texts, run, policy)
             if refused is None:
                 _expect("latents", len(tensors), len(run))
+                self._remember(size)
                 made += [Latent(tensor, policy) for tensor in tensors[: len(rows)]]
             else:
                 together = padded_rows(len(run), policy.micro_batch)
@@ -120,6 +127,7 @@ class Fitting:
             images, refused = self._try(self._engine.decode, [row.tensor for row in rows], policy)
             if refused is None:
                 _expect("images", len(images), len(rows))
+                self._remember(size)
                 made += [(image, _merged(row.policy, policy)) for image, row in zip(images, rows, strict=True)]
             else:
                 self._retry("decode", size, refused)
@@ -170,6 +178,14 @@ class Fitting:
                 "free memory on it, or make smaller images"
             )
         self._policies[size] = smaller
+        if smaller != policy:
+            self._stepped_down.add(size)
+
+    def _remember(self, size: Size) -> None:
+        # A smaller policy that did what the larger one could not: the run begins with it from now on
+        if size in self._stepped_down:
+            self._stepped_down.remove(size)
+            self._chosen.step_down(*size, self._policies[size])
 
 
 def _expect(what: str, given: int, asked: int) -> None:

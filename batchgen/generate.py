@@ -89,7 +89,7 @@ class ShardMaker:
         stop: threading.Event,
     ) -> None:
         self._engine = engine
-        self._fitting = Fitting(engine, policies.of, log, policies.strict_rows)
+        self._fitting = Fitting(engine, policies, log, policies.strict_rows)
         self._policies = policies
         self.host_growth, self.device_growth = Growth(), Growth()
         self._maker = maker

@@ -165,8 +165,25 @@ class RunDir:
 
     def policy(self, device_kind: str, width: int, height: int) -> Path:
         """The policy frozen for a kind of device and a size in pixels."""
-        slug = re.sub(r"[^A-Za-z0-9]+", "-", device_kind).strip("-").lower()
-        return self.policies / f"{slug}-{width}x{height}.json"
+        return self.policies / f"{_slug(device_kind)}-{width}x{height}.json"
+
+    def card_policy(self, device_kind: str, width: int, height: int, card: str) -> Path:
+        """What one card of that kind uses in place of the frozen policy, since it cannot hold that one."""
+        return self.policies / f"{_slug(device_kind)}-{width}x{height}.{_slug(card)}.json"
+
+    def figures(self, device_kind: str, width: int, height: int) -> Path:
+        """The figures by which policies of that kind and size are chosen."""
+        return self.policies / f"{_slug(device_kind)}-{width}x{height}.figures.json"
+
+    def sizes_with_figures(self, device_kind: str) -> list[tuple[int, int]]:
+        """The sizes (width, height) that there are figures of, for that kind of device."""
+        names = re.compile(rf"{re.escape(_slug(device_kind))}-(\d+)x(\d+)\.figures\.json")
+        found = (names.fullmatch(path.name) for path in self.policies.glob("*.figures.json"))
+        return sorted((int(match[1]), int(match[2])) for match in found if match)
+
+    def probe_lease(self, device_kind: str) -> Path:
+        """The lease of the one worker that measures on that kind of device."""
+        return self.leases / f"probe-{_slug(device_kind)}"
 
     def attempt(self, shard: int, attempt: str) -> AttemptFiles:
         """The files of one attempt."""
@@ -202,6 +219,10 @@ class RunDir:
             if match and path.suffix in (".json", ".tar"):
                 found.setdefault(int(match[1]), []).append(path)
         return found
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
 
 
 def shard_plan(plan: Path, shard: int) -> Path:

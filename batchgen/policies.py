@@ -1,69 +1,51 @@
-"""The policy of each size in a run: chosen once for a kind of device, by what the model takes there, then frozen."""
+"""The policy of each size in a run: chosen once for a kind of device, by what the model takes there, then frozen.
 
-import hashlib
-import os
+One worker for each kind of device measures and chooses; the others wait for what it finds. A card that cannot hold the
+frozen policy has one of its own, chosen by the same figures or stepped down to, and begins with it the next time.
+"""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from batchgen import files
 from batchgen.config import Config
-from batchgen.errors import MemoryNeededError
+from batchgen.errors import MemoryNeededError, StoppedError
 from batchgen.events import EventLog
-from batchgen.files import to_json
 from batchgen.fitting import Engine
+from batchgen.leases import Lease, Watch
+from batchgen.measure import Known, Measuring, base_policy
 from batchgen.memory import kept
 from batchgen.memory.choose import GIB, Choice, choose
 from batchgen.memory.costs import Task, peak_bytes
-from batchgen.memory.figures import Figures, estimate
-from batchgen.memory.meters import Gauge, pinnable_bytes
-from batchgen.memory.policy import choose_policy, freeze
-from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
-from batchgen.plan import Plan, versions
+from batchgen.memory.figures import Figures, estimate, serves
+from batchgen.memory.host import pinnable_bytes
+from batchgen.memory.meters import Gauge
+from batchgen.memory.policy import freeze, policy_bytes, read_policy
+from batchgen.plan import Plan
 from batchgen.types import Policy
 
 _CHOSEN_FIELDS = ("micro_batch", "decode_chunk", "tile_px", "placement", "guidance_split")
 # Estimates are not trusted to refuse a job that needs less than so many times what is free.
 _ESTIMATE_MAY_BE_OFF = 1.5
-_MUCH_MORE = 1.25
-# Counted up when the same work takes other memory or time than before: what is kept is then measured anew.
-_WAY_OF_COMPUTING = 3
-
-
-class Known:
-    """The figures that are kept for one model on one kind of device, under one way of computing."""
-
-    def __init__(self, config: Config, model: str, device_kind: str, dtype: str) -> None:
-        """`model`: its fingerprint."""
-        self._facts = [_WAY_OF_COMPUTING, model, config.model.safety_checker, device_kind, dtype]
-        self._facts += [asdict(config.speed), versions()]
-
-    def load(self, task: Task) -> Figures | None:
-        """What a probe found, best with all weights in place; None before the first."""
-        found = (kept.load(self._key(task, placement)) for placement in PROBED_UNDER)
-        return next((figures for figures in found if figures is not None), None)
-
-    def load_for(self, task: Task, placement: str, free_bytes: int) -> Figures | None:
-        """What a probe under `placement`, or with more in place, found; None where more memory would show more."""
-        for better in PROBED_UNDER[: PROBED_UNDER.index(placement) + 1]:
-            figures = kept.load(self._key(task, better))
-            if figures and (figures.cut_at_bytes is None or free_bytes <= _MUCH_MORE * figures.cut_at_bytes):
-                return figures
-        return None
-
-    def save(self, task: Task, placement: str, figures: Figures) -> None:
-        """Keep what a probe found under `placement`."""
-        kept.save(self._key(task, placement), figures)
-
-    def _key(self, task: Task, placement: str) -> str:
-        facts = [*self._facts, task.width, task.height, task.guided, placement]
-        return hashlib.sha256(to_json(facts).encode()).hexdigest()[:32]
+_LOOK_AGAIN_S = 0.5
 
 
 class Policies:
     """The policies of one worker's device, and what it is predicted to take under them."""
 
-    def __init__(self, plan: Plan, engine: Engine, log: EventLog) -> None:
+    def __init__(
+        self, plan: Plan, engine: Engine, log: EventLog, worker: str, watch: Watch, stop: threading.Event
+    ) -> None:
+        """`worker`: its name in leases, which it looks at by `watch`. With `stop` it waits for no other."""
         self._plan, self._engine, self._log = plan, engine, log
-        self._known = Known(plan.config, str(plan.recipe["model"]), engine.device_kind, engine.dtype)
+        self._worker, self._watch, self._stop = worker, watch, stop
+        # Without a device's memory to plan for there is no card either: the machine has a policy of its own.
+        self._card = engine.gauge.card if engine.gauge else socket.gethostname()
+        self._measuring = Measuring(plan, engine, engine.gauge, log) if engine.gauge else None
         self._policies: dict[tuple[int, int], Policy] = {}
         self._figures: dict[tuple[int, int], Figures] = {}
 
@@ -74,58 +56,118 @@ class Policies:
         return config.job.batch_size if config.determinism == "strict" else None
 
     def of(self, width: int, height: int) -> Policy:
-        """The policy for images of this size. Raises MemoryNeededError if none fits."""
+        """The policy for images of this size, on this card.
+
+        Raises MemoryNeededError if none fits, and StoppedError if told to stop while another worker measures.
+        """
         if (width, height) not in self._policies:
-            path = self._plan.run.policy(self._engine.device_kind, width, height)
-            policy = freeze(path, lambda: self._choose(width, height))
+            policy = self._of(task_of(self._plan.config, width, height))
             self._policies[width, height] = policy
             self._log.add("policy", width=width, height=height, policy=asdict(policy))
         return self._policies[width, height]
+
+    def step_down(self, width: int, height: int, policy: Policy) -> None:
+        """Images of this size did not fit: from now on this card makes them by `policy`, also when started again."""
+        self._policies[width, height] = policy
+        with suppress(OSError):  # a full disk must not end the work: then it is found out again
+            files.replace(self._card_path(width, height), policy_bytes(policy))
 
     def predicted_bytes(self, policy: Policy, width: int, height: int) -> int | None:
         """The peak of allocated bytes to expect on the device; None on the CPU."""
         if self._engine.gauge is None:
             return None
-        task = task_of(self._plan.config, width, height, self._plan.images)
+        task = task_of(self._plan.config, width, height)
         if (width, height) not in self._figures:
-            self._figures[width, height] = self._known.load(task) or self._engine.estimate(width, height)
+            known = Known(
+                self._plan.config, str(self._plan.recipe["model"]), self._engine.device_kind, self._engine.dtype
+            )
+            figures = kept.read(self._figures_path(task)) or known.load(task)
+            self._figures[width, height] = figures or self._engine.estimate(width, height)
         return peak_bytes(self._figures[width, height], policy, task)
 
-    def _choose(self, width: int, height: int) -> Policy:
-        config, engine = self._plan.config, self._engine
-        fixed = config.memory.policy
-        base = choose_policy(fixed, config.speed, width, height, engine.dtype, os.cpu_count() or 1)
-        if engine.gauge is None or all(getattr(fixed, field) is not None for field in _CHOSEN_FIELDS):
-            return base
-        task = task_of(config, width, height, self._plan.images)
-        figures = self._probed(task, base, engine.gauge)
-        self._figures[width, height] = figures
-        choice = choose(figures, task, engine.gauge.free_bytes(), pinnable_bytes(), fixed, base)
-        self._log.add("chosen", width=width, height=height, reason=choice.reason, rejected=choice.table())
+    def _of(self, task: Task) -> Policy:
+        gauge, fixed = self._engine.gauge, self._plan.config.memory.policy
+        own, path = self._card_path(task.width, task.height), self._path(task)
+        if gauge is None or self._measuring is None or all(getattr(fixed, one) is not None for one in _CHOSEN_FIELDS):
+            frozen = freeze(path, lambda: self._base(task))
+            return read_policy(own) if own.exists() else frozen
+        self._freeze(task, gauge, self._measuring)
+        return read_policy(own) if own.exists() else self._held(task, gauge, read_policy(path))
+
+    def _freeze(self, task: Task, gauge: Gauge, measuring: Measuring) -> None:
+        # Measured and chosen by this worker if nobody else does
+        while self._is_open(task, measuring):
+            with self._as_prober() as mine:
+                if mine and self._is_open(task, measuring):
+                    figures = measuring.find(task)
+                    kept.write(self._figures_path(task), figures)
+                    # For a card that nobody else uses: the frozen policy is not that of the fullest card.
+                    choice = self._choose(task, figures, max(gauge.free_bytes(), gauge.whole_bytes()))
+                    files.replace(self._path(task), policy_bytes(choice))
+            if not mine and self._stop.wait(_LOOK_AGAIN_S):
+                raise StoppedError("stopped while another worker measured what fits; the same command goes on")
+
+    def _is_open(self, task: Task, measuring: Measuring) -> bool:
+        # There is no policy; or it was chosen for a job that had too few images for a probe, and has enough by now.
+        if not self._path(task).exists():
+            return True
+        figures = kept.read(self._figures_path(task))
+        grown = figures is not None and not serves(figures, 0, 0, self._plan.images)
+        return grown and measuring.pays(task)
+
+    @contextmanager
+    def _as_prober(self) -> Iterator[bool]:
+        # Whether this worker is the one that measures on its kind of device; its lease lives by the engine's beat.
+        lease = Lease.take_named(self._plan.run.probe_lease(self._engine.device_kind), self._worker, self._watch)
+        if lease is None:
+            yield False
+            return
+        before, self._engine.beat = self._engine.beat, lease.beat
+        try:
+            yield True
+        finally:
+            self._engine.beat = before
+            lease.release()
+
+    def _held(self, task: Task, gauge: Gauge, frozen: Policy) -> Policy:
+        # The frozen policy, or if this card cannot hold it one of its own
+        figures = kept.read(self._figures_path(task))
+        if figures is None or peak_bytes(figures, frozen, task) <= gauge.free_bytes():
+            return frozen
+        if self.strict_rows is not None:
+            raise MemoryNeededError(
+                f"{task.width}x{task.height} px: this card has {gauge.free_bytes() / GIB:.2f} GiB free, too little for "
+                "the policy of this run, and determinism=strict allows no other: free some, or leave this card out"
+            )
+        own = self._choose(task, figures, gauge.free_bytes())
+        files.replace(self._card_path(task.width, task.height), policy_bytes(own))
+        return own
+
+    def _choose(self, task: Task, figures: Figures, budget_bytes: int) -> Policy:
+        fixed = self._plan.config.memory.policy
+        choice = choose(figures, task, budget_bytes, pinnable_bytes(), fixed, self._base(task))
+        table, measured = choice.table(), figures.measured
+        facts = {"width": task.width, "height": task.height, "reason": choice.reason, "rejected": table}
+        self._log.add("chosen", **facts, measured=measured)
         return choice.option.policy
 
-    def _probed(self, task: Task, base: Policy, gauge: Gauge) -> Figures:
-        guess = self._engine.estimate(task.width, task.height)
-        first = probed_placement(guess, task, base, gauge.free_bytes())
-        if (known := self._known.load_for(task, first, gauge.free_bytes())) is not None:
-            return known
-        for placement in PROBED_UNDER[PROBED_UNDER.index(first) :]:
-            try:
-                figures = probe(self._engine, gauge, guess, task, base, placement)
-            except MemoryNeededError as error:
-                self._log.add("probe_failed", under=placement, said=str(error))
-                failed = error
-                continue
-            self._known.save(task, placement, figures)
-            self._log.add("probed", under=placement, figures=asdict(figures))
-            return figures
-        raise failed
+    def _base(self, task: Task) -> Policy:
+        return base_policy(self._plan.config, task, self._engine.dtype)
+
+    def _path(self, task: Task) -> Path:
+        return self._plan.run.policy(self._engine.device_kind, task.width, task.height)
+
+    def _figures_path(self, task: Task) -> Path:
+        return self._plan.run.figures(self._engine.device_kind, task.width, task.height)
+
+    def _card_path(self, width: int, height: int) -> Path:
+        return self._plan.run.card_policy(self._engine.device_kind, width, height, self._card)
 
 
-def task_of(config: Config, width: int, height: int, images: int) -> Task:
-    """A batch of this size, as the job makes them."""
+def task_of(config: Config, width: int, height: int) -> Task:
+    """A full batch of this size, as the job makes them: also where a trial of it has fewer images."""
     job = config.job
-    return Task(width, height, max(1, min(job.batch_size, images)), job.steps, job.guidance > 1.0)
+    return Task(width, height, job.batch_size, job.steps, job.guidance > 1.0)
 
 
 def foresee(
@@ -139,7 +181,7 @@ def foresee(
     checked = config.model.safety_checker != "off"
     figures = measured or estimate(folder, config.model.variant, dtype, task.width, task.height, checked)
     fixed = config.memory.policy
-    base = choose_policy(fixed, config.speed, task.width, task.height, dtype, os.cpu_count() or 1)
+    base = base_policy(config, task, dtype)
     host_bytes = pinnable_bytes()
     try:
         return choose(figures, task, budget_bytes, host_bytes, fixed, base), measured is not None

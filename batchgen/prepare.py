@@ -19,10 +19,11 @@ from batchgen.pipeline.model import download, find_model, hub_revision
 from batchgen.plan import Plan, Recipe, load_plan, save_plan
 from batchgen.planner import Planner, pack_batches
 from batchgen.prompts import find_files, read_prompts
-from batchgen.recipe import changes, input_changes, inputs_of, recipe_of
+from batchgen.recipe import changes, computed_otherwise, input_changes, inputs_of, recipe_of
 from batchgen.rejects import first_reject
 from batchgen.replan import give_way, is_untouched
 from batchgen.status import failed_samples
+from batchgen.stock import take_stock
 from batchgen.types import Prompt, Reject, Shard
 
 _TRIES = 10  # to plan more while other commands do
@@ -144,6 +145,7 @@ def _check_same(plan: Plan, config: Config, files: list[Path]) -> list[int]:
     """Which of the files are new to the plan. Raises ResumeError, with a diff, for any other change."""
     diff, added = _differences(plan, config, files)
     if not diff:
+        _refuse_other_bits(plan)
         return added
     only_new = all(one.endswith(": new") for one in diff)
     advice = "extend=true adds them to it; or" if only_new else "set it back, or"
@@ -151,6 +153,13 @@ def _check_same(plan: Plan, config: Config, files: list[Path]) -> list[int]:
         f"{plan.run.root} was planned with different settings: {'; '.join(diff)}.\n"
         f"Nothing was changed: {advice} start anew with another run_dir=DIR"
     )
+
+
+def _refuse_other_bits(plan: Plan) -> None:
+    """Raise ResumeError where the rest of a strict run would be computed in another way than what is there."""
+    otherwise = computed_otherwise(plan.computes, plan.config.job.scheduler)
+    if otherwise and plan.config.determinism == "strict" and take_stock(plan).open:
+        raise ResumeError(f"{otherwise}: determinism=strict does not go on; start a new run with another run_dir=DIR")
 
 
 def _model_fingerprint(plan: Plan, config: Config) -> str:

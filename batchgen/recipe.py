@@ -76,10 +76,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def computed_otherwise(computes: int, scheduler: str) -> str | None:
-    """What to say where a run was begun by another way of computing; None where it was this one.
-
-    Where it says something, determinism=strict has to refuse to go on.
-    """
+    """What to say where a run was begun by another way of computing; None where it was this one."""
     if computes == COMPUTES:
         return None
     how = "in low bits" if scheduler == "model" else f"in low bits, and visibly with job.scheduler={scheduler}"

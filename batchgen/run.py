@@ -91,7 +91,7 @@ def _tell(end: Outcome) -> int:
 
 def _dry_run(run_dir: RunDir, config: Config, gpus: Sequence[Gpu]) -> int:
     counts = summary(run_dir, config)
-    lines = list(_policy_lines(config, gpus, counts["sizes"], counts["prompts"]))
+    lines = list(_policy_lines(config, gpus, counts["sizes"]))
     print(f"run        {run_dir.root}" + (f" ({counts['done_shards']} shards done)" if "done_shards" in counts else ""))
     print(f"prompts    {counts['prompts']}")
     first = counts["first_reject"]
@@ -144,7 +144,7 @@ def _able_first(plan: Plan, gpus: Sequence[Gpu]) -> list[Gpu]:
     config, folder = plan.config, find_model(plan.config.model)
     if folder is None:
         return list(gpus)
-    tasks = [task_of(config, config.job.width, config.job.height, plan.images)]
+    tasks = [task_of(config, config.job.width, config.job.height)]
     refused = _refused(config, gpus, folder, str(plan.recipe["model"]), tasks)
     for device, reason in refused.items():
         _say(f"GPU {device} cannot do this job: {reason}")
@@ -178,7 +178,7 @@ def _foresee(config: Config, gpu: Gpu, folder: Path, model: str, task: Task) -> 
     return foresee(config, folder, model, task, gpu.kind, dtype, budget_bytes)
 
 
-def _policy_lines(config: Config, gpus: Sequence[Gpu], sizes: Sequence[tuple[int, int]], images: int) -> Iterator[str]:
+def _policy_lines(config: Config, gpus: Sequence[Gpu], sizes: Sequence[tuple[int, int]]) -> Iterator[str]:
     """What the policy for each size would be on each kind of GPU, why, and what else there is."""
     folder = find_model(config.model)
     if not gpus or folder is None:
@@ -190,7 +190,7 @@ def _policy_lines(config: Config, gpus: Sequence[Gpu], sizes: Sequence[tuple[int
             rows = f"micro-batch {policy.micro_batch}, decode chunk {policy.decode_chunk}"
             yield f"policy     {width}x{height}: {rows}, {tiling}, {why}"
         return
-    model, tasks = fingerprint_model(folder, config.model), [task_of(config, *size, images) for size in sizes]
+    model, tasks = fingerprint_model(folder, config.model), [task_of(config, *size) for size in sizes]
     refused = _refused(config, gpus, folder, model, tasks)
     able = [gpu for gpu in gpus if gpu.device not in refused]
     # Cards of a kind share a policy: that of the one with the most room is shown.
@@ -202,7 +202,8 @@ def _policy_lines(config: Config, gpus: Sequence[Gpu], sizes: Sequence[tuple[int
             yield f"policy     {where}: nvidia-smi does not say what GPU {gpu.device} is; a worker will measure it"
             continue
         choice, measured = foreseen
-        source = f"measured on this {kind}" if measured else "estimated from the model's files; the first run measures"
+        estimated = "estimated from the model's files; a run of enough images measures"
+        source = f"measured on this {kind}" if measured else estimated
         yield f"policy     {where}: {choice.reason} ({source})"
         yield from (f"           {line}" for line in choice.table())
     yield from (f"cannot     GPU {device}: {reason}" for device, reason in refused.items())

@@ -184,7 +184,7 @@ class Worker:
                     output.quality,
                     model.safety_checker == "drop",
                 ),
-                Policies(self._plan, engine, self.log),
+                Policies(self._plan, engine, self.log, self.name, self._watch, self._stop),
                 {"worker": self.name, "host": socket.gethostname(), "device": engine.device_kind},
                 self.log,
                 self._stop,

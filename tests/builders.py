@@ -91,6 +91,20 @@ def make_prompt(key: str = "000000000000-00", **fields: Any) -> Prompt:
     return Prompt(**settled | fields)
 
 
+class OnePolicy:
+    """In place of a run's policies: every size begins with this one; what was stepped down to is kept."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.stepped_down: list[tuple[int, int, Policy]] = []
+
+    def of(self, width: int, height: int) -> Policy:
+        return self._policy
+
+    def step_down(self, width: int, height: int, policy: Policy) -> None:
+        self.stepped_down.append((width, height, policy))
+
+
 def fake_image(prompt: Prompt, finite: bool = True) -> Decoded:
     """Pixels that depend on the seed alone, as a real model's would; or what a decoder gives where it overflows."""
     colour = (prompt.seed % 2**24).to_bytes(3, "big")

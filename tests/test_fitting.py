@@ -10,7 +10,7 @@ from batchgen.errors import BatchgenError, MemoryNeededError
 from batchgen.events import EventLog
 from batchgen.fitting import Fitting
 from batchgen.types import Decoded, Policy, Prompt
-from tests.builders import POLICY, fake_image, make_prompt
+from tests.builders import POLICY, OnePolicy, fake_image, make_prompt
 
 LARGE = Policy(**{**{name: getattr(POLICY, name) for name in POLICY.__slots__}, "micro_batch": 8, "decode_chunk": 4})
 SIZE = (64, 64)
@@ -74,7 +74,7 @@ class ShortEngine:
 
 
 def fit(tmp_path: Path, engine: ShortEngine, strict_rows: int | None = None) -> Fitting:
-    return Fitting(engine, lambda *_: LARGE, EventLog(tmp_path / "events.jsonl"), strict_rows)
+    return Fitting(engine, OnePolicy(LARGE), EventLog(tmp_path / "events.jsonl"), strict_rows)
 
 
 def run(fitting: Fitting) -> list[tuple[Decoded, Policy]]:
@@ -135,6 +135,20 @@ def test_the_smaller_policy_holds_for_the_size_and_for_no_other(tmp_path: Path) 
     assert [rows for stage, rows in engine.calls if stage == "denoise"] == [2, 2, 2, 2]
     assert fitting.begin(SIZE).micro_batch == 2
     assert fitting.begin((128, 64)).micro_batch == 8
+
+
+def test_the_smaller_policy_that_succeeded_is_handed_on_and_none_that_failed(tmp_path: Path) -> None:
+    chosen = OnePolicy(LARGE)
+    engine = ShortEngine(lambda stage, rows, _: stage == "denoise" and rows > 2)
+    run(Fitting(engine, chosen, EventLog(tmp_path / "events.jsonl")))
+    assert [(*size, policy.micro_batch) for *size, policy in chosen.stepped_down] == [(64, 64, 2)]
+    once = OnePolicy(LARGE)
+    run(Fitting(ShortEngine(refuse_once("denoise")), once, EventLog(tmp_path / "events.jsonl")))
+    assert once.stepped_down == []
+    hopeless = OnePolicy(LARGE)
+    with pytest.raises(BatchgenError):
+        run(Fitting(ShortEngine(lambda stage, *_: stage == "denoise"), hopeless, EventLog(tmp_path / "events.jsonl")))
+    assert hopeless.stepped_down == [], "with memory freed it begins with the one that was chosen"
 
 
 def test_a_model_that_does_not_fit_is_placed_otherwise(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_RENEW, EXIT_USER, EXIT_WHOLE
 from batchgen.events import read_events
 from batchgen.failures import Crash, is_device_at_fault, read_crashes, record, strike, trials
+from batchgen.memory.host import WORKERS_HERE
 from batchgen.plan import Plan
 from batchgen.process import worker_name
 
@@ -134,7 +135,7 @@ class _Crew:
             child.process.wait()
 
     def _start(self, rank: int, restarts: int = 0, crashes: list[Crash] | None = None) -> None:
-        environment = dict(os.environ)
+        environment = dict(os.environ) | {WORKERS_HERE: str(self._world)}
         device = "cpu"
         if self._devices:
             device = environment["CUDA_VISIBLE_DEVICES"] = self._devices[rank % len(self._devices)]

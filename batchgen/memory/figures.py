@@ -5,7 +5,7 @@ Pure, no torch: of weight files only the headers are read.
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ _PASS_S = 0.02
 _COPIED_BYTES_PER_S = 12e9
 _USED_SHARE = 0.1
 _VAE_FLOP_PER_PIXEL = 9.6e6
+# Of the speed at which a card multiplies large matrices, the share that a UNet's pass has (SD 1.5 on an H100: 0.35).
+_FLOP_SHARE = 0.35
+# With so many times the memory or the images, it is worth measuring again.
+_MUCH_MORE = 1.25
 
 Points = tuple[tuple[float, float], ...]
 """(how much at once, what that takes: seconds or bytes), ascending."""
@@ -57,7 +61,9 @@ class Figures:
     `decode_bytes`: (pixels at once, bytes) of activations of the VAE; `decode_s`: of a call, by what is decoded: of the
     same pixels, attention takes longer in one large piece than in many small ones.
     `stream_groups`: those of the UNet under weight streaming.
-    `cut_at_bytes`: the free memory that ended a series before more at once had ceased to gain; None: none was ended.
+    A series ends where more at once gains nothing. What else ended one is noted, since there another job may want more
+    of it (`serves`). `cut_at_bytes`: the free memory, where that did; `short_rows`: the rows of the job's batch, where
+    the job wanted no more at once; `short_images`: the job's images, which were too few for (more of) a probe.
     """
 
     weights: Weights
@@ -71,6 +77,39 @@ class Figures:
     stream_groups: Groups
     measured: bool
     cut_at_bytes: int | None = None
+    short_rows: int | None = None
+    short_images: int | None = None
+
+
+def serves(figures: Figures, free_bytes: int, rows: int, images: int) -> bool:
+    """Whether a probe for a job of batches of so many rows, with so much free memory, would find nothing new."""
+    return (
+        (figures.cut_at_bytes is None or free_bytes <= _MUCH_MORE * figures.cut_at_bytes)
+        and (figures.short_rows is None or rows <= figures.short_rows)
+        and (figures.short_images is None or images <= _MUCH_MORE * figures.short_images)
+    )
+
+
+def at_speed(guess: Figures, flop_per_s: float | None, copied_bytes_per_s: float) -> Figures:
+    """An estimate with the times of a card that multiplies matrices at this speed; None: its speed is not known."""
+    guess = replace(guess, copied_bytes_per_s=copied_bytes_per_s)
+    return guess if flop_per_s is None else _slowed(guess, _FLOP_PER_S / (_FLOP_SHARE * flop_per_s))
+
+
+def scaled(known: Figures, known_pixels: int, pixels: int, guess: Figures) -> Figures:
+    """The figures of a size that was not measured, by those of a size that was. `guess`: its own, by the model's files.
+
+    Activations and times go by pixels; what the VAE takes is known by pixels anyway. What attention takes beyond that
+    is left to the margin of figures that are not measured.
+    """
+    ratio = pixels / known_pixels
+    return replace(
+        known,
+        pass_bytes=tuple((rows, taken * ratio) for rows, taken in known.pass_bytes),
+        pass_s=tuple((rows, seconds * ratio) for rows, seconds in known.pass_s),
+        stream_groups=guess.stream_groups,
+        measured=False,
+    )
 
 
 def estimate(
@@ -118,6 +157,16 @@ def call_s(pieces: Pieces, pixels: float, count: float) -> float:
     """Seconds to decode `count` pieces of so many pixels at once: in proportion to the next smaller piece measured."""
     measured, points = max([one for one in pieces if one[0] <= pixels] or pieces[:1])
     return at(points, count) * pixels / measured
+
+
+def _slowed(guess: Figures, ratio: float) -> Figures:
+    return replace(
+        guess,
+        pass_s=tuple((rows, max(_PASS_S, seconds * ratio)) for rows, seconds in guess.pass_s),
+        decode_s=tuple(
+            (pixels, tuple((count, seconds * ratio) for count, seconds in series)) for pixels, series in guess.decode_s
+        ),
+    )
 
 
 def _weights(

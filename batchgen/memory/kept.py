@@ -1,4 +1,4 @@
-"""Measured figures, kept on disk and used again: in the user's cache directory, or in $BATCHGEN_CACHE."""
+"""Figures kept on disk and used again: in a run, and in the user's cache directory or $BATCHGEN_CACHE."""
 
 import json
 from contextlib import suppress
@@ -6,15 +6,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from batchgen.files import put_new, to_json
+from batchgen.files import replace, to_json
 from batchgen.memory.figures import Figures, Points, Weights
 from batchgen.paths import cache_dir
 
 
 def load(key: str) -> Figures | None:
-    """The figures kept under `key`; None if there are none, or none that can be read."""
+    """The figures kept under `key` in the cache; None if there are none, or none that can be read."""
+    return read(_path(key))
+
+
+def save(key: str, figures: Figures) -> None:
+    """Keep the figures in the cache. One that cannot be written costs another probe and nothing else."""
+    with suppress(OSError):
+        path = _path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, figures)
+
+
+def read(path: Path) -> Figures | None:
+    """The figures at `path`; None if there are none, or none that can be read."""
     try:
-        values = json.loads(_path(key).read_bytes())
+        values = json.loads(path.read_bytes())
         points = {name: _points(values[name]) for name in _POINTS}
         pieces = tuple((float(pixels), _points(series)) for pixels, series in values["decode_s"])
         return Figures(**values | points | {"decode_s": pieces, "weights": Weights(**values["weights"])})
@@ -22,13 +35,9 @@ def load(key: str) -> Figures | None:
         return None
 
 
-def save(key: str, figures: Figures) -> None:
-    """Keep the figures. A cache that cannot be written costs another probe and nothing else."""
-    with suppress(OSError):
-        path = _path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        put_new(path, to_json(asdict(figures)).encode() + b"\n")
+def write(path: Path, figures: Figures) -> None:
+    """Put the figures at `path`, in place of what is there. Raises OSError."""
+    replace(path, to_json(asdict(figures)).encode() + b"\n")
 
 
 _POINTS = ("pass_bytes", "pass_s", "decode_bytes", "stream_groups")

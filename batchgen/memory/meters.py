@@ -2,10 +2,12 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psutil
 
+from batchgen.memory.pinned import Pinned, locked_bytes
 from batchgen.types import Meters
 
 # Of the device's memory, beside what torch allocates: CUDA's context, and kernels, which are loaded when first used
@@ -13,7 +15,8 @@ from batchgen.types import Meters
 CONTEXT_BYTES = 700 << 20
 KERNEL_BYTES = 192 << 20
 _COPIED_BYTES = 64 << 20
-_COPIES = 4
+_TRIES = 4
+_MATRIX_ROWS = 4096
 
 
 def reset_peaks() -> None:
@@ -36,7 +39,7 @@ def read_meters() -> Meters:
         device_free_bytes=free_bytes,
         device_used_bytes=total_bytes - free_bytes,
         host_rss_bytes=host_rss_bytes,
-        host_pinned_bytes=torch.cuda.host_memory_stats().get("allocated_bytes.current"),
+        host_pinned_bytes=torch.cuda.host_memory_stats().get("allocated_bytes.current", 0) + locked_bytes(),
     )
 
 
@@ -72,6 +75,16 @@ class Gauge:
             free_bytes -= KERNEL_BYTES
         return max(0, free_bytes if self._limit_bytes is None else min(free_bytes, self._limit_bytes))
 
+    def whole_bytes(self) -> int:
+        """What torch could allocate in all if no other process had any of the device, the cap if it is less."""
+        whole_bytes = self._cuda.mem_get_info()[1] - CONTEXT_BYTES
+        return max(0, whole_bytes if self._limit_bytes is None else min(whole_bytes, self._limit_bytes))
+
+    @property
+    def card(self) -> str:
+        """The device's own name, which no other device has."""
+        return str(self._cuda.get_device_properties(self._cuda.current_device()).uuid)
+
     def begin(self) -> int:
         """Begin to look for a peak; returns what is allocated now."""
         self._cuda.synchronize()
@@ -88,21 +101,31 @@ class Gauge:
         """How fast pinned host memory crosses to the device: the best of a few tries with 64 MiB."""
         import torch
 
-        host = torch.empty(_COPIED_BYTES, dtype=torch.uint8, pin_memory=True)
-        there = host.to("cuda")
-        tries_s = []
-        for _ in range(_COPIES):
-            watch = Stopwatch()
-            with watch:
-                there.copy_(host, non_blocking=True)
-            tries_s.append(watch.seconds())
-        return _COPIED_BYTES / min(tries_s)
+        host = Pinned(_COPIED_BYTES, torch.device("cuda"))
+        there = host.flat.to("cuda")
+        return _COPIED_BYTES / _least_s(lambda: there.copy_(host.flat, non_blocking=True))
+
+    def flop_per_s(self, dtype: str) -> float | None:
+        """How fast two large matrices are multiplied in this dtype; None where there is no memory for them."""
+        import torch
+
+        kind = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
+        try:
+            matrix = torch.ones(_MATRIX_ROWS, _MATRIX_ROWS, dtype=kind, device="cuda")
+            return 2 * _MATRIX_ROWS**3 / _least_s(lambda: matrix @ matrix)
+        except RuntimeError:
+            return None
 
 
-def pinnable_bytes() -> int:
-    """How much of the host's memory may be page-locked: what is available now, less 2 GiB or 5%."""
-    memory = psutil.virtual_memory()
-    return max(0, memory.available - max(2 << 30, memory.total // 20))
+def _least_s(work: Callable[[], object]) -> float:
+    # Of a few tries: the first one loads kernels
+    tries_s = []
+    for _ in range(_TRIES):
+        watch = Stopwatch()
+        with watch:
+            work()
+        tries_s.append(watch.seconds())
+    return min(tries_s)
 
 
 class Stopwatch:

@@ -83,7 +83,17 @@ def freeze(path: Path, choose: Callable[[], Policy]) -> Policy:
     Of two at once the first one's holds. Raises BrokenRunError where the file holds something else.
     """
     if not path.exists():
-        put_new(path, to_json(asdict(choose())).encode() + b"\n")
+        put_new(path, policy_bytes(choose()))
+    return read_policy(path)
+
+
+def policy_bytes(policy: Policy) -> bytes:
+    """A policy as its file holds it."""
+    return to_json(asdict(policy)).encode() + b"\n"
+
+
+def read_policy(path: Path) -> Policy:
+    """The policy at `path`. Raises BrokenRunError where the file holds something else, and OSError."""
     try:
         return Policy(**json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from batchgen.errors import MemoryNeededError
 from batchgen.memory.costs import Task, held_bytes, peak_bytes
 from batchgen.memory.figures import Figures, Pieces, Points, at
-from batchgen.memory.meters import Stopwatch
+from batchgen.memory.meters import Gauge, Stopwatch
 from batchgen.memory.policy import PADDED_SIZES
+from batchgen.memory.worth import SHARE, STEPS, image_s
 from batchgen.types import Decoded, Policy, Prompt
 
 # The placements that it may run under, the one that says most first; the last is for jobs that hardly fit.
@@ -20,7 +21,6 @@ PROBED_UNDER = ("resident", "model_offload", "weight_streaming", "sequential_off
 # Of those that are worth having, the one that leaves most room for rows
 _ROOMIEST = "weight_streaming"
 _MORE_IN_PLACE = PROBED_UNDER[: PROBED_UNDER.index(_ROOMIEST)]
-_STEPS = 3
 _TEXT = "a photo of an astronaut riding a horse on mars"
 # A device that decodes so many pixels at once has enough to do.
 _BUSY_PIXELS = 8 << 20
@@ -67,22 +67,6 @@ class Engine(Protocol):
         """Give memory back to the device that nothing uses and that was kept for later."""
 
 
-class Gauge(Protocol):
-    """What a probe needs to know of the device."""
-
-    def free_bytes(self) -> int:
-        """What may be allocated in all."""
-
-    def begin(self) -> int:
-        """Begin to look for a peak; what is allocated now."""
-
-    def peak_bytes(self) -> int:
-        """The most since `begin`."""
-
-    def copied_bytes_per_s(self) -> float:
-        """From the host."""
-
-
 def probed_placement(estimate: Figures, task: Task, base: Policy, free_bytes: int) -> str:
     """Under which placement to probe: that of the most weights that leaves room for a row or two."""
     for placement in _MORE_IN_PLACE:
@@ -95,23 +79,29 @@ def _least(base: Policy, placement: str) -> Policy:
     return replace(base, placement=placement, micro_batch=1, decode_chunk=1, guidance_split=True, tile_px=256)
 
 
-def probe(engine: Engine, gauge: Gauge, estimate: Figures, task: Task, base: Policy, placement: str) -> Figures:
-    """The figures of this size, measured. It takes seconds on a fast card, half a minute on a slow one.
+def probe(
+    engine: Engine, gauge: Gauge, estimate: Figures, task: Task, base: Policy, placement: str, images: int
+) -> Figures:
+    """The figures of this size, measured for a job of so many images of it.
 
+    It takes seconds on a fast card, half a minute on a slow one, and no more of the job's time than `worth` grants.
     Where memory ends the series of micro-batches under `placement`, it goes on under weight streaming, which leaves
     room for more: whether more at once is worth the weights' crossing is what there is to choose.
 
     Series of growing batches end before memory does, by what the ones before them took, and at an out-of-memory error.
     Raises MemoryNeededError if not even the smallest call fits.
     """
-    return _Probe(engine, gauge, estimate, task, replace(base, placement=placement)).figures()
+    return _Probe(engine, gauge, estimate, task, replace(base, placement=placement), images).figures()
 
 
 class _Probe:
-    def __init__(self, engine: Engine, gauge: Gauge, estimate: Figures, task: Task, base: Policy) -> None:
+    def __init__(self, engine: Engine, gauge: Gauge, estimate: Figures, task: Task, base: Policy, images: int) -> None:
         self._engine, self._gauge, self._estimate, self._task, self._base = engine, gauge, estimate, task, base
+        self._images = images
         self._base_bytes = 0
-        self._cut = False
+        self._spent_s = 0.0
+        # What ended a series before more at once had ceased to gain: memory, the rows of the job's batch, its images
+        self._cut = self._short_of_rows = self._short_of_images = False
 
     def figures(self) -> Figures:
         if self._try(self._engine.prepare, self._base) is None:
@@ -130,6 +120,8 @@ class _Probe:
             copied_bytes_per_s=self._gauge.copied_bytes_per_s(),
             measured=True,
             cut_at_bytes=self._gauge.free_bytes() if self._cut else None,
+            short_rows=self._task.rows if self._short_of_rows else None,
+            short_images=self._images if self._short_of_images else None,
         )
 
     def _encode(self) -> tuple[int, Any]:
@@ -163,6 +155,9 @@ class _Probe:
             if pass_bytes and not self._fits(at(_points(pass_bytes), rows)):
                 self._cut = True
                 break
+            if pass_s and not self._is_worth(pass_s, rows):
+                self._short_of_images = True
+                break
             if not series:  # brings the weights in and loads kernels; twice, since streaming learns an order first
                 short = self._prompts(policy.micro_batch, steps=1)
                 self._try(self._engine.denoise, texts, short, policy)
@@ -172,20 +167,33 @@ class _Probe:
             if made is None:
                 break
             latent = made[0]
+            self._spent_s += sum(watch.seconds() for watch in watches)
             pass_bytes[rows] = self._taken_bytes()
             seconds = min(watch.seconds() for watch in watches) / (2 if policy.guidance_split else 1)
             saturated = _no_gain(series, rows, seconds)
             series[rows] = pass_s[rows] = seconds
             if saturated:
                 break
+        else:
+            self._short_of_rows |= self._is_over(PADDED_SIZES[-1])
         return latent
+
+    def _is_worth(self, pass_s: _Taken, rows: float) -> bool:
+        # Whether so many rows may be measured too, in view of the time that the job takes as far as that is known
+        known = replace(self._estimate, pass_s=_points(pass_s))
+        job_s = self._images * max(image_s(known, self._task), image_s(self._estimate, self._task))
+        return self._spent_s + STEPS * at(known.pass_s, rows) <= SHARE * job_s
+
+    def _is_over(self, size: int) -> bool:
+        # Whether the job's batches are too small for so many images at once
+        return size >= 2 * self._task.rows
 
     def _micro_batches(self) -> Iterator[tuple[Policy, int]]:
         # The policy, and the rows that the UNet runs at once under it
         if self._task.guided:
             yield replace(self._base, micro_batch=1, guidance_split=True), 1
         for size in PADDED_SIZES:
-            if size < 2 * self._task.rows:
+            if not self._is_over(size):
                 yield (
                     replace(self._base, micro_batch=size, guidance_split=False),
                     size * (2 if self._task.guided else 1),
@@ -210,7 +218,10 @@ class _Probe:
         # Of more and more such pieces at once, until more do not fit or do not gain: seconds of a call
         series = _Taken()
         for size in PADDED_SIZES:
-            if size >= 2 * self._task.rows or (size > 1 and size * pixels > _BUSY_PIXELS):
+            if size > 1 and size * pixels > _BUSY_PIXELS:
+                break
+            if self._is_over(size):
+                self._short_of_rows = True
                 break
             together = size * pixels
             if decode_bytes and not self._fits(at(_points(decode_bytes), together)):
@@ -259,7 +270,7 @@ class _Probe:
     def _fits(self, more_bytes: float) -> bool:
         return self._base_bytes + more_bytes <= _USED_SHARE * self._gauge.free_bytes()
 
-    def _prompts(self, count: int, steps: int = _STEPS) -> list[Prompt]:
+    def _prompts(self, count: int, steps: int = STEPS) -> list[Prompt]:
         task = self._task
         return [
             Prompt(

@@ -68,7 +68,6 @@ def download(model: ModelConfig) -> Path:
 
     Raises ModelError in one line where it cannot be had.
     """
-    os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
     # What goes wrong is said in one line below.
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "critical")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")

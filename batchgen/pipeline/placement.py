@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from batchgen.memory.pinned import Pinned, pack
 from batchgen.pipeline.streaming import Streamer
 
 STAGES = ("encode", "denoise", "decode")
@@ -37,6 +38,7 @@ class Placement:
     def __init__(self, pipe: Any, name: str, device: torch.device) -> None:
         self._staged: dict[str, list[Staged | Streamer]] = {stage: [] for stage in STAGES}
         self._at: str | None = None
+        self._pinned: list[Pinned] = []  # what hooks bring in from
         for stage, how in zip(STAGES, HELD[name], strict=True):
             for module in components(pipe, stage):
                 self._hold(module, stage, how, device)
@@ -50,8 +52,10 @@ class Placement:
         elif how == "streamed":
             self._staged[stage].append(Streamer(module, device))
         elif how == "layers":
+            self._pinned += pack(_tensors(module), device)
             _bring_in_by_layers(module, device)
         else:
+            self._pinned += pack(_tensors(module), device)
             _group(module, device, "block_level" if how == "blocks" else "leaf_level")
 
     def stream_ahead(self, buffers: int) -> None:
@@ -82,9 +86,9 @@ class Staged:
 
     def __init__(self, module: torch.nn.Module, device: torch.device) -> None:
         self._device = device
-        self._tensors = [*module.parameters(), *module.buffers()]
-        self._host = [_pinned(tensor.data, device) for tensor in self._tensors]
-        self.leave()
+        self._tensors = _tensors(module)
+        self._pinned = pack(self._tensors, device)
+        self._host = [tensor.data for tensor in self._tensors]
 
     def enter(self) -> None:
         """Copy the weights to the device, in its stream's order."""
@@ -108,25 +112,20 @@ def components(pipe: Any, stage: str) -> list[torch.nn.Module]:
     return [pipe.vae] if checker is None else [pipe.vae, checker]
 
 
-def _pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    # Page-locked memory crosses several times faster; where the host grants none, plain memory does.
-    if device.type != "cuda":
-        return tensor
-    try:
-        return tensor.pin_memory()
-    except RuntimeError:
-        return tensor
+def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def _bring_in_by_layers(module: torch.nn.Module, device: torch.device) -> None:
     # As diffusers' enable_sequential_cpu_offload, which cannot be told to use the CPU, for tests
     from accelerate import cpu_offload
 
-    weights = {name: _pinned(tensor, device) for name, tensor in module.state_dict().items()}
+    weights = module.state_dict()
     cpu_offload(module, device, offload_buffers=len(module._parameters) > 0, state_dict=weights)
 
 
 def _group(module: torch.nn.Module, device: torch.device, level: str) -> None:
+    # With streams it pins each tensor for itself, but for those that are pinned already.
     from diffusers.hooks import apply_group_offloading
 
     on_cuda = device.type == "cuda"

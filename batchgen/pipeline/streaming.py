@@ -14,10 +14,9 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
+from batchgen.memory.pinned import Pinned, aligned_bytes, views
 from batchgen.memory.policy import STREAM_BUFFERS
 from batchgen.memory.stream import GROUP_BYTES
-
-_ALIGNED_BYTES = 256
 
 
 class Streamer:
@@ -92,7 +91,7 @@ class _Layer:
         self.module = module
         self._tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         self.host = [tensor.data for tensor in self._tensors]
-        self.size_bytes = sum(_aligned(host) for host in self.host)
+        self.size_bytes = sum(aligned_bytes(host) for host in self.host)
         self.group: int | None = None
 
     def point_at(self, places: list[Tensor]) -> None:
@@ -107,24 +106,21 @@ class _Group:
     def __init__(self, number: int, layers: list[_Layer], device: torch.device) -> None:
         self.layers = layers
         self.size_bytes = sum(layer.size_bytes for layer in layers)
-        self.flat = _pinned_bytes(self.size_bytes, device)
-        for layer, views in zip(layers, self.views(self.flat), strict=True):
-            for view, host in zip(views, layer.host, strict=True):
-                view.copy_(host)
-            layer.host = views
-            layer.point_at(views)
+        self._pinned = Pinned(self.size_bytes, device)
+        self.flat = self._pinned.flat
+        for layer, places in zip(layers, self.views(self.flat), strict=True):
+            for place, host in zip(places, layer.host, strict=True):
+                place.copy_(host)
+            layer.host = places
+            layer.point_at(places)
             layer.group = number
 
     def views(self, flat: Tensor) -> list[list[Tensor]]:
         """Each layer's tensors as they lie in `flat`, strides as they were (channels_last stays so)."""
         found, start = [], 0
         for layer in self.layers:
-            views = []
-            for host in layer.host:
-                raw = flat[start : start + host.numel() * host.element_size()].view(host.dtype)
-                views.append(raw.as_strided(host.size(), host.stride()))
-                start += _aligned(host)
-            found.append(views)
+            found.append(views(flat[start : start + layer.size_bytes], layer.host))
+            start += layer.size_bytes
         return found
 
 
@@ -154,8 +150,8 @@ class _Turns:
         if self._copies is not None:
             torch.cuda.current_stream(self._device).wait_event(self._current.ready)
         group = self._groups[number]
-        for layer, views in zip(group.layers, group.views(self._current.buffer), strict=True):
-            layer.point_at(views)
+        for layer, places in zip(group.layers, group.views(self._current.buffer), strict=True):
+            layer.point_at(places)
 
     def end(self) -> None:
         """Let all buffers go. What is on its way arrives before their memory is used for anything else."""
@@ -222,14 +218,3 @@ def _layers(module: nn.Module, device: torch.device) -> list[_Layer]:
         if id(tensor) not in streamed:
             tensor.data = tensor.data.to(device)
     return found
-
-
-def _aligned(tensor: Tensor) -> int:
-    return -(-tensor.numel() * tensor.element_size() // _ALIGNED_BYTES) * _ALIGNED_BYTES
-
-
-def _pinned_bytes(size_bytes: int, device: torch.device) -> Tensor:
-    try:
-        return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
-    except RuntimeError:  # plain memory crosses several times slower, but it crosses
-        return torch.empty(size_bytes, dtype=torch.uint8)

@@ -11,8 +11,9 @@ import pytest
 from batchgen.errors import MemoryNeededError
 from batchgen.memory import probe as module
 from batchgen.memory.costs import Task, held_bytes
-from batchgen.memory.figures import Figures, Weights
+from batchgen.memory.figures import Figures, Weights, serves
 from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
+from batchgen.memory.worth import SHARE, STEPS, image_s
 from batchgen.types import Policy
 from tests.builders import POLICY
 from tests.memory.cards import GIB, MIB, sd15_512
@@ -57,6 +58,7 @@ class Device:
         self.refused = self.recovered = self.collected = 0
         self.placement = ""
         self.largest = 0
+        self.pass_s = dict(TRUE.pass_s)
         self._watches: list[Watch] | None = None
 
     def free_bytes(self) -> int:
@@ -71,6 +73,12 @@ class Device:
 
     def copied_bytes_per_s(self) -> float:
         return 7e9
+
+    def flop_per_s(self, dtype: str) -> float | None:
+        return None
+
+    def whole_bytes(self) -> int:
+        return int(self.size_bytes)
 
     def prepare(self, policy: Policy) -> tuple[Policy, None]:
         changed, self.placement = policy.placement != self.placement, policy.placement
@@ -92,7 +100,7 @@ class Device:
         self.largest = max(self.largest, rows)
         for _ in range(prompts[0].steps):
             self._take(rows * ROW_BYTES)
-            pass_s = self.slowness * (2 if policy.guidance_split else 1) * dict(TRUE.pass_s)[rows]
+            pass_s = self.slowness * (2 if policy.guidance_split else 1) * self.pass_s[rows]
             watch = Watch()
             with watch:
                 Clock.now_s += pass_s
@@ -144,10 +152,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "Stopwatch", Watch)
 
 
-def found(device: Device, guess: Figures = GUESS, placement: str | None = None) -> Figures:
-    under = placement or probed_placement(guess, TASK, POLICY, device.free_bytes())
+def found(
+    device: Device, guess: Figures = GUESS, placement: str | None = None, task: Task = TASK, images: int = 100_000
+) -> Figures:
+    under = placement or probed_placement(guess, task, POLICY, device.free_bytes())
     engine: Any = device
-    return probe(engine, device, guess, TASK, POLICY, under)
+    return probe(engine, engine, guess, task, POLICY, under, images)
 
 
 def right_bytes(figures: Figures) -> None:
@@ -257,3 +267,47 @@ def test_the_probe_takes_no_time_of_its_own() -> None:
     started = time.perf_counter()
     found(Device(80 * GIB))
     assert time.perf_counter() - started < 0.5
+
+
+def test_figures_know_what_ended_their_series() -> None:
+    by_gain = found(Device(80 * GIB))
+    assert (by_gain.cut_at_bytes, by_gain.short_rows, by_gain.short_images) == (None, None, None)
+    by_memory = found(Device(2.2 * GIB))
+    assert by_memory.cut_at_bytes and by_memory.short_rows is None
+    by_rows = found(Device(80 * GIB), task=replace(TASK, rows=1))
+    assert (by_rows.cut_at_bytes, by_rows.short_rows) == (None, 1)
+    device = Device(80 * GIB)
+    device.pass_s |= dict.fromkeys(device.pass_s, 0.5)  # as if it never had enough to do
+    by_images = found(device, images=3)
+    assert by_images.short_images == 3
+    assert device.largest < 8
+    whole = found(device, task=replace(TASK, rows=32))
+    assert whole.pass_s[-1][0] == 64
+    assert (whole.short_rows, whole.short_images) == (None, None), "there is no more to try"
+
+
+def test_a_probe_takes_no_more_of_a_job_than_its_share() -> None:
+    for images in (1, 10, 100, 1000):
+        device = Device(80 * GIB)
+        device.pass_s = {rows: 0.3 + rows / 50 for rows in device.pass_s}
+        figures = found(device, images=images)
+        job_s = images * image_s(figures, TASK)
+        first_s = STEPS * (device.pass_s[1] + 2 * device.pass_s[2])  # the fewest rows are measured anyway
+        measured_s = sum(STEPS * seconds for _, seconds in figures.pass_s)
+        assert measured_s <= max(float(first_s), 2 * SHARE * job_s)
+
+
+@pytest.mark.parametrize(
+    ("noted", "asked", "served"),
+    [
+        ({}, (1 << 50, 32, 1 << 20), True),
+        ({"cut_at_bytes": 4 * GIB}, (4.5 * GIB, 32, 100), True),
+        ({"cut_at_bytes": 4 * GIB}, (6 * GIB, 32, 100), False),
+        ({"short_rows": 4}, (GIB, 4, 100), True),
+        ({"short_rows": 4}, (GIB, 8, 100), False),
+        ({"short_images": 100}, (GIB, 4, 101), True),
+        ({"short_images": 100}, (GIB, 4, 200), False),
+    ],
+)
+def test_what_is_known_serves_a_job_that_would_find_no_more(noted: Any, asked: Any, served: bool) -> None:
+    assert serves(replace(TRUE, **noted), *asked) is served

@@ -16,6 +16,7 @@ from diffusers import DiffusionPipeline
 from batchgen.events import EventLog
 from batchgen.fitting import Fitting
 from batchgen.pipeline.engine import DiffusersEngine
+from tests.builders import OnePolicy
 from tests.pipeline.small_models import KINDS, save
 from tests.pipeline.test_engine import prompt
 from tests.pipeline.test_placement import changed
@@ -50,7 +51,7 @@ def undisturbed(engine, tmp_path_factory):
 def run(engine, tmp_path, policy=POLICY, prompts=PROMPTS):
     """[(pixels, policy)] of the prompts, and the fitting that made them."""
     engine._texts.clear()
-    fitting = Fitting(engine, lambda *_: policy, EventLog(tmp_path / "events.jsonl"))
+    fitting = Fitting(engine, OnePolicy(policy), EventLog(tmp_path / "events.jsonl"))
     fitting.begin(SIZE)
     texts = fitting.encode(SIZE, prompts)
     latents = fitting.denoise(SIZE, texts, prompts)

@@ -36,7 +36,8 @@ def made(plan, engine, crashes):
     attempt = Attempt(plan.run, shard, plan.run_id, digest, "test")
     log = EventLog(plan.run.worker_log("test"))
     freeze(plan.run.policy(engine.device_kind, 64, 64), lambda: POLICY)
-    maker = ShardMaker(engine, MAKER, Policies(plan, engine, log), {"worker": "test"}, log, threading.Event())
+    policies = Policies(plan, engine, log, "test", Watch(60), threading.Event())
+    maker = ShardMaker(engine, MAKER, policies, {"worker": "test"}, log, threading.Event())
     assert maker.make(shard, attempt, lease, (), crashes)
     lease.release()
     with tarfile.open(attempt.files.tar) as tar:

@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("torch")
 
 from dataclasses import replace
+from typing import Any
 
 from batchgen.memory.costs import Task
 from batchgen.memory.probe import PROBED_UNDER, probe
@@ -37,8 +38,9 @@ def test_every_stage_is_measured_and_images_stay_the_same(kind, tmp_path):
     guess = engine.estimate(64, 64)
     policy, _ = engine.prepare(POLICY)
     before = make(engine, [prompt(0)], policy)
+    gauge: Any = Gauge()
     for placement in PROBED_UNDER:
-        figures = probe(engine, Gauge(), guess, TASK, POLICY, placement)
+        figures = probe(engine, gauge, guess, TASK, POLICY, placement, 10_000)
         assert figures.measured
         assert [rows for rows, _ in figures.pass_s] == [1, 2, 4]
         ((pixels, calls),) = figures.decode_s

@@ -1,0 +1,144 @@
+"""What a size takes on this kind of device: measured where that is worth its time, else by the next best there is."""
+
+import hashlib
+import os
+from collections import Counter
+from dataclasses import asdict, replace
+
+from batchgen.config import Config
+from batchgen.errors import MemoryNeededError
+from batchgen.events import EventLog
+from batchgen.files import to_json
+from batchgen.fitting import Engine
+from batchgen.memory import kept
+from batchgen.memory.costs import Task
+from batchgen.memory.figures import Figures, at_speed, scaled, serves
+from batchgen.memory.meters import Gauge
+from batchgen.memory.policy import choose_policy
+from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
+from batchgen.memory.worth import images_for_a_probe, nearest
+from batchgen.plan import Plan, versions
+from batchgen.types import Policy
+
+# Counted up when the same work takes other memory or time than before: what is kept is then measured anew.
+_WAY_OF_COMPUTING = 4
+
+
+class Known:
+    """The figures that are kept for one model on one kind of device, under one way of computing."""
+
+    def __init__(self, config: Config, model: str, device_kind: str, dtype: str) -> None:
+        """`model`: its fingerprint."""
+        self._facts = [_WAY_OF_COMPUTING, model, config.model.safety_checker, device_kind, dtype]
+        self._facts += [asdict(config.speed), versions()]
+
+    def load(self, task: Task, last: str = PROBED_UNDER[-1]) -> Figures | None:
+        """What a probe found under `last`, or best with more weights in place; None before the first."""
+        placements = PROBED_UNDER[: PROBED_UNDER.index(last) + 1]
+        found = (kept.load(self._key(task, placement)) for placement in placements)
+        return next((figures for figures in found if figures is not None), None)
+
+    def load_for(self, task: Task, placement: str, free_bytes: int, images: int) -> Figures | None:
+        """What a probe under `placement`, or with more in place, found; None where another would show more."""
+        for better in PROBED_UNDER[: PROBED_UNDER.index(placement) + 1]:
+            figures = kept.load(self._key(task, better))
+            if figures and serves(figures, free_bytes, task.rows, images):
+                return figures
+        return None
+
+    def save(self, task: Task, placement: str, figures: Figures) -> None:
+        """Keep what a probe found under `placement`."""
+        kept.save(self._key(task, placement), figures)
+
+    def _key(self, task: Task, placement: str) -> str:
+        facts = [*self._facts, task.width, task.height, task.guided, placement]
+        return hashlib.sha256(to_json(facts).encode()).hexdigest()[:32]
+
+
+def base_policy(config: Config, task: Task, dtype: str) -> Policy:
+    """The policy whose fields hold where memory has nothing to say."""
+    return choose_policy(config.memory.policy, config.speed, task.width, task.height, dtype, os.cpu_count() or 1)
+
+
+class Measuring:
+    """The figures of each size of a run, as one worker finds them."""
+
+    def __init__(self, plan: Plan, engine: Engine, gauge: Gauge, log: EventLog) -> None:
+        self._plan, self._engine, self._gauge, self._log = plan, engine, gauge, log
+        self._known = Known(plan.config, str(plan.recipe["model"]), engine.device_kind, engine.dtype)
+        self._guesses: dict[tuple[int, int], Figures] = {}
+        self._in_run: dict[tuple[int, int], Figures | None] = {}
+        self._speed: tuple[float | None, float] | None = None
+        self._unread = plan.prompts()
+        self._counts: Counter[tuple[int, int]] = Counter()
+
+    def find(self, task: Task) -> Figures:
+        """The figures to choose by: known or measured, or those of a size like it, or estimated.
+
+        Where that is less than a probe would find, `short_images` says so. Raises MemoryNeededError as `probe`.
+        """
+        guess, free_bytes, images = self._guess(task), self._gauge.free_bytes(), self._plan.images
+        in_run = kept.read(self._plan.run.figures(self._engine.device_kind, task.width, task.height))
+        if in_run is not None and in_run.measured and serves(in_run, free_bytes, task.rows, images):
+            return in_run  # whoever measured did not come to choosing
+        first = probed_placement(guess, task, self._base(task), free_bytes)
+        if (known := self._known.load_for(task, first, free_bytes, images)) is not None:
+            return known
+        if self.pays(task):
+            return self._probed(task, first)
+        figures = self._known.load(task, first) or self._like_another(task) or guess
+        self._log.add("not_probed", width=task.width, height=task.height, measured=figures.measured)
+        return replace(figures, short_images=images)
+
+    def pays(self, task: Task) -> bool:
+        """Whether a probe of this size costs little beside the size's images; or, where the run has measured nothing
+        like it, beside all the job's.
+        """
+        enough = images_for_a_probe(self._guess(task), task)
+        if self._has_images(task, enough):
+            return True
+        pixels = sum(count * width * height for (width, height), count in self._counts.items())
+        return pixels >= enough * task.pixels and self._like_another(task) is None
+
+    def _base(self, task: Task) -> Policy:
+        return base_policy(self._plan.config, task, self._engine.dtype)
+
+    def _probed(self, task: Task, first: str) -> Figures:
+        guess, base = self._guess(task), self._base(task)
+        for placement in PROBED_UNDER[PROBED_UNDER.index(first) :]:
+            try:
+                figures = probe(self._engine, self._gauge, guess, task, base, placement, self._plan.images)
+            except MemoryNeededError as error:
+                self._log.add("probe_failed", under=placement, said=str(error))
+                failed = error
+                continue
+            self._known.save(task, placement, figures)
+            self._log.add("probed", under=placement, figures=asdict(figures))
+            return figures
+        raise failed
+
+    def _like_another(self, task: Task) -> Figures | None:
+        # By what the run has measured of a size that is near
+        run, kind, size = self._plan.run, self._engine.device_kind, (task.width, task.height)
+        for new in set(run.sizes_with_figures(kind)) - self._in_run.keys():
+            self._in_run[new] = kept.read(run.figures(kind, *new))
+        measured = {one: figures for one, figures in self._in_run.items() if figures and figures.measured}
+        near = nearest([one for one in measured if one != size], task)
+        if near is None:
+            return None
+        return scaled(measured[near], near[0] * near[1], task.pixels, self._guess(task))
+
+    def _guess(self, task: Task) -> Figures:
+        size = (task.width, task.height)
+        if self._speed is None:
+            self._speed = self._gauge.flop_per_s(self._engine.dtype), self._gauge.copied_bytes_per_s()
+        if size not in self._guesses:
+            self._guesses[size] = at_speed(self._engine.estimate(*size), *self._speed)
+        return self._guesses[size]
+
+    def _has_images(self, task: Task, enough: int) -> bool:
+        # The plan is read once, and only until there are enough of this size: whole, where there never are.
+        size = (task.width, task.height)
+        while self._counts[size] < enough and (prompt := next(self._unread, None)) is not None:
+            self._counts[prompt.width, prompt.height] += 1
+        return self._counts[size] >= enough
