@@ -93,8 +93,7 @@ def place(engine, placement, size_px):
     started = time.monotonic()
     digest = made(engine, policy, size_px)
     seconds = time.monotonic() - started
-    if placement in ("text_offload", "model_offload", "weight_streaming"):
-        engine._model.recover()  # all weights wait; hooks have put theirs back by themselves
+    engine._model._placement.leave()  # all weights wait; hooks have put theirs back by themselves
     counted = pinned_bytes(engine.estimate(size_px, size_px).weights, placement)
     locked = read_meters().host_pinned_bytes or 0
     row = {
