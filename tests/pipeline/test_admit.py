@@ -170,10 +170,17 @@ def test_rows_of_an_extension_are_checked_too(tmp_path, model, in_process):
     assert [path.name for path in (tmp_path / "run").glob("plan*")] == ["plan"]
 
 
+def begin(plan):
+    """Something of the run is there: its plan gives way to no other any more."""
+    plan.run.make()
+    (plan.run.work / "begun").write_text("")
+
+
 def test_what_is_added_to_a_models_folder_keeps_no_run_from_going_on(tmp_path, model):
     config = make_config(tmp_path, model__path=str(model))
     plan = prepared(config)
     assert str(plan.recipe["model"]).startswith("2:")
+    begin(plan)
     for name in (".git/refs/tags/v1", ".cache/huggingface/a.metadata", "samples/1.png", "unet/LICENSE"):
         (model / name).parent.mkdir(parents=True, exist_ok=True)
         (model / name).write_text("new")
@@ -191,6 +198,7 @@ def test_a_plan_with_a_fingerprint_of_the_first_version_goes_on(tmp_path, model,
     monkeypatch.setattr(admit, "fingerprint_model", lambda *_: earlier)
     plan = prepared(config)
     assert plan.recipe["model"] == earlier
+    begin(plan)
     monkeypatch.undo()
     (model / ".git").mkdir()
     (model / ".git/HEAD").write_text("a clone's")
