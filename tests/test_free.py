@@ -21,7 +21,6 @@ from tests.builders import make_config, plan_run
 from tests.commands import front, write_prompts
 from tests.test_recipe import FREE
 
-
 # What null leaves to the planner is no setting: it stays as it was planned.
 SETTINGS = [*(FREE.keys() - {"output__batches_per_shard"}), "memory__max_vram", "memory__assume_vram"]
 

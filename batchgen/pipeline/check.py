@@ -42,13 +42,13 @@ def judge(part: Part) -> list[str]:
 
     state = {name: torch.empty(shape, device="meta") for path in part.weights for name, shape in tensors(path).items()}
     find = _diffusers_keys if part.library == "diffusers" else _transformers_keys
+    where = next(iter(part.weights)).parent
     try:
         missing, unexpected, odd = find(part, state)
     except Exception as error:  # foreign settings in foreign constructors: any kind
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise ModelError(f"the model's {part.name} cannot be made from its config.json: {reason}") from error
+        raise ModelError(f"{where}: the model's {part.name} cannot be made from its config.json: {reason}") from error
     advice = "its weights and its config.json do not belong together; copy both from the same model"
-    where = next(iter(part.weights)).parent
     if missing:
         also = f" and has {_count(unexpected)} that the model does not know" if unexpected else ""
         raise ModelError(f"{where} lacks {_count(missing)}{also}: {advice}")
