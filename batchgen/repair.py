@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.commandline import run_dir_command
-from batchgen.console import say as _say
+from batchgen.console import say
 from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, BatchgenError, BrokenRunError, UserError
 from batchgen.files import is_plain, move, new_directory, sha256_file, sync_directory, to_json, write_new
 from batchgen.leases import Lease, Watch, live_leases, read_lease
@@ -108,7 +108,7 @@ def wait_until_idle(plan: Plan) -> Watch:
     first = live_leases(plan.run, watch)
     if first:
         names = ", ".join(sorted({read_lease(content).worker for content in first.values()}))
-        _say(f"somebody may be at work ({names}): watching for {watch.timeout_s:g} s, or ten of its steps")
+        say(f"somebody may be at work ({names}): watching for {watch.timeout_s:g} s, or ten of its steps")
     now = first
     while now:
         if now.items() - first.items():
@@ -192,7 +192,7 @@ def _tell(shard: int, problems: list[str], verb: str) -> None:
 
 def _code(damage: Damage) -> int:
     for problem in damage.lasting:
-        _say(f"{problem}, by the plan: no repair changes that")
+        say(f"{problem}, by the plan: no repair changes that")
     return EXIT_BROKEN if damage.lasting else EXIT_WHOLE
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from batchgen import index
 from batchgen.config import Config, size_bytes
-from batchgen.console import say as _say
+from batchgen.console import say
 from batchgen.display import Display
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, UserError
 from batchgen.files import supports_link, sync_directory
@@ -51,12 +51,12 @@ def run(config: Config) -> int:
         return _tell(outcome(plan, "is done already") if done else finish(plan))
     broken = f"{stock.harm()}; the other shards are made all the same" if stock.broken else None
     for line in filter(None, (computed_otherwise(plan.computes, config.job.scheduler), rejected_line(plan), broken)):
-        _say(line)
+        say(line)
     gpus = _able_first(plan, gpus)
     run_dir.make()
     _make_durable(run_dir)
     if not supports_link(run_dir.work):
-        _say("this file system has no hard links: one worker, and start no second batchgen on this run meanwhile")
+        say("this file system has no hard links: one worker, and start no second batchgen on this run meanwhile")
         plan.config.launch.workers = 1
     sweep(run_dir)
     stop = threading.Event()
@@ -70,7 +70,7 @@ def run(config: Config) -> int:
     if code == EXIT_WHOLE:
         return _tell(finish(plan))
     if code == EXIT_INTERRUPTED:
-        _say("interrupted; what is finished is kept, and the same command goes on")
+        say("interrupted; what is finished is kept, and the same command goes on")
     return code
 
 
@@ -85,7 +85,7 @@ def _make_durable(run_dir: RunDir) -> None:
 
 def _tell(end: Outcome) -> int:
     for line in end.lines:
-        _say(line)
+        say(line)
     return end.code
 
 
@@ -147,7 +147,7 @@ def _able_first(plan: Plan, gpus: Sequence[Gpu]) -> list[Gpu]:
     tasks = [task_of(config, config.job.width, config.job.height)]
     refused = _refused(config, gpus, folder, str(plan.recipe["model"]), tasks)
     for device, reason in refused.items():
-        _say(f"GPU {device} cannot do this job: {reason}")
+        say(f"GPU {device} cannot do this job: {reason}")
     return sorted(gpus, key=lambda gpu: gpu.device in refused)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from batchgen.commandline import run_dir_command
+from batchgen.console import say
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BatchgenError
 from batchgen.events import read_events
 from batchgen.files import is_plain, sha256_bytes, sha256_file
@@ -204,9 +205,9 @@ def made_twice(run: RunDir) -> int:
 
 def _list(lines: list[str]) -> None:
     for line in lines[:_SHOWN_PROBLEMS]:
-        print(f"batchgen: {line}", file=sys.stderr)
+        say(line)
     if len(lines) > _SHOWN_PROBLEMS:
-        print(f"batchgen: and {len(lines) - _SHOWN_PROBLEMS} more", file=sys.stderr)
+        say(f"and {len(lines) - _SHOWN_PROBLEMS} more")
 
 
 def show(run: RunDir) -> int:
@@ -229,7 +230,7 @@ def show(run: RunDir) -> int:
         print("not finished; what is there is sound. Go on with the command that started it")
         return EXIT_INTERRUPTED
     if findings.images + len(failed) != plan.images:
-        print(f"batchgen: {plan.images - findings.images - len(failed)} planned images are missing", file=sys.stderr)
+        say(f"{plan.images - findings.images - len(failed)} planned images are missing")
         return EXIT_BROKEN
     print("whole, with failed images: retry_failed=true tries them again" if failed else "whole")
     return EXIT_WHOLE_WITH_FAILURES if failed else EXIT_WHOLE

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config import Config
+from batchgen.console import say
 from batchgen.errors import BatchgenError, ModelError
 from batchgen.files import put_new, to_json
 from batchgen.paths import cache_dir
@@ -46,7 +47,7 @@ class Admission:
         parts = check_model(folder, config.job.scheduler, model.safety_checker != "off", model.variant)
         self.fingerprint = fingerprint_model(folder, model)
         for remark in self._ask(set())["told"]:
-            print(f"batchgen: {remark}", file=sys.stderr)
+            say(remark)
         (vae,) = [settings(part) for part in parts if part.name == "vae"]
         self._pixels = 2 ** (len(vae.get("block_out_channels", [64])) - 1)  # to a latent place
         tile_px = config.memory.policy.tile_px
