@@ -3,7 +3,8 @@
 A lease lives by the steps of its holder and not by a thread beside them: when a kernel hangs nobody writes the lease
 any more, and another worker takes over. It is stale when its process is known to be gone, or when its content has not
 changed for the greater of the timeout and ten times the slowest step that it states, by the reader's own monotonic
-clock. Clocks of two machines, and times of files, are never compared.
+clock. While its holder's first step is not over, that is five timeouts of the reader: kernels may be compiled in it, or
+the device is slow. Clocks of two machines, and times of files, are never compared.
 """
 
 import json
@@ -26,21 +27,21 @@ from batchgen.paths import RunDir
 WRITE_EVERY_S = 15.0
 _WRITES_A_TIMEOUT = 4.0
 _STEPS_OF_SILENCE = 10
-# What is stated of a first step that is not over, by the timeout: kernels are compiled in it, or the device is slow.
-_FIRST_STEP_SHARE = 0.5
+_TIMEOUTS_OF_A_FIRST_STEP = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """What a lease says of its holder. Where it cannot be read it says nothing.
 
-    `rows` of the shard are denoised; `step_s` is the slowest step of the holder so far.
+    `rows` of the shard are denoised; `step_s` is the slowest step of the holder so far, None while its first one is not
+    over.
     """
 
     worker: str = "unknown"
     process: Any = None
     rows: int = 0
-    step_s: float = 0.0
+    step_s: float | None = 0.0
     token: str | None = None
 
 
@@ -52,14 +53,19 @@ def read_lease(content: bytes) -> Held:
         return Held()
     if not isinstance(says, dict):
         return Held()
-    rows, step_s, worker, token = (says.get(name) for name in ("rows", "step_s", "worker", "token"))
+    rows, worker, token = (says.get(name) for name in ("rows", "worker", "token"))
+    step_s = says.get("step_s", 0.0)
     return Held(
         worker if isinstance(worker, str) else "unknown",
         says.get("process"),
         rows if isinstance(rows, int) and rows > 0 else 0,
-        float(step_s) if isinstance(step_s, int | float) and 0 <= step_s < math.inf else 0.0,
+        None if step_s is None else _seconds(step_s),
         token if isinstance(token, str) else None,
     )
+
+
+def _seconds(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and 0 <= value < math.inf else 0.0
 
 
 @dataclass
@@ -83,9 +89,15 @@ class Watch:
             since = time.monotonic()
             self._seen[path] = (content, since)
         held = read_lease(content)
-        if time.monotonic() - since > max(self.timeout_s, _STEPS_OF_SILENCE * held.step_s):
+        if time.monotonic() - since > self._patience_s(held):
             return None
         return None if process.is_gone(held.process) else content
+
+    def _patience_s(self, held: Held) -> float:
+        """How long the lease of this holder may stay unchanged."""
+        if held.step_s is None:
+            return _TIMEOUTS_OF_A_FIRST_STEP * self.timeout_s
+        return max(self.timeout_s, _STEPS_OF_SILENCE * held.step_s)
 
     def is_live(self, path: Path) -> bool:
         """Whether somebody holds the lease at `path`, as far as this reader can tell."""
@@ -122,7 +134,6 @@ class Lease:
     def __init__(self, path: Path, worker: str, timeout_s: float, step_s: float | None = None) -> None:
         self._path = path
         self._content = {"worker": worker, "process": process.identity(), "token": uuid.uuid4().hex}
-        self._timeout_s = timeout_s
         self._write_every_s = min(WRITE_EVERY_S, timeout_s / _WRITES_A_TIMEOUT)
         self._lock = threading.Lock()
         self._beats = 0
@@ -183,6 +194,6 @@ class Lease:
             return False
 
     def _line(self) -> bytes:
-        step_s = _FIRST_STEP_SHARE * self._timeout_s if self.step_s is None else self.step_s
-        says = {"rows": self._rows, "step_s": round(step_s, 3), "beat": self._beats}
+        step_s = None if self.step_s is None else round(self.step_s, 3)
+        says = {"rows": self._rows, "step_s": step_s, "beat": self._beats}
         return to_json(self._content | says).encode()

@@ -73,7 +73,7 @@ class FakeEngine:
             raise MemoryError("the device is full")
         rows_s = float(os.environ.get("FAKE_ROW_S", "0")) * padded_rows(len(prompts), policy.micro_batch)
         time.sleep(float(os.environ.get("FAKE_STEP_S", "0.002")) + rows_s)
-        if len(LEAKED) == 2 and os.environ.get("FAKE_HANGING") == sys.argv[2]:
+        if len(LEAKED) == 2 and os.environ.get("FAKE_HANGING") in sys.argv[2:3]:
             time.sleep(3600)
         LEAKED.append(b"x" * (LEAK_MIB << 20))
         self.beat()

@@ -154,15 +154,21 @@ def test_steps_are_cheap_and_a_lease_is_written_every_15_s_or_a_quarter_of_the_t
         lease.release()
 
 
+@pytest.mark.parametrize("reader_timeout_s", [0.5, 60, 300])
+def test_a_first_step_may_take_five_timeouts_of_the_reader_whatever_the_holders(
+    run: RunDir, clock: Clock, reader_timeout_s: float
+) -> None:
+    take(run, timeout_s=60)
+    watch = Watch(reader_timeout_s)
+    assert watch.is_live(run.lease(0))
+    clock.now_s += 4.9 * reader_timeout_s
+    assert watch.is_live(run.lease(0))
+    clock.now_s += 0.2 * reader_timeout_s
+    assert watch.is_stale(run.lease(0))
+
+
 def test_a_slow_holder_is_given_ten_of_its_slowest_steps(run: RunDir, clock: Clock) -> None:
-    lease = take(run)
     watch = Watch(timeout_s=60)
-    assert watch.is_live(run.lease(0))
-    clock.now_s += 299  # a first step is taken to be one of half the timeout
-    assert watch.is_live(run.lease(0))
-    clock.now_s += 2
-    assert not watch.is_live(run.lease(0))
-    lease.release()
     lease = take(run)
     for step_s in (5, 40, 20):
         clock.now_s += step_s

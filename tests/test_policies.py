@@ -276,7 +276,7 @@ def test_one_worker_measures_while_the_others_wait_for_what_it_finds(plan: Plan)
 
 def test_who_waits_may_be_stopped_and_takes_over_from_one_that_is_gone(plan: Plan) -> None:
     path = plan.run.probe_lease("Card 6")
-    lease = Lease.take_named(path, "other", Watch(0.2))
+    lease = Lease.take_named(path, "other", Watch(60))
     assert lease is not None
     stop = threading.Event()
     stop.set()
