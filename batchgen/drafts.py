@@ -8,8 +8,8 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from batchgen import process
 from batchgen.files import to_json, write_new
+from batchgen.machine import process
 from batchgen.paths import RunDir
 
 OWNER = "owner.json"  # in a draft: who makes it, and which plan it is to become

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from batchgen.errors import BatchgenError, MemoryNeededError
 from batchgen.events import EventLog
+from batchgen.machine.meters import Gauge
 from batchgen.memory import probe
 from batchgen.memory.figures import Figures
-from batchgen.memory.meters import Gauge
 from batchgen.memory.policy import pad, padded_rows
 from batchgen.memory.stepdown import step_down
 from batchgen.types import Decoded, Policy, Prompt

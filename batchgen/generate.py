@@ -17,8 +17,8 @@ from batchgen.events import EventLog, now
 from batchgen.failures import Crash, RowsAt, Trial, trials
 from batchgen.fitting import Engine, Fitting, Latent
 from batchgen.leases import Lease
-from batchgen.memory.growth import Growth
-from batchgen.memory.meters import Stopwatch, read_meters, reset_peaks
+from batchgen.machine.growth import Growth
+from batchgen.machine.meters import Stopwatch, read_meters, reset_peaks
 from batchgen.memory.policy import spans
 from batchgen.policies import Policies
 from batchgen.samples import Maker

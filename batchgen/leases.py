@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batchgen import process
 from batchgen.errors import UserError
 from batchgen.files import is_plain, put_new, replace, to_json
+from batchgen.machine import process
 from batchgen.paths import RunDir
 
 # A lease is written at most so often, or four times within a shorter timeout.

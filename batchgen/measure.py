@@ -10,10 +10,10 @@ from batchgen.errors import MemoryNeededError
 from batchgen.events import EventLog
 from batchgen.files import to_json
 from batchgen.fitting import Engine
+from batchgen.machine.meters import Gauge
 from batchgen.memory import kept
 from batchgen.memory.costs import Task
 from batchgen.memory.figures import Figures, at_speed, scaled, serves
-from batchgen.memory.meters import Gauge
 from batchgen.memory.policy import choose_policy
 from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
 from batchgen.memory.worth import images_for_a_probe, nearest

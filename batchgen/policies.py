@@ -17,13 +17,13 @@ from batchgen.errors import MemoryNeededError, StoppedError
 from batchgen.events import EventLog
 from batchgen.fitting import Engine
 from batchgen.leases import Lease, Watch
+from batchgen.machine.host import pinnable_bytes
+from batchgen.machine.meters import Gauge
 from batchgen.measure import Known, Measuring, base_policy
 from batchgen.memory import kept
 from batchgen.memory.choose import GIB, Choice, choose
 from batchgen.memory.costs import Task, peak_bytes
 from batchgen.memory.figures import Figures, estimate, serves
-from batchgen.memory.host import pinnable_bytes
-from batchgen.memory.meters import Gauge
 from batchgen.memory.policy import freeze, policy_bytes, read_policy
 from batchgen.plan import Plan
 from batchgen.types import Policy

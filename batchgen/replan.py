@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from batchgen import process
 from batchgen.errors import ResumeError
 from batchgen.files import sync_directory, to_json
+from batchgen.machine import process
 from batchgen.paths import RunDir
 from batchgen.plan import Plan, run_id_of
 

@@ -14,11 +14,12 @@ from batchgen.display import Display
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, UserError
 from batchgen.files import supports_link, sync_directory
 from batchgen.finish import Outcome, finish, outcome
-from batchgen.gpus import Gpu, find_gpus
 from batchgen.launch import local
+from batchgen.machine.gpus import Gpu, find_gpus
+from batchgen.machine.meters import CONTEXT_BYTES
+from batchgen.machine.process import catch_signals
 from batchgen.memory.choose import Choice
 from batchgen.memory.costs import Task
-from batchgen.memory.meters import CONTEXT_BYTES
 from batchgen.memory.policy import choose_policy, resolve_dtype
 from batchgen.paths import RunDir
 from batchgen.pipeline.fingerprint import fingerprint_model
@@ -26,7 +27,6 @@ from batchgen.pipeline.model import find_model
 from batchgen.plan import Plan
 from batchgen.policies import foresee, task_of
 from batchgen.prepare import prepare, summary
-from batchgen.process import catch_signals
 from batchgen.recipe import computed_otherwise
 from batchgen.rejects import rejected_line, remedy
 from batchgen.replan import at_work

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from batchgen import process
 from batchgen.errors import BrokenRunError, ResumeError
 from batchgen.files import (
     create,
@@ -31,6 +30,7 @@ from batchgen.files import (
     write_new,
 )
 from batchgen.journal import Journal, plan_of, read_journal, sound_prefix
+from batchgen.machine import process
 from batchgen.paths import AttemptFiles, RunDir
 from batchgen.plan import run_id_of
 from batchgen.recipe import COMPUTES

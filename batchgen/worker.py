@@ -35,16 +35,16 @@ from batchgen.failures import read_crashes, suspects_last
 from batchgen.finish import finish_alone
 from batchgen.fitting import Engine
 from batchgen.generate import ShardMaker
-from batchgen.gpus import check_reached
 from batchgen.leases import Lease, Watch
-from batchgen.memory.growth import wants_renewal
-from batchgen.memory.meters import try_cuda
+from batchgen.machine.gpus import check_reached
+from batchgen.machine.growth import wants_renewal
+from batchgen.machine.meters import try_cuda
+from batchgen.machine.process import catch_signals, stop_with_parent, worker_name
 from batchgen.paths import RunDir
 from batchgen.pipeline.fingerprint import fingerprint_model
 from batchgen.pipeline.model import locate
 from batchgen.plan import Plan, load_plan
 from batchgen.policies import Policies
-from batchgen.process import catch_signals, stop_with_parent, worker_name
 from batchgen.replan import at_work
 from batchgen.samples import Maker
 from batchgen.shards import Attempt, is_settled

@@ -8,10 +8,10 @@ from typing import Any
 
 from batchgen.config import Config, JobConfig, ModelConfig
 from batchgen.index import write_index
+from batchgen.machine.process import identity
 from batchgen.paths import RunDir
 from batchgen.plan import Plan
 from batchgen.prepare import prepare
-from batchgen.process import identity
 from batchgen.samples import Maker
 from batchgen.shards import Attempt
 from batchgen.types import Batch, Decoded, Policy, Prompt, Row, Sample

@@ -116,7 +116,7 @@ class DyingMaker(Maker):
 
 def load(rank):
     """The engine of this worker, or what it says where it cannot have one."""
-    from batchgen.gpus import check_reached
+    from batchgen.machine.gpus import check_reached
 
     time.sleep(float(os.environ.get("FAKE_APART_S", "0")) * int(rank))
     why = os.environ.get("FAKE_WHY") if os.environ.get("FAKE_UNABLE") == rank else None
@@ -152,7 +152,7 @@ def main():
     role = sys.argv.pop(1)
     if role == "worker":
         from batchgen import worker
-        from batchgen.memory import growth
+        from batchgen.machine import growth
 
         rank = sys.argv[2]
         if os.environ.get("FAKE_BROKEN") == rank:

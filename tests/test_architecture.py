@@ -14,15 +14,15 @@ PACKAGE = Path(batchgen.__file__).parent
 MAX_LINES = 300
 # Every module; each imports only from modules that come before it.
 ORDER = [
-    "batchgen", "types", "errors", "bounds", "paths", "process", "files",
+    "batchgen", "types", "errors", "bounds", "paths", "machine", "machine.process", "files",
     "config", "composition", "console", "commandline",
     "prompts.records", "prompts.lines", "prompts.tables", "prompts.json_items", "prompts.parquet", "prompts.formats",
     "prompts.find", "prompts.rows", "prompts",
     "planner", "cutting", "recipe", "free", "drafts", "plan", "replan", "rejects",
     "quality", "images", "samples", "tars", "journal", "shards", "stock", "index", "finish",
-    "leases", "events", "failures", "gpus", "status", "verify", "repair", "display",
+    "leases", "events", "failures", "machine.gpus", "status", "verify", "repair", "display",
     "pipeline", "pipeline.parts", "pipeline.fingerprint", "pipeline.model", "pipeline.admit",
-    "memory", "memory.growth", "memory.pinned", "memory.host", "memory.meters", "memory.policy", "memory.refused",
+    "memory", "machine.growth", "machine.pinned", "machine.host", "machine.meters", "memory.policy", "memory.refused",
     "memory.stream", "memory.figures", "memory.costs", "memory.choose", "memory.kept", "memory.worth", "memory.probe",
     "memory.stepdown",
     "pipeline.load", "pipeline.check", "pipeline.strict", "pipeline.noise", "pipeline.guidance", "pipeline.activations",

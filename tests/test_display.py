@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from batchgen import display, process
+from batchgen import display
 from batchgen.display import Display
+from batchgen.machine import process
 from batchgen.plan import Plan
 from batchgen.status import read_progress
 from tests.builders import leave_attempt, plan_run

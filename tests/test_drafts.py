@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from batchgen import drafts, files, process
+from batchgen import drafts, files
 from batchgen.drafts import OWNER, new_draft, sweep_drafts
+from batchgen.machine import process
 from batchgen.paths import RunDir
 from batchgen.plan import Recipe, load_plan, save_plan
 from batchgen.types import Shard

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from batchgen import leases, process
+from batchgen import leases
 from batchgen.leases import Held, Lease, Watch, live_leases, read_lease
+from batchgen.machine import process
 from batchgen.paths import RunDir
 from tests.builders import gone_process
 

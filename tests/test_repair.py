@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from batchgen import files, process, repair, shards
+from batchgen import files, repair, shards
 from batchgen.commandline import run_dir_command
 from batchgen.errors import EXIT_BROKEN, EXIT_USER, EXIT_WHOLE, BrokenRunError
 from batchgen.files import seal
 from batchgen.leases import Lease, Watch
+from batchgen.machine import process
 from batchgen.paths import RunDir
 from batchgen.plan import Recipe, load_plan, save_plan
 from batchgen.shards import is_done, publish, read_manifest

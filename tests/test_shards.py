@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from batchgen import files, process, shards
+from batchgen import files, shards
 from batchgen.errors import BrokenRunError
 from batchgen.files import sha256_file
 from batchgen.journal import read_journal
+from batchgen.machine import process
 from batchgen.plan import Plan
 from batchgen.shards import is_done, publish, read_manifest, sweep
 from tests.builders import (

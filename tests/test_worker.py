@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from batchgen import process
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE
 from batchgen.leases import Lease, Watch
+from batchgen.machine import process
 from batchgen.paths import RunDir
 from batchgen.worker import Worker
 from tests.builders import full_attempt, plan_run

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_RENEW, EXIT_USER, EXIT_WHOLE
 from batchgen.events import read_events
 from batchgen.failures import Crash, is_device_at_fault, read_crashes, record, strike, trials
-from batchgen.memory.host import WORKERS_HERE
+from batchgen.machine.host import WORKERS_HERE
+from batchgen.machine.process import worker_name
 from batchgen.plan import Plan
-from batchgen.process import worker_name
 
 # What starts a worker; RUN_DIR, RANK and WORLD follow.
 WORKER_COMMAND = [sys.executable, "-m", "batchgen.worker"]

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from batchgen.errors import MemoryNeededError
+from batchgen.machine.meters import Gauge, Stopwatch
 from batchgen.memory.costs import Task, held_bytes, peak_bytes
 from batchgen.memory.figures import Figures, Pieces, Points, at
-from batchgen.memory.meters import Gauge, Stopwatch
 from batchgen.memory.policy import PADDED_SIZES
 from batchgen.memory.worth import SHARE, STEPS, image_s
 from batchgen.types import Decoded, Policy, Prompt

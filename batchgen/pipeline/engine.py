@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from batchgen.machine.meters import Gauge, Stopwatch
 from batchgen.memory.figures import Figures, estimate
-from batchgen.memory.meters import Gauge, Stopwatch
 from batchgen.memory.policy import pad, padded_rows, resolve_dtype, spans
 from batchgen.memory.refused import memory_was_refused
 from batchgen.pipeline.guidance import RowGuidance

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from batchgen.memory.pinned import Pinned, pack
+from batchgen.machine.pinned import Pinned, pack
 from batchgen.pipeline.streaming import Streamer
 
 STAGES = ("encode", "denoise", "decode")

@@ -14,7 +14,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from batchgen.memory.pinned import Pinned, aligned_bytes, views
+from batchgen.machine.pinned import Pinned, aligned_bytes, views
 from batchgen.memory.policy import STREAM_BUFFERS
 from batchgen.memory.stream import GROUP_BYTES
 

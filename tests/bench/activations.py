@@ -9,7 +9,7 @@ import statistics
 import torch
 from diffusers import UNet2DConditionModel
 
-from batchgen.memory.meters import Stopwatch
+from batchgen.machine.meters import Stopwatch
 from batchgen.pipeline.activations import shrink_activations
 from tests.bench.full_size import CONFIGS
 from tests.bench.record import Record, gpu_name

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
+from batchgen.machine.meters import Stopwatch
 from batchgen.memory.choose import MICRO_BATCHES
 from batchgen.memory.costs import Task
 from batchgen.memory.figures import LATENT_PX
-from batchgen.memory.meters import Stopwatch
 from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.types import Policy, Prompt

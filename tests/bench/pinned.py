@@ -22,9 +22,9 @@ import psutil
 
 from batchgen.events import EventLog, read_events
 from batchgen.leases import Watch
+from batchgen.machine.meters import read_meters
+from batchgen.machine.pinned import locked_bytes
 from batchgen.memory.costs import pinned_bytes
-from batchgen.memory.meters import read_meters
-from batchgen.memory.pinned import locked_bytes
 from batchgen.memory.worth import image_s
 from batchgen.paths import models_dir
 from batchgen.policies import Policies, task_of

@@ -11,8 +11,8 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from batchgen.memory import pinned
-from batchgen.memory.pinned import Pinned, locked_bytes, pack
+from batchgen.machine import pinned
+from batchgen.machine.pinned import Pinned, locked_bytes, pack
 from batchgen.pipeline.placement import Placement, Staged
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

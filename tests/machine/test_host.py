@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from batchgen.memory import host
+from batchgen.machine import host
 from tests.memory.cards import GIB
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from batchgen import gpus
 from batchgen.errors import DeviceError
-from batchgen.gpus import Gpu, check_reached, find_gpus
+from batchgen.machine import gpus
+from batchgen.machine.gpus import Gpu, check_reached, find_gpus
 from tests.builders import plan_run
 from tests.commands import front, verify, write_prompts
 

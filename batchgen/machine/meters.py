@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from batchgen.memory.pinned import Pinned, locked_bytes
+from batchgen.machine.pinned import Pinned, locked_bytes
 from batchgen.types import Meters
 
 # Of the device's memory, beside what torch allocates: CUDA's context, and kernels, which are loaded when first used

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from batchgen.memory.growth import MOST_GROWN_BYTES, Growth, wants_renewal
+from batchgen.machine.growth import MOST_GROWN_BYTES, Growth, wants_renewal
 
 MIB, GIB = 1 << 20, 1 << 30
 

@@ -1,0 +1,1 @@
+"""The machine that batchgen runs on, asked without torch: processes, GPUs, memory."""
