@@ -12,10 +12,10 @@ from batchgen.errors import PromptError, ResumeError
 from batchgen.files import sync_directory
 from batchgen.free import save_free
 from batchgen.memory.policy import PADDED_SIZES, padded_rows, spans
+from batchgen.models.admit import Admission
+from batchgen.models.find import download, find_model, hub_revision
+from batchgen.models.fingerprint import fingerprint_model
 from batchgen.paths import RunDir, models_dir
-from batchgen.pipeline.admit import Admission
-from batchgen.pipeline.fingerprint import fingerprint_model
-from batchgen.pipeline.model import download, find_model, hub_revision
 from batchgen.plan import Plan, Recipe, load_plan, save_plan
 from batchgen.planner import Planner, pack_batches
 from batchgen.prompts import find_files, read_prompts

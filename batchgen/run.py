@@ -21,9 +21,9 @@ from batchgen.machine.process import catch_signals
 from batchgen.memory.choose import Choice
 from batchgen.memory.costs import Task
 from batchgen.memory.policy import choose_policy, resolve_dtype
+from batchgen.models.find import find_model
+from batchgen.models.fingerprint import fingerprint_model
 from batchgen.paths import RunDir
-from batchgen.pipeline.fingerprint import fingerprint_model
-from batchgen.pipeline.model import find_model
 from batchgen.plan import Plan
 from batchgen.policies import foresee, task_of
 from batchgen.prepare import prepare, summary

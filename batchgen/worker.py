@@ -40,9 +40,9 @@ from batchgen.machine.gpus import check_reached
 from batchgen.machine.growth import wants_renewal
 from batchgen.machine.meters import try_cuda
 from batchgen.machine.process import catch_signals, stop_with_parent, worker_name
+from batchgen.models.find import locate
+from batchgen.models.fingerprint import fingerprint_model
 from batchgen.paths import RunDir
-from batchgen.pipeline.fingerprint import fingerprint_model
-from batchgen.pipeline.model import locate
 from batchgen.plan import Plan, load_plan
 from batchgen.policies import Policies
 from batchgen.replan import at_work

@@ -12,8 +12,8 @@ import yaml
 from batchgen.config import Config, flatten
 from batchgen.errors import UserError
 from batchgen.free import save_free
+from batchgen.models.find import locate
 from batchgen.paths import RunDir, models_dir
-from batchgen.pipeline.model import locate
 from batchgen.plan import check_plan, load_plan
 from batchgen.prepare import prepare
 from batchgen.recipe import is_free

@@ -7,7 +7,7 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors import safe_open
 
-from batchgen.pipeline.model import check_model
+from batchgen.models.find import check_model
 from tests.bench.full_size import CONFIGS, component, make, tokenizer
 
 PROMPT = "a photo of an astronaut riding a horse on mars"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.memory.stream import Groups, pack
-from batchgen.pipeline.model import vae_wants_fp32
-from batchgen.pipeline.parts import tensors, weight_files
+from batchgen.models.find import vae_wants_fp32
+from batchgen.models.parts import tensors, weight_files
 
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 LATENT_PX = 8

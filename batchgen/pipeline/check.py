@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.errors import ModelError
-from batchgen.pipeline.model import check_model
-from batchgen.pipeline.parts import Part, settings, tensors
+from batchgen.models.find import check_model
+from batchgen.models.parts import Part, settings, tensors
 
 # Of these a key that is not loaded means that the model is another; elsewhere it may be a leftover.
 _STRICT = ("unet", "vae")

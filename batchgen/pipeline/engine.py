@@ -15,10 +15,10 @@ from batchgen.machine.meters import Gauge, Stopwatch
 from batchgen.memory.figures import Figures, estimate
 from batchgen.memory.policy import pad, padded_rows, resolve_dtype, spans
 from batchgen.memory.refused import memory_was_refused
+from batchgen.models.find import FAMILIES
 from batchgen.pipeline.guidance import RowGuidance
 from batchgen.pipeline.load import DTYPES
 from batchgen.pipeline.loaded import LoadedModel
-from batchgen.pipeline.model import FAMILIES
 from batchgen.pipeline.noise import generators, starting_noise
 from batchgen.pipeline.tiling import set_tiling
 from batchgen.quality import is_blank

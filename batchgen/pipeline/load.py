@@ -13,8 +13,8 @@ import torch
 
 from batchgen.errors import ModelError
 from batchgen.memory.refused import memory_was_refused
-from batchgen.pipeline.model import REFUSED_SCHEDULERS, check_model
-from batchgen.pipeline.parts import INDEX_FILE, Part, read_index
+from batchgen.models.find import REFUSED_SCHEDULERS, check_model
+from batchgen.models.parts import INDEX_FILE, Part, read_index
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Classes of diffusers, and what to set whatever the model's own scheduler configuration says.

@@ -29,10 +29,10 @@ from batchgen import leases, plan, prepare, shards, worker
 from batchgen.config import load, register
 from batchgen.errors import BatchgenError
 from batchgen.launch import local
+from batchgen.models import admit
+from batchgen.models.find import locate
+from batchgen.models.fingerprint import fingerprint_model
 from batchgen.paths import RunDir, conf_dir
-from batchgen.pipeline import admit
-from batchgen.pipeline.fingerprint import fingerprint_model
-from batchgen.pipeline.model import locate
 from tests.fake_engine import FakeEngine
 from tests.torture import watch
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from batchgen.config import ModelConfig, did_you_mean
 from batchgen.errors import ModelError
+from batchgen.models.parts import Part, parts_of, read_index, settings, tensors
 from batchgen.paths import models_dir
-from batchgen.pipeline.parts import Part, parts_of, read_index, settings, tensors
 
 
 @dataclass(frozen=True, slots=True)

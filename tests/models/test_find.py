@@ -7,7 +7,7 @@ import pytest
 
 from batchgen.config import ModelConfig
 from batchgen.errors import ModelError
-from batchgen.pipeline.model import check_model, find_model, hub_revision
+from batchgen.models.find import check_model, find_model, hub_revision
 from tests.commands import REAL, front, samples, verify, write_prompts
 from tests.pipeline.small_models import save
 

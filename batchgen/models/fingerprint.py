@@ -6,7 +6,7 @@ from pathlib import Path
 
 from batchgen.config import ModelConfig
 from batchgen.files import to_json
-from batchgen.pipeline.parts import INDEX_FILE, parts_of
+from batchgen.models.parts import INDEX_FILE, parts_of
 
 VERSION = "2:"
 _SAMPLED_BYTES = 1 << 20

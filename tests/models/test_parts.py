@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from batchgen.errors import ModelError
 from batchgen.memory.figures import estimate
+from batchgen.models.find import check_model
+from batchgen.models.parts import refuse_misspelt, weight_files
 from batchgen.pipeline.load import load_pipeline
-from batchgen.pipeline.model import check_model
-from batchgen.pipeline.parts import refuse_misspelt, weight_files
 from tests.pipeline.small_models import KINDS, save
 
 STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}

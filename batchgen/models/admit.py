@@ -16,10 +16,10 @@ from batchgen.config import Config
 from batchgen.console import say
 from batchgen.errors import BatchgenError, ModelError
 from batchgen.files import put_new, to_json
+from batchgen.models.find import check_model
+from batchgen.models.fingerprint import fingerprint_model
+from batchgen.models.parts import refuse_misspelt, settings
 from batchgen.paths import cache_dir
-from batchgen.pipeline.fingerprint import fingerprint_model
-from batchgen.pipeline.model import check_model
-from batchgen.pipeline.parts import refuse_misspelt, settings
 from batchgen.plan import versions
 from batchgen.types import Reject, Shard
 

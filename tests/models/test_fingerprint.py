@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.config import ModelConfig
-from batchgen.pipeline.fingerprint import fingerprint_model
+from batchgen.models.fingerprint import fingerprint_model
 from tests.earlier import first_fingerprint
 
 GIB = 1 << 30

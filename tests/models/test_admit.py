@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from batchgen.errors import BatchgenError, ModelError, UserError
+from batchgen.models import admit
 from batchgen.paths import RunDir, models_dir
-from batchgen.pipeline import admit
 from batchgen.prepare import prepare, summary
 from batchgen.worker import load_engine
 from tests.builders import make_config, write_rows
