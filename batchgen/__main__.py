@@ -6,8 +6,8 @@ import sys
 import warnings
 from typing import Any
 
-from batchgen.composition import explain, require_job, run_dir_of
-from batchgen.config import Config, load, register
+from batchgen.config.compose import explain, load, register, require_job, run_dir_of
+from batchgen.config.schema import Config
 from batchgen.console import complain, open_console, say
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, BatchgenError, from_os_error
 from batchgen.paths import conf_dir

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, islice
 
-from batchgen.config import Config
+from batchgen.config.schema import Config
 from batchgen.types import Batch, Group, Prompt, Reject, Shard
 
 MOST_BATCHES = 32

@@ -7,7 +7,8 @@ from tqdm import tqdm
 
 from batchgen.leases import Watch
 from batchgen.plan import Plan
-from batchgen.status import GIB, Progress, progress_line, read_progress
+from batchgen.status import Progress, progress_line, read_progress
+from batchgen.units import GIB
 
 _BAR_EVERY_S = 0.5
 _LINE_EVERY_S = 30.0

@@ -16,9 +16,9 @@ from batchgen.events import EventLog
 from batchgen.machine.meters import Gauge
 from batchgen.memory import probe
 from batchgen.memory.figures import Figures
-from batchgen.memory.policy import pad, padded_rows
 from batchgen.memory.stepdown import step_down
-from batchgen.types import Decoded, Policy, Prompt
+from batchgen.policy import Policy, pad, padded_rows
+from batchgen.types import Decoded, Prompt
 
 Size = tuple[int, int]
 """Width and height in pixels."""

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import yaml
 
-from batchgen.config import Config, flatten, from_plain
+from batchgen.config.schema import Config, flatten, from_plain
 from batchgen.errors import UserError
 from batchgen.files import replace
 from batchgen.paths import RunDir

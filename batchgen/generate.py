@@ -19,11 +19,11 @@ from batchgen.fitting import Engine, Fitting, Latent
 from batchgen.leases import Lease
 from batchgen.machine.growth import Growth
 from batchgen.machine.meters import Stopwatch, read_meters, reset_peaks
-from batchgen.memory.policy import spans
 from batchgen.policies import Policies
+from batchgen.policy import Policy, spans
 from batchgen.samples import Maker
 from batchgen.shards import Attempt
-from batchgen.types import Batch, Policy, Sample, Shard
+from batchgen.types import Batch, Sample, Shard
 
 UNIT_S = 60.0
 _ENCODERS = 4

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from dataclasses import asdict, replace
 
-from batchgen.config import Config
+from batchgen.config.schema import Config
 from batchgen.errors import MemoryNeededError
 from batchgen.events import EventLog
 from batchgen.files import to_json
@@ -13,12 +13,12 @@ from batchgen.fitting import Engine
 from batchgen.machine.meters import Gauge
 from batchgen.memory import kept
 from batchgen.memory.costs import Task
+from batchgen.memory.defaults import default_policy
 from batchgen.memory.figures import Figures, at_speed, scaled, serves
-from batchgen.memory.policy import choose_policy
 from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
 from batchgen.memory.worth import images_for_a_probe, nearest
 from batchgen.plan import Plan, versions
-from batchgen.types import Policy
+from batchgen.policy import Policy
 
 # Counted up when the same work takes other memory or time than before: what is kept is then measured anew.
 _WAY_OF_COMPUTING = 4
@@ -57,7 +57,7 @@ class Known:
 
 def base_policy(config: Config, task: Task, dtype: str) -> Policy:
     """The policy whose fields hold where memory has nothing to say."""
-    return choose_policy(config.memory.policy, config.speed, task.width, task.height, dtype, os.cpu_count() or 1)
+    return default_policy(config.memory.policy, config.speed, task.width, task.height, dtype, os.cpu_count() or 1)
 
 
 class Measuring:

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from batchgen import __version__
-from batchgen.config import Config
+from batchgen.config.schema import Config
 from batchgen.drafts import OWNER, new_draft
 from batchgen.errors import BrokenRunError, PromptError, UserError
 from batchgen.files import sha256_bytes, sha256_file, sync, sync_directory, to_json, write_new

@@ -3,8 +3,8 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 
-from batchgen.bounds import KEY_PATTERN, PLANNED_KEY_PATTERN, SEED_LIMIT
-from batchgen.config import JobConfig
+from batchgen.config.bounds import KEY_PATTERN, PLANNED_KEY_PATTERN, SEED_LIMIT
+from batchgen.config.schema import JobConfig
 from batchgen.types import EMPTY_NEGATIVE, NO_NEGATIVE, Group, Prompt, Reject, Row
 
 

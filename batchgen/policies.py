@@ -4,29 +4,31 @@ One worker for each kind of device measures and chooses; the others wait for wha
 frozen policy has one of its own, chosen by the same figures or stepped down to, and begins with it the next time.
 """
 
+import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from batchgen import files
-from batchgen.config import Config
-from batchgen.errors import MemoryNeededError, StoppedError
+from batchgen.config.schema import Config
+from batchgen.errors import BrokenRunError, MemoryNeededError, StoppedError
 from batchgen.events import EventLog
+from batchgen.files import put_new, to_json
 from batchgen.fitting import Engine
 from batchgen.leases import Lease, Watch
 from batchgen.machine.host import pinnable_bytes
 from batchgen.machine.meters import Gauge
 from batchgen.measure import Known, Measuring, base_policy
 from batchgen.memory import kept
-from batchgen.memory.choose import GIB, Choice, choose
+from batchgen.memory.choose import Choice, choose
 from batchgen.memory.costs import Task, peak_bytes
 from batchgen.memory.figures import Figures, estimate, serves
-from batchgen.memory.policy import freeze, policy_bytes, read_policy
 from batchgen.plan import Plan
-from batchgen.types import Policy
+from batchgen.policy import Policy
+from batchgen.units import GIB
 
 _CHOSEN_FIELDS = ("micro_batch", "decode_chunk", "tile_px", "placement", "guidance_split")
 # Estimates are not trusted to refuse a job that needs less than so many times what is free.
@@ -198,3 +200,26 @@ def foresee(
         "nevertheless"
     )
     return replace(choice, reason=reason), False
+
+
+def freeze(path: Path, choose: Callable[[], Policy]) -> Policy:
+    """The policy that is at `path`; if there is none, what `choose` gives is put there, for all workers and resumes.
+
+    Of two at once the first one's holds. Raises BrokenRunError where the file holds something else.
+    """
+    if not path.exists():
+        put_new(path, policy_bytes(choose()))
+    return read_policy(path)
+
+
+def policy_bytes(policy: Policy) -> bytes:
+    """A policy as its file holds it."""
+    return to_json(asdict(policy)).encode() + b"\n"
+
+
+def read_policy(path: Path) -> Policy:
+    """The policy at `path`. Raises BrokenRunError where the file holds something else, and OSError."""
+    try:
+        return Policy(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise BrokenRunError(f"{path} does not hold a policy ({error}); remove it to choose anew") from error

@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from batchgen.config import Config, ModelConfig, prompt_patterns
+from batchgen.config.schema import Config, ModelConfig, prompt_patterns
 from batchgen.cutting import cut_shards
 from batchgen.errors import PromptError, ResumeError
 from batchgen.files import sync_directory
 from batchgen.free import save_free
-from batchgen.memory.policy import PADDED_SIZES, padded_rows, spans
 from batchgen.models.admit import Admission
 from batchgen.models.find import download, find_model, hub_revision
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.paths import RunDir, models_dir
 from batchgen.plan import Plan, Recipe, load_plan, save_plan
 from batchgen.planner import Planner, pack_batches
+from batchgen.policy import PADDED_SIZES, padded_rows, spans
 from batchgen.prompts import find_files, read_prompts
 from batchgen.recipe import changes, computed_otherwise, input_changes, inputs_of, recipe_of
 from batchgen.rejects import first_reject

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from batchgen.config import Config, flatten, from_plain
+from batchgen.config.schema import Config, flatten, from_plain
 from batchgen.files import sha256_file
 
 # The way of computing: raised when a change alters pixels. A plan that states none was made by 1.

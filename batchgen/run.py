@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from batchgen import index
-from batchgen.config import Config, size_bytes
+from batchgen.config.schema import Config
 from batchgen.console import say
 from batchgen.display import Display
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, UserError
@@ -20,7 +20,7 @@ from batchgen.machine.meters import CONTEXT_BYTES
 from batchgen.machine.process import catch_signals
 from batchgen.memory.choose import Choice
 from batchgen.memory.costs import Task
-from batchgen.memory.policy import choose_policy, resolve_dtype
+from batchgen.memory.defaults import default_policy, resolve_dtype
 from batchgen.models.find import find_model
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.paths import RunDir
@@ -32,6 +32,7 @@ from batchgen.rejects import rejected_line, remedy
 from batchgen.replan import at_work
 from batchgen.shards import sweep
 from batchgen.stock import take_stock
+from batchgen.units import size_bytes
 
 _ASSUMED_CAPABILITY = (8, 0)  # of a GPU that is only assumed: one that has fp16 and bf16
 
@@ -185,7 +186,7 @@ def _policy_lines(config: Config, gpus: Sequence[Gpu], sizes: Sequence[tuple[int
         why = "a GPU's is chosen once the model is there" if folder is None else "on the CPU"
         dtype = resolve_dtype(config.model.dtype, None)
         for width, height in sizes:
-            policy = choose_policy(config.memory.policy, config.speed, width, height, dtype, os.cpu_count() or 1)
+            policy = default_policy(config.memory.policy, config.speed, width, height, dtype, os.cpu_count() or 1)
             tiling = f"tiles of {policy.tile_px} px" if policy.tile_px else "no tiling"
             rows = f"micro-batch {policy.micro_batch}, decode chunk {policy.decode_chunk}"
             yield f"policy     {width}x{height}: {rows}, {tiling}, {why}"

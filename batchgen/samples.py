@@ -6,8 +6,9 @@ from pathlib import PurePath
 from batchgen import __version__
 from batchgen.files import to_json
 from batchgen.images import encode_image
+from batchgen.policy import Policy
 from batchgen.quality import verdict
-from batchgen.types import Decoded, Policy, Prompt, Sample
+from batchgen.types import Decoded, Prompt, Sample
 
 
 @dataclass(frozen=True, slots=True)

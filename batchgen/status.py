@@ -17,8 +17,8 @@ from batchgen.plan import Plan, load_plan
 from batchgen.rejects import rejected_line
 from batchgen.shards import read_manifest
 from batchgen.stock import Stock, glance, take_stock
+from batchgen.units import GIB
 
-GIB = 1 << 30
 # The memory logs looked at for the rate and the peak: those of open shards, and of so many committed ones, which may
 # hold one unit each.
 _RECENT_SHARDS = 8

@@ -118,29 +118,6 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """How the model sits in memory and how many rows run at once.
-
-    `tile_px` is the edge of a VAE tile, 0 for no tiling. A `decode_chunk` of 1 is what others call VAE slicing.
-    `threads` is of use on the CPU alone, where it is part of what makes images bit-identical. `placement` says where
-    the weights wait (config.PLACEMENTS); `stream_buffers`: under weight streaming, how many groups of the UNet's layers
-    are on the device at once. `guidance_split` runs the two passes of guidance one after the other.
-    """
-
-    micro_batch: int
-    decode_chunk: int
-    tile_px: int
-    placement: str
-    dtype: str
-    threads: int
-    guidance_split: bool = False
-    channels_last: bool = False
-    traced: bool = False
-    attention: str = "sdpa"
-    stream_buffers: int = 3
-
-
-@dataclass(frozen=True, slots=True)
 class Decoded:
     """What the decoder made of one row: (height, width, 3) uint8 as bytes, or None where it was not finite."""
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import psutil
 
-from batchgen.config import size_bytes
 from batchgen.console import open_console
 from batchgen.errors import (
     EXIT_BROKEN,
@@ -49,6 +48,7 @@ from batchgen.replan import at_work
 from batchgen.samples import Maker
 from batchgen.shards import Attempt, is_settled
 from batchgen.types import Shard
+from batchgen.units import size_bytes
 
 _IDLE_S = 0.5
 

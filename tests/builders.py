@@ -6,15 +6,16 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from batchgen.config import Config, JobConfig, ModelConfig
+from batchgen.config.schema import Config, JobConfig, ModelConfig
 from batchgen.index import write_index
 from batchgen.machine.process import identity
 from batchgen.paths import RunDir
 from batchgen.plan import Plan
+from batchgen.policy import Policy
 from batchgen.prepare import prepare
 from batchgen.samples import Maker
 from batchgen.shards import Attempt
-from batchgen.types import Batch, Decoded, Policy, Prompt, Row, Sample
+from batchgen.types import Batch, Decoded, Prompt, Row, Sample
 
 SIZE_PX = 64
 POLICY = Policy(micro_batch=2, decode_chunk=1, tile_px=0, placement="resident", dtype="fp32", threads=1)

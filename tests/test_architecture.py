@@ -14,23 +14,19 @@ PACKAGE = Path(batchgen.__file__).parent
 MAX_LINES = 300
 # Every module; each imports only from modules that come before it.
 ORDER = [
-    "batchgen", "types", "errors", "bounds", "paths", "machine", "machine.process", "files",
-    "config", "composition", "console", "commandline",
-    "prompts.records", "prompts.lines", "prompts.tables", "prompts.json_items", "prompts.parquet", "prompts.formats",
-    "prompts.find", "prompts.rows", "prompts",
-    "planner", "cutting", "recipe", "free", "drafts", "plan", "replan", "rejects",
-    "quality", "images", "samples", "tars", "journal", "shards", "stock", "index", "finish",
-    "leases", "events", "failures", "machine.gpus", "status", "verify", "repair", "display",
-    "models", "models.parts", "models.fingerprint", "models.find", "models.admit",
-    "pipeline", "memory", "machine.growth", "machine.pinned", "machine.host", "machine.meters", "memory.policy", "memory.refused",
-    "memory.stream", "memory.figures", "memory.costs", "memory.choose", "memory.kept", "memory.worth", "memory.probe",
-    "memory.stepdown",
-    "pipeline.load", "pipeline.check", "pipeline.strict", "pipeline.noise", "pipeline.guidance", "pipeline.activations",
-    "pipeline.attention", "pipeline.tiling", "pipeline.streaming",
-    "pipeline.placement", "pipeline.traced", "pipeline.loaded", "pipeline.engine",
-    "prepare", "fitting", "measure", "policies", "generate", "worker",
-    "launch", "launch.local",
-    "run", "__main__",
+    "batchgen", "types", "errors", "paths", "units", "policy", "machine", "machine.process", "files", "config",
+    "config.schema", "config.bounds", "config.check", "config.compose", "console", "commandline", "prompts.records",
+    "prompts.lines", "prompts.tables", "prompts.json_items", "prompts.parquet", "prompts.formats", "prompts.find",
+    "prompts.rows", "prompts", "planner", "cutting", "recipe", "free", "drafts", "plan", "replan", "rejects",
+    "quality", "images", "samples", "tars", "journal", "shards", "stock", "index", "finish", "leases", "events",
+    "failures", "machine.gpus", "status", "verify", "repair", "display", "models", "models.parts",
+    "models.fingerprint", "models.find", "models.admit", "pipeline", "memory", "machine.growth", "machine.pinned",
+    "machine.host", "machine.meters", "memory.defaults", "memory.refused", "memory.stream", "memory.figures",
+    "memory.costs", "memory.choose", "memory.kept", "memory.worth", "memory.probe", "memory.stepdown",
+    "pipeline.load", "pipeline.check", "pipeline.strict", "pipeline.noise", "pipeline.guidance",
+    "pipeline.activations", "pipeline.attention", "pipeline.tiling", "pipeline.streaming", "pipeline.placement",
+    "pipeline.traced", "pipeline.loaded", "pipeline.engine", "prepare", "fitting", "measure", "policies",
+    "generate", "worker", "launch", "launch.local", "run", "__main__",
 ]  # fmt: skip
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "pyarrow")
 

@@ -9,7 +9,8 @@ import pytest
 from batchgen.errors import BatchgenError, MemoryNeededError
 from batchgen.events import EventLog
 from batchgen.fitting import Fitting
-from batchgen.types import Decoded, Policy, Prompt
+from batchgen.policy import Policy
+from batchgen.types import Decoded, Prompt
 from tests.builders import POLICY, OnePolicy, fake_image, make_prompt
 
 LARGE = Policy(**{**{name: getattr(POLICY, name) for name in POLICY.__slots__}, "micro_batch": 8, "decode_chunk": 4})

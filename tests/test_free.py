@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from batchgen.config import Config, flatten
+from batchgen.config.schema import Config, flatten
 from batchgen.errors import UserError
 from batchgen.free import save_free
 from batchgen.models.find import locate

@@ -10,10 +10,9 @@ from batchgen.events import EventLog
 from batchgen.generate import ShardMaker
 from batchgen.journal import read_journal
 from batchgen.leases import Lease, Watch
-from batchgen.memory.policy import freeze
-from batchgen.policies import Policies
+from batchgen.policies import Policies, freeze
+from batchgen.policy import Policy
 from batchgen.shards import Attempt
-from batchgen.types import Policy
 from tests.builders import MAKER, plan_run
 from tests.fake_engine import FakeEngine
 

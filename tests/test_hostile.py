@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.config import JobConfig
+from batchgen.config.schema import JobConfig
 from batchgen.planner import Planner
 from batchgen.prompts import read_prompts
 from batchgen.types import Columns, Prompt, Reject

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from batchgen.bounds import SEED_LIMIT
-from batchgen.config import JobConfig
+from batchgen.config.bounds import SEED_LIMIT
+from batchgen.config.schema import JobConfig
 from batchgen.planner import Planner, image_seed, pack_batches
 from batchgen.types import Prompt, Reject, Row
 from tests.builders import make_prompt, make_row

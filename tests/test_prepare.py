@@ -10,7 +10,7 @@ import pytest
 from batchgen import plan as plan_module
 from batchgen import prepare as prepare_module
 from batchgen import replan
-from batchgen.config import Config
+from batchgen.config.schema import Config
 from batchgen.errors import ModelError, ResumeError
 from batchgen.paths import models_dir
 from batchgen.plan import Plan, load_plan

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.bounds import MAX_PROMPT_CHARS, SEED_LIMIT
+from batchgen.config.bounds import MAX_PROMPT_CHARS, SEED_LIMIT
 from batchgen.errors import PromptError
 from batchgen.prompts import find_files, json_items, read_prompts
 from batchgen.prompts.records import MAX_LINE_CHARS

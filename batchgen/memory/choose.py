@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
-from batchgen.config import PLACEMENTS, UNHOOKED, PolicyConfig
+from batchgen.config.schema import PolicyConfig
 from batchgen.errors import MemoryNeededError
 from batchgen.memory.costs import Task, batch_s, peak_bytes, pinned_bytes
 from batchgen.memory.figures import Figures
-from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS
-from batchgen.types import Policy
+from batchgen.policy import PADDED_SIZES, STREAM_BUFFERS, UNHOOKED, Policy, place_of
+from batchgen.units import GIB
 
-GIB = 1 << 30
 # What is chosen from, the fastest first; group offload is there for those who want it: streaming is faster and smaller.
 CHOSEN_FROM = ("resident", "text_offload", "model_offload", "weight_streaming", "sequential_offload")
 # Between the sizes to which rows are padded, too: where twice as many do not fit, half as many more may.
@@ -118,7 +117,7 @@ def _candidates(fixed: PolicyConfig, base: Policy, task: Task) -> Iterator[Polic
 def _fastest(options: list[Option]) -> Option:
     least_s = min(_weighed_s(one) for one in options)
     near = [one for one in options if _weighed_s(one) <= _AS_FAST * least_s]
-    return min(near, key=lambda one: (PLACEMENTS.index(one.policy.placement), one.peak_bytes, _weighed_s(one)))
+    return min(near, key=lambda one: (place_of(one.policy.placement), one.peak_bytes, _weighed_s(one)))
 
 
 def _weighed_s(option: Option) -> float:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from batchgen.memory import stream
 from batchgen.memory.figures import LATENT_PX, Figures, Weights, at, call_s
-from batchgen.memory.policy import STREAM_BUFFERS, TILES_PX, padded_rows
-from batchgen.types import Policy
+from batchgen.policy import PLACEMENTS, STREAM_BUFFERS, TILES_PX, Policy, padded_rows
 
 # Beside the largest layer: of diffusers' group offload, the share of weights on the device at once; and seconds for
 # each layer that hooks take, on whatever machine (measured with SD 1.5 and SDXL).
@@ -47,29 +46,21 @@ class Task:
 
 
 def held_bytes(weights: Weights, placement: str, stream_buffers: int = STREAM_BUFFERS[0]) -> tuple[int, int, int]:
-    """Bytes of weights on the device while it encodes, denoises and decodes."""
-    text, unet, vae = weights.text_bytes, weights.unet_bytes, weights.vae_bytes
-    text_layer, unet_layer = weights.largest_text_layer_bytes, weights.largest_unet_layer_bytes
-    everything = text + unet + vae
-    if placement == "resident":
-        return everything, everything, everything
-    if placement == "text_offload":
-        return everything, unet + vae, unet + vae
-    if placement == "model_offload":
-        return text, unet, vae
-    if placement == "weight_streaming":
-        return _buffers(text, text_layer, STREAM_BUFFERS[0]), _buffers(unet, unet_layer, stream_buffers), vae
-    if placement == "group_offload_block":
-        return text, int(_BLOCK_SHARE * unet), vae
-    if placement == "group_offload_leaf":
-        return text, min(unet, 2 * unet_layer), vae
-    return text_layer, unet_layer, vae  # sequential offload
+    """Bytes of weights on the device while it encodes, denoises and decodes: resident parts, and the stage's own."""
+    held = PLACEMENTS[placement]
+    own = (
+        _own_bytes(held.encode, weights.text_bytes, weights.largest_text_layer_bytes, STREAM_BUFFERS[0]),
+        _own_bytes(held.denoise, weights.unet_bytes, weights.largest_unet_layer_bytes, stream_buffers),
+        _own_bytes(held.decode, weights.vae_bytes, weights.vae_bytes, STREAM_BUFFERS[0]),
+    )
+    resident = [size if how == "resident" else 0 for how, size in zip(held, _parts(weights), strict=True)]
+    encode, denoise, decode = (sum(resident) - always + its_own for always, its_own in zip(resident, own, strict=True))
+    return encode, denoise, decode
 
 
 def pinned_bytes(weights: Weights, placement: str) -> int:
-    """Bytes of page-locked host memory that a placement keeps."""
-    text, unet, vae = weights.text_bytes, weights.unet_bytes, weights.vae_bytes
-    return {"resident": 0, "text_offload": text}.get(placement, text + unet + vae)
+    """Bytes of page-locked host memory that a placement keeps: all weights that are not resident."""
+    return sum(size for how, size in zip(PLACEMENTS[placement], _parts(weights), strict=True) if how != "resident")
 
 
 def stage_bytes(figures: Figures, policy: Policy, task: Task) -> dict[str, int]:
@@ -147,13 +138,12 @@ def _pieces(edge: int, tile_px: int) -> float:
 
 
 def _moves_s(figures: Figures, placement: str) -> float:
-    weights = figures.weights
-    moved = {
-        "resident": 0,
-        "text_offload": weights.text_bytes,
-        "model_offload": weights.text_bytes + weights.unet_bytes + weights.vae_bytes,
-    }
-    return moved.get(placement, weights.text_bytes + weights.vae_bytes) / figures.copied_bytes_per_s
+    # Between the stages; what hooks bring in for the denoiser crosses in its passes.
+    held, (text, denoiser, vae) = PLACEMENTS[placement], _parts(figures.weights)
+    moved = text if held.encode != "resident" else 0
+    moved += denoiser if held.denoise == "staged" else 0
+    moved += vae if held.decode != "resident" else 0
+    return moved / figures.copied_bytes_per_s
 
 
 def _tile_pixels(policy: Policy, task: Task) -> int:
@@ -165,5 +155,16 @@ def _rows_at_once(policy: Policy, task: Task) -> int:
     return rows * 2 if task.guided and not policy.guidance_split else rows
 
 
-def _buffers(total: int, largest: int, count: int) -> int:
-    return min(total, count * max(stream.GROUP_BYTES, largest))
+def _parts(weights: Weights) -> tuple[int, int, int]:
+    return weights.text_bytes, weights.unet_bytes, weights.vae_bytes
+
+
+def _own_bytes(how: str, total: int, largest: int, buffers: int) -> int:
+    # On the device while the part runs that has so many bytes of weights
+    if how == "streamed":
+        return min(total, buffers * max(stream.GROUP_BYTES, largest))
+    if how == "blocks":
+        return int(_BLOCK_SHARE * total)
+    if how == "leaves":
+        return min(total, 2 * largest)
+    return largest if how == "layers" else total

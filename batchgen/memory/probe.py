@@ -12,9 +12,10 @@ from batchgen.errors import MemoryNeededError
 from batchgen.machine.meters import Gauge, Stopwatch
 from batchgen.memory.costs import Task, held_bytes, peak_bytes
 from batchgen.memory.figures import Figures, Pieces, Points, at
-from batchgen.memory.policy import PADDED_SIZES
 from batchgen.memory.worth import SHARE, STEPS, image_s
-from batchgen.types import Decoded, Policy, Prompt
+from batchgen.policy import PADDED_SIZES, Policy
+from batchgen.types import Decoded, Prompt
+from batchgen.units import GIB
 
 # The placements that it may run under, the one that says most first; the last is for jobs that hardly fit.
 PROBED_UNDER = ("resident", "model_offload", "weight_streaming", "sequential_offload")
@@ -29,7 +30,6 @@ _SHORT_S = 1.0
 # More at once is of no use when it gains less than this share.
 _GAIN = 0.02
 _USED_SHARE = 0.9  # of the memory that is free: the figures are not known yet
-GIB = 1 << 30
 _Taken = dict[float, float]  # of so much at once: seconds, or bytes
 
 

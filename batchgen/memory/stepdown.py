@@ -2,10 +2,8 @@
 
 from dataclasses import replace
 
-from batchgen.config import PLACEMENTS, UNHOOKED
 from batchgen.memory.choose import CHOSEN_FROM
-from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS
-from batchgen.types import Policy
+from batchgen.policy import PADDED_SIZES, STREAM_BUFFERS, UNHOOKED, Policy, place_of
 
 _SMALLEST_TILE_PX = 128
 
@@ -30,7 +28,7 @@ def step_down(policy: Policy, stage: str, width: int, height: int, guided: bool 
             return replace(policy, decode_chunk=policy.decode_chunk // 2)
         if (tile_px := _smaller_tile(policy.tile_px, max(width, height))) is not None:
             return replace(policy, tile_px=tile_px)
-    smaller = [name for name in CHOSEN_FROM if PLACEMENTS.index(name) > PLACEMENTS.index(policy.placement)]
+    smaller = [name for name in CHOSEN_FROM if place_of(name) > place_of(policy.placement)]
     if not smaller:
         return None
     placement = smaller[0]

@@ -5,7 +5,7 @@ from itertools import takewhile
 
 from batchgen.memory.costs import Task
 from batchgen.memory.figures import Figures, at, call_s
-from batchgen.memory.policy import PADDED_SIZES
+from batchgen.policy import PADDED_SIZES
 
 # A probe may take this share of the time that the job's images take.
 SHARE = 0.05

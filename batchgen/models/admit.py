@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from batchgen.config import Config
+from batchgen.config.schema import Config
 from batchgen.console import say
 from batchgen.errors import BatchgenError, ModelError
 from batchgen.files import put_new, to_json

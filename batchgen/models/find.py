@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchgen.config import ModelConfig, did_you_mean
+from batchgen.config.check import did_you_mean
+from batchgen.config.schema import ModelConfig
 from batchgen.errors import ModelError
 from batchgen.models.parts import Part, parts_of, read_index, settings, tensors
 from batchgen.paths import models_dir

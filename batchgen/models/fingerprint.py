@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from batchgen.config import ModelConfig
+from batchgen.config.schema import ModelConfig
 from batchgen.files import to_json
 from batchgen.models.parts import INDEX_FILE, parts_of
 

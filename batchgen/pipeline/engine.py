@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from batchgen.machine.meters import Gauge, Stopwatch
+from batchgen.memory.defaults import resolve_dtype
 from batchgen.memory.figures import Figures, estimate
-from batchgen.memory.policy import pad, padded_rows, resolve_dtype, spans
 from batchgen.memory.refused import memory_was_refused
 from batchgen.models.find import FAMILIES
 from batchgen.pipeline.guidance import RowGuidance
@@ -21,8 +21,9 @@ from batchgen.pipeline.load import DTYPES
 from batchgen.pipeline.loaded import LoadedModel
 from batchgen.pipeline.noise import generators, starting_noise
 from batchgen.pipeline.tiling import set_tiling
+from batchgen.policy import Policy, pad, padded_rows, spans
 from batchgen.quality import is_blank
-from batchgen.types import Decoded, Policy, Prompt
+from batchgen.types import Decoded, Prompt
 
 # Texts are encoded in padded groups of this many: with the shape fixed, neighbours don't change a text's bits.
 TEXT_ROWS = 8

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from batchgen.config import UNHOOKED
 from batchgen.memory.refused import memory_was_refused
 from batchgen.models.find import vae_wants_fp32
 from batchgen.pipeline.activations import shrink_activations
@@ -16,7 +15,7 @@ from batchgen.pipeline.guidance import in_two_passes
 from batchgen.pipeline.load import DTYPES, load_pipeline
 from batchgen.pipeline.placement import Placement, components
 from batchgen.pipeline.traced import TracedForward
-from batchgen.types import Policy
+from batchgen.policy import UNHOOKED, Policy
 
 
 class LoadedModel:

@@ -9,28 +9,13 @@ import torch
 
 from batchgen.machine.pinned import Pinned, pack
 from batchgen.pipeline.streaming import Streamer
+from batchgen.policy import PLACEMENTS, Held
 
-STAGES = ("encode", "denoise", "decode")
-# How the weights of each stage are held: text encoders, UNet, VAE.
-#   resident  on the device, always
-#   staged    on the device while their stage runs
-#   blocks, leaves   group offload: one block or layer after the other, ahead of use (diffusers)
-#   layers    sequential offload: each layer when it is called (accelerate)
-#   streamed  packed into groups that cross ahead of use: pipeline/streaming.py
-# The VAE is small and decodes chunk after chunk: it is staged rather than brought in piecemeal once for each.
-HELD = {
-    "resident": ("resident", "resident", "resident"),
-    "text_offload": ("staged", "resident", "resident"),
-    "model_offload": ("staged", "staged", "staged"),
-    "weight_streaming": ("streamed", "streamed", "staged"),
-    "group_offload_block": ("staged", "blocks", "staged"),
-    "group_offload_leaf": ("staged", "leaves", "staged"),
-    "sequential_offload": ("layers", "layers", "staged"),
-}
+STAGES = Held._fields
 
 
 class Placement:
-    """One pipeline's weights, held as HELD says. Made from a pipeline on the CPU that no other placement has.
+    """One pipeline's weights, held as PLACEMENTS says. Made from a pipeline on the CPU that no other placement has.
 
     Hooks of group and sequential offload have no dependable way back: for another placement load the pipeline anew.
     """
@@ -39,7 +24,7 @@ class Placement:
         self._staged: dict[str, list[Staged | Streamer]] = {stage: [] for stage in STAGES}
         self._at: str | None = None
         self._pinned: list[Pinned] = []  # what hooks bring in from
-        for stage, how in zip(STAGES, HELD[name], strict=True):
+        for stage, how in zip(STAGES, PLACEMENTS[name], strict=True):
             for module in components(pipe, stage):
                 self._hold(module, stage, how, device)
         _fix_execution_device(pipe, device)

@@ -15,8 +15,8 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from batchgen.machine.pinned import Pinned, aligned_bytes, views
-from batchgen.memory.policy import STREAM_BUFFERS
 from batchgen.memory.stream import GROUP_BYTES
+from batchgen.policy import STREAM_BUFFERS
 
 
 class Streamer:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from batchgen.bounds import BOUNDS, KEY_PATTERN, MAX_PROMPT_CHARS, PLANNED_KEY_PATTERN, SEED_LIMIT
+from batchgen.config.bounds import BOUNDS, KEY_PATTERN, MAX_PROMPT_CHARS, PLANNED_KEY_PATTERN, SEED_LIMIT
 from batchgen.errors import PromptError
 from batchgen.prompts.records import BadRow, doubled, path_name, shown
 from batchgen.types import Columns, Reject, Row

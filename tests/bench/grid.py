@@ -22,9 +22,9 @@ from batchgen.machine.meters import Stopwatch
 from batchgen.memory.choose import MICRO_BATCHES
 from batchgen.memory.costs import Task
 from batchgen.memory.figures import LATENT_PX
-from batchgen.memory.policy import PADDED_SIZES, STREAM_BUFFERS
 from batchgen.pipeline.engine import DiffusersEngine
-from batchgen.types import Policy, Prompt
+from batchgen.policy import PADDED_SIZES, STREAM_BUFFERS, Policy
+from batchgen.types import Prompt
 
 SHORT_S = 0.1  # of a step or a decode; such are measured more often, since the host may be busy
 SHORT_TIMES, LONG_TIMES = 12, 3

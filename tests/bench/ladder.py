@@ -16,10 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from batchgen.config import PLACEMENTS
 from batchgen.errors import EXIT_USER
-from batchgen.memory.policy import padded_rows
 from batchgen.plan import versions
+from batchgen.policy import PLACEMENTS, padded_rows
 from tests.bench.record import RESULTS, ROOT, Asked, Record, commit, gpu_name
 from tests.bench.refused import Ballast
 from tests.commands import memory_log, worker_events

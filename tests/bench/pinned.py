@@ -28,7 +28,7 @@ from batchgen.memory.costs import pinned_bytes
 from batchgen.memory.worth import image_s
 from batchgen.paths import models_dir
 from batchgen.policies import Policies, task_of
-from batchgen.types import Policy
+from batchgen.policy import Policy
 from batchgen.worker import load_engine
 from tests.bench import full_size
 from tests.bench.record import Record, gpu_name

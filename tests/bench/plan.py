@@ -92,7 +92,8 @@ def _measure(prompts, run_dir):
 
 def _plan(prompts, run_dir):
     """What `python -m batchgen` does before it starts workers, on the tiny model."""
-    from batchgen.config import Config, JobConfig, ModelConfig, check
+    from batchgen.config.check import check
+    from batchgen.config.schema import Config, JobConfig, ModelConfig
     from batchgen.paths import RunDir
     from batchgen.prepare import prepare
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from batchgen.config import PolicyConfig
+from batchgen.config.schema import PolicyConfig
 from batchgen.errors import MemoryNeededError
 from batchgen.memory.choose import Choice, choose
 from batchgen.memory.costs import Task, batch_s, peak_bytes
 from batchgen.memory.figures import Figures
-from batchgen.types import Policy
+from batchgen.policy import Policy
 from tests.builders import POLICY
 from tests.memory.cards import GIB, sd15_512, sdxl_1024
 

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from batchgen.config import PLACEMENTS
 from batchgen.memory.costs import Task, batch_s, held_bytes, peak_bytes, pinned_bytes, stage_bytes
 from batchgen.memory.figures import Figures
-from batchgen.memory.policy import STREAM_BUFFERS
+from batchgen.policy import PLACEMENTS, STREAM_BUFFERS
 from tests.builders import POLICY
 from tests.memory.cards import GIB, SD15, sd15_512, sdxl_1024
 

@@ -14,7 +14,7 @@ from batchgen.memory.costs import Task, held_bytes
 from batchgen.memory.figures import Figures, Weights, serves
 from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
 from batchgen.memory.worth import SHARE, STEPS, image_s
-from batchgen.types import Policy
+from batchgen.policy import Policy
 from tests.builders import POLICY
 from tests.memory.cards import GIB, MIB, sd15_512
 

@@ -6,7 +6,7 @@ import pytest
 
 from batchgen.memory.choose import CHOSEN_FROM
 from batchgen.memory.stepdown import step_down
-from batchgen.types import Policy
+from batchgen.policy import Policy
 from tests.builders import POLICY
 
 LARGE = replace(POLICY, micro_batch=16, decode_chunk=4)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from batchgen.config import ModelConfig
+from batchgen.config.schema import ModelConfig
 from batchgen.errors import ModelError
 from batchgen.models.find import check_model, find_model, hub_revision
 from tests.commands import REAL, front, samples, verify, write_prompts

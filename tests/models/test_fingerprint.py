@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.config import ModelConfig
+from batchgen.config.schema import ModelConfig
 from batchgen.models.fingerprint import fingerprint_model
 from tests.earlier import first_fingerprint
 

@@ -9,12 +9,12 @@ import torch
 from diffusers import DiffusionPipeline
 
 from batchgen.errors import ModelError
-from batchgen.memory.policy import spans
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.guidance import RowGuidance
 from batchgen.pipeline.load import SCHEDULERS, load_pipeline
 from batchgen.pipeline.noise import generators, starting_noise
-from batchgen.types import Policy, Prompt
+from batchgen.policy import Policy, spans
+from batchgen.types import Prompt
 from tests.pipeline.small_models import KINDS, save
 
 POLICY = Policy(micro_batch=4, decode_chunk=2, tile_px=0, placement="resident", dtype="fp32", threads=2)

@@ -12,11 +12,10 @@ from batchgen.events import EventLog
 from batchgen.failures import Crash
 from batchgen.generate import ShardMaker
 from batchgen.leases import Lease, Watch
-from batchgen.memory.policy import freeze
 from batchgen.pipeline.engine import DiffusersEngine
-from batchgen.policies import Policies
+from batchgen.policies import Policies, freeze
+from batchgen.policy import Policy
 from batchgen.shards import Attempt
-from batchgen.types import Policy
 from tests.builders import MAKER, plan_run
 from tests.pipeline.small_models import save
 

@@ -6,11 +6,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from batchgen.config import PLACEMENTS
 from batchgen.errors import ModelError
 from batchgen.memory.figures import estimate
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.load import load_pipeline
+from batchgen.policy import PLACEMENTS
 from tests.commands import REAL, front, samples, verify, write_prompts
 from tests.pipeline.small_models import save, save_with_checker
 from tests.pipeline.test_engine import POLICY, prompt

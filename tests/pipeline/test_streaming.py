@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from batchgen.memory import stream
-from batchgen.memory.policy import STREAM_BUFFERS
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.streaming import Streamer
+from batchgen.policy import STREAM_BUFFERS
 from tests.pipeline.small_models import KINDS, save
 from tests.pipeline.test_engine import POLICY, make, prompt
 

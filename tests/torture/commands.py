@@ -26,7 +26,7 @@ import batchgen.run
 import batchgen.verify
 from batchgen import __main__ as front_door
 from batchgen import leases, plan, prepare, shards, worker
-from batchgen.config import load, register
+from batchgen.config.compose import load, register
 from batchgen.errors import BatchgenError
 from batchgen.launch import local
 from batchgen.models import admit

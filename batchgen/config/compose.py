@@ -1,16 +1,53 @@
-"""What Hydra knows of this call: its errors in one line, and the run directory of a sweep's runs."""
+"""How Hydra composes the configuration: all that touches it, its errors in one line included.
 
+Hydra acts once, at the front door.
+"""
+
+import atexit
 import hashlib
 import re
+import shutil
 import string
+import tempfile
 from typing import Any
 
-from batchgen.config import Config, did_you_mean, known_keys
+from batchgen.config.check import check, did_you_mean
+from batchgen.config.schema import Config, known_keys
 from batchgen.errors import ConfigError
+from batchgen.paths import jobs_dir
 
 # Which run it is: not part of what a run of a sweep is called.
 _UNNAMED = ("job", "run_dir", "dry_run", "extend", "retry_failed")
 _MAX_NAME_CHARS = 100
+
+
+def register() -> None:
+    """Tell Hydra the schema and the resolvers that conf/ uses."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    ConfigStore.instance().store("schema", Config)
+    OmegaConf.register_new_resolver("batchgen.jobs", lambda name: str(jobs_dir() / name), replace=True)
+    OmegaConf.register_new_resolver("batchgen.scratch", _scratch, replace=True, use_cache=True)
+
+
+def _scratch() -> str:
+    """Hydra insists on a folder for each sweep's multirun.yaml; nobody reads it."""
+    folder = tempfile.mkdtemp(prefix="batchgen-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def load(composed: Any) -> Config:
+    """A checked `Config` from what Hydra composed. Raises ConfigError, or OmegaConf's own errors."""
+    from omegaconf import OmegaConf
+
+    # Composed once more: a key added with + has slipped past the schema.
+    plain = OmegaConf.to_container(composed, resolve=False)
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+    assert isinstance(config, Config)
+    check(config)
+    return config
 
 
 def run_dir_of(config: Config) -> str:

@@ -7,17 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from batchgen.bounds import BOUNDS, KEY_PATTERN, PLANNED_KEY_PATTERN
-from batchgen.config import (
-    CHOICES,
-    Config,
-    check,
-    did_you_mean,
-    flatten,
-    from_plain,
-    known_keys,
-    prompt_patterns,
-)
+from batchgen.config.bounds import BOUNDS, KEY_PATTERN, PLANNED_KEY_PATTERN
+from batchgen.config.check import CHOICES, check, did_you_mean
+from batchgen.config.schema import Config, flatten, from_plain, known_keys, prompt_patterns
 from batchgen.errors import ConfigError
 from tests.builders import make_config
 

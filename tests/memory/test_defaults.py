@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from batchgen.config import PolicyConfig, SpeedConfig
+from batchgen.config.schema import PolicyConfig, SpeedConfig
 from batchgen.errors import BrokenRunError, ConfigError
-from batchgen.memory.policy import choose_policy, freeze, pad, padded_rows, resolve_dtype, spans
+from batchgen.memory.defaults import default_policy, resolve_dtype
+from batchgen.policies import freeze
+from batchgen.policy import pad, padded_rows, spans
 from tests.builders import POLICY
 
 SPEED = SpeedConfig()
@@ -31,7 +33,7 @@ def test_padding_always_has_room_for_the_rows(micro_batch: int) -> None:
 
 def test_larger_images_run_in_smaller_batches() -> None:
     sizes = [
-        choose_policy(PolicyConfig(), SPEED, edge, edge, "fp16", 8).micro_batch for edge in (64, 256, 512, 1024, 4096)
+        default_policy(PolicyConfig(), SPEED, edge, edge, "fp16", 8).micro_batch for edge in (64, 256, 512, 1024, 4096)
     ]
     assert sizes == sorted(sizes, reverse=True)
     assert (sizes[0] > sizes[2] > sizes[3], sizes[-1]) == (True, 1)
@@ -39,7 +41,7 @@ def test_larger_images_run_in_smaller_batches() -> None:
 
 @pytest.mark.parametrize(("edge_px", "tiled"), [(512, False), (1024, False), (1032, True), (4096, True)])
 def test_large_images_alone_are_tiled(edge_px: int, tiled: bool) -> None:
-    assert (choose_policy(PolicyConfig(), SPEED, edge_px, edge_px, "fp16", 8).tile_px > 0) == tiled
+    assert (default_policy(PolicyConfig(), SPEED, edge_px, edge_px, "fp16", 8).tile_px > 0) == tiled
 
 
 @pytest.mark.parametrize("edge_px", [64, 4096])
@@ -58,20 +60,20 @@ def test_large_images_alone_are_tiled(edge_px: int, tiled: bool) -> None:
 )
 def test_what_the_user_fixed_stays(edge_px: int, field: str, value: object) -> None:
     fixed: dict[str, Any] = {field: value}
-    policy = choose_policy(PolicyConfig(**fixed), SPEED, edge_px, edge_px, "bf16", 2)
+    policy = default_policy(PolicyConfig(**fixed), SPEED, edge_px, edge_px, "bf16", 2)
     assert getattr(policy, field) == value
     assert policy.dtype == "bf16"
 
 
 @pytest.mark.parametrize(("cpu_count", "threads"), [(1, 1), (2, 2), (64, 4)])
 def test_threads_are_few_enough_to_be_had_on_the_next_machine(cpu_count: int, threads: int) -> None:
-    assert choose_policy(PolicyConfig(), SPEED, 64, 64, "fp32", cpu_count).threads == threads
+    assert default_policy(PolicyConfig(), SPEED, 64, 64, "fp32", cpu_count).threads == threads
 
 
 @pytest.mark.parametrize("field", ["channels_last", "traced"])
 def test_how_the_model_computes_is_part_of_the_policy(field: str) -> None:
     wanted: dict[str, Any] = {field: True, "attention": "flash"}
-    policy = choose_policy(PolicyConfig(), SpeedConfig(**wanted), 64, 64, "fp32", 1)
+    policy = default_policy(PolicyConfig(), SpeedConfig(**wanted), 64, 64, "fp32", 1)
     assert getattr(policy, field)
     assert policy.attention == "flash"
 
@@ -101,7 +103,7 @@ def test_bf16_is_refused_where_it_would_be_emulated(capability: tuple[int, int])
 
 def test_the_policy_that_was_frozen_first_holds(tmp_path: Path) -> None:
     path = tmp_path / "cpu-64x64.json"
-    later = choose_policy(PolicyConfig(micro_batch=9), SPEED, 64, 64, "fp32", 1)
+    later = default_policy(PolicyConfig(micro_batch=9), SPEED, 64, 64, "fp32", 1)
     assert freeze(path, lambda: POLICY) == POLICY
     assert freeze(path, lambda: later) == POLICY
 

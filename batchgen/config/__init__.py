@@ -1,0 +1,1 @@
+"""The configuration: its schema, what is valid, and how Hydra composes it."""

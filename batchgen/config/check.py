@@ -1,0 +1,64 @@
+"""Which configurations are valid, beyond their types: choices, bounds and what excludes each other."""
+
+import difflib
+import re
+from dataclasses import asdict
+from typing import Any
+
+from batchgen.config.bounds import BOUNDS
+from batchgen.config.schema import ATTENTION, SCHEDULERS, Config, flatten
+from batchgen.errors import ConfigError
+from batchgen.policy import PLACEMENTS, UNHOOKED
+from batchgen.units import size_bytes
+
+_LISTED_NAMES = 12
+_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
+CHOICES = {
+    "job.scheduler": SCHEDULERS,
+    "job.on_bad_row": ("skip", "fail"),
+    "model.dtype": ("auto", "fp32", "fp16", "bf16"),
+    "model.safety_checker": ("off", "flag", "drop"),
+    "memory.policy.placement": (None, *PLACEMENTS),
+    "speed.attention": ATTENTION,
+    "output.format": ("png", "jpg", "webp"),
+    "determinism": ("best", "strict"),
+}
+
+
+def check(config: Config) -> None:
+    """Refuse values that no run could use. Raises ConfigError with one line that says what is possible."""
+    for name, value in flatten(asdict(config)).items():
+        if name in CHOICES and value not in CHOICES[name]:
+            raise ConfigError(f"{name}={value} is not possible{did_you_mean(str(value), CHOICES[name])}")
+        bound = None if name.startswith("job.columns.") else BOUNDS.get(name.rpartition(".")[2])
+        no_tiling = name == "memory.policy.tile_px" and value == 0
+        if bound and value is not None and not no_tiling and (problem := bound.problem(name, value)):
+            raise ConfigError(problem)
+    for name in ("max_vram", "assume_vram"):
+        if (value := getattr(config.memory, name)) is not None:
+            size_bytes(f"memory.{name}", value)
+    if config.speed.traced and config.memory.policy.placement not in (None, *UNHOOKED):
+        raise ConfigError(
+            f"speed.traced=true needs the UNet's weights in one place, not memory.policy.placement="
+            f"{config.memory.policy.placement}: set one of the two"
+        )
+    if (problem := BOUNDS["width"].problem("model.size_px", config.model.size_px)) is not None:
+        raise ConfigError(problem)
+    if not _NAME.fullmatch(config.job.name):
+        raise ConfigError(f"job.name={config.job.name!r} must be a plain name: it becomes the run's directory")
+    prompts = config.job.prompts
+    if not (isinstance(prompts, str) or _is_list_of_text(prompts)) or not prompts:
+        raise ConfigError("job.prompts must be a path, a glob, or a list of them, such as '[a.txt,b/*.csv]'")
+
+
+def _is_list_of_text(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) and one for one in value)
+
+
+def did_you_mean(wrong: str, known: Any) -> str:
+    """What to append to 'X is not possible': the nearest right names, or the possible ones when none is near."""
+    names = list(known)
+    near = difflib.get_close_matches(wrong, names, n=3, cutoff=0.6)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; possible: {', '.join(names)}" if len(names) <= _LISTED_NAMES else "; --help lists the possible ones"

@@ -1,0 +1,17 @@
+"""Sizes as people write them, and as they are shown: bytes inside, GiB at the edges."""
+
+import re
+
+from batchgen.errors import ConfigError
+
+GIB = 1 << 30
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B)", re.IGNORECASE)
+_UNITS = {f"{prefix}{i}b": (1024 if i else 1000) ** power for power, prefix in enumerate("kmgt", 1) for i in ("", "i")}
+
+
+def size_bytes(name: str, value: str) -> int:
+    """`6GiB`, `6GB` (which is less) or `800MiB` in bytes. Raises ConfigError in the name of the key."""
+    match = _SIZE.fullmatch(str(value).strip())
+    if match is None:
+        raise ConfigError(f"{name}={value} is not a size: write it as 6GiB, 6GB or 800MiB")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
