@@ -6,7 +6,7 @@ import time
 from tqdm import tqdm
 
 from batchgen.leases import Watch
-from batchgen.plan import Plan
+from batchgen.plan.store import Plan
 from batchgen.status import Progress, progress_line, read_progress
 from batchgen.units import GIB
 

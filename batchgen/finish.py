@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from batchgen import index
-from batchgen.drafts import sweep_drafts
 from batchgen.errors import EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BrokenRunError, ResumeError
 from batchgen.files import remove_temporaries
-from batchgen.plan import Plan, load_plan
-from batchgen.rejects import rejected_line
-from batchgen.replan import sweep_marks
+from batchgen.plan.drafts import sweep_drafts
+from batchgen.plan.rejects import rejected_line
+from batchgen.plan.replan import sweep_marks
+from batchgen.plan.store import Plan, load_plan
 from batchgen.shards import sweep
 from batchgen.stock import take_stock
 

@@ -17,7 +17,7 @@ from batchgen.memory.defaults import default_policy
 from batchgen.memory.figures import Figures, at_speed, scaled, serves
 from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
 from batchgen.memory.worth import images_for_a_probe, nearest
-from batchgen.plan import Plan, versions
+from batchgen.plan.store import Plan, versions
 from batchgen.policy import Policy
 
 # Counted up when the same work takes other memory or time than before: what is kept is then measured anew.

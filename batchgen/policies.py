@@ -26,7 +26,7 @@ from batchgen.memory import kept
 from batchgen.memory.choose import Choice, choose
 from batchgen.memory.costs import Task, peak_bytes
 from batchgen.memory.figures import Figures, estimate, serves
-from batchgen.plan import Plan
+from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 from batchgen.units import GIB
 

@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config.schema import Config, ModelConfig, prompt_patterns
-from batchgen.cutting import cut_shards
 from batchgen.errors import PromptError, ResumeError
 from batchgen.files import sync_directory
-from batchgen.free import save_free
 from batchgen.models.admit import Admission
 from batchgen.models.find import download, find_model, hub_revision
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.paths import RunDir, models_dir
-from batchgen.plan import Plan, Recipe, load_plan, save_plan
-from batchgen.planner import Planner, pack_batches
+from batchgen.plan.cutting import cut_shards
+from batchgen.plan.free import save_free
+from batchgen.plan.planner import Planner, pack_batches
+from batchgen.plan.recipe import changes, computed_otherwise, input_changes, inputs_of, recipe_of
+from batchgen.plan.rejects import first_reject
+from batchgen.plan.replan import give_way, is_untouched
+from batchgen.plan.store import Plan, Recipe, load_plan, save_plan
 from batchgen.policy import PADDED_SIZES, padded_rows, spans
 from batchgen.prompts import find_files, read_prompts
-from batchgen.recipe import changes, computed_otherwise, input_changes, inputs_of, recipe_of
-from batchgen.rejects import first_reject
-from batchgen.replan import give_way, is_untouched
 from batchgen.status import failed_samples
 from batchgen.stock import take_stock
 from batchgen.types import Prompt, Reject, Shard

@@ -24,12 +24,12 @@ from batchgen.memory.defaults import default_policy, resolve_dtype
 from batchgen.models.find import find_model
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.paths import RunDir
-from batchgen.plan import Plan
+from batchgen.plan.recipe import computed_otherwise
+from batchgen.plan.rejects import rejected_line, remedy
+from batchgen.plan.replan import at_work
+from batchgen.plan.store import Plan
 from batchgen.policies import foresee, task_of
 from batchgen.prepare import prepare, summary
-from batchgen.recipe import computed_otherwise
-from batchgen.rejects import rejected_line, remedy
-from batchgen.replan import at_work
 from batchgen.shards import sweep
 from batchgen.stock import take_stock
 from batchgen.units import size_bytes

@@ -13,8 +13,8 @@ from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOL
 from batchgen.journal import Journal, read_journal
 from batchgen.leases import Watch, live_leases, read_lease
 from batchgen.paths import RunDir
-from batchgen.plan import Plan, load_plan
-from batchgen.rejects import rejected_line
+from batchgen.plan.rejects import rejected_line
+from batchgen.plan.store import Plan, load_plan
 from batchgen.shards import read_manifest
 from batchgen.stock import Stock, glance, take_stock
 from batchgen.units import GIB

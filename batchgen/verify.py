@@ -27,7 +27,7 @@ from batchgen.files import is_plain, sha256_bytes, sha256_file
 from batchgen.index import index_of, is_current, read_index
 from batchgen.journal import read_journal
 from batchgen.paths import RunDir
-from batchgen.plan import Plan, load_plan
+from batchgen.plan.store import Plan, load_plan
 from batchgen.shards import read_manifest
 from batchgen.status import failed_samples
 from batchgen.tars import read_samples

@@ -42,9 +42,9 @@ from batchgen.machine.process import catch_signals, stop_with_parent, worker_nam
 from batchgen.models.find import locate
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.paths import RunDir
-from batchgen.plan import Plan, load_plan
+from batchgen.plan.replan import at_work
+from batchgen.plan.store import Plan, load_plan
 from batchgen.policies import Policies
-from batchgen.replan import at_work
 from batchgen.samples import Maker
 from batchgen.shards import Attempt, is_settled
 from batchgen.types import Shard

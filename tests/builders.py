@@ -10,7 +10,7 @@ from batchgen.config.schema import Config, JobConfig, ModelConfig
 from batchgen.index import write_index
 from batchgen.machine.process import identity
 from batchgen.paths import RunDir
-from batchgen.plan import Plan
+from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 from batchgen.prepare import prepare
 from batchgen.samples import Maker

@@ -12,7 +12,7 @@ import pytest
 from batchgen import display
 from batchgen.display import Display
 from batchgen.machine import process
-from batchgen.plan import Plan
+from batchgen.plan.store import Plan
 from batchgen.status import read_progress
 from tests.builders import leave_attempt, plan_run
 

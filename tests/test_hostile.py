@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.config.schema import JobConfig
-from batchgen.planner import Planner
+from batchgen.plan.planner import Planner
 from batchgen.prompts import read_prompts
 from batchgen.types import Columns, Prompt, Reject
 

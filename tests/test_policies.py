@@ -14,7 +14,7 @@ from batchgen.events import EventLog, read_events
 from batchgen.leases import Lease, Watch
 from batchgen.memory import probe
 from batchgen.memory.figures import Figures
-from batchgen.plan import Plan
+from batchgen.plan.store import Plan
 from batchgen.policies import Policies, foresee, task_of
 from batchgen.prepare import prepare
 from tests.builders import make_config, plan_run, write_rows

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from batchgen import plan as plan_module
 from batchgen import prepare as prepare_module
-from batchgen import replan
 from batchgen.config.schema import Config
 from batchgen.errors import ModelError, ResumeError
 from batchgen.paths import models_dir
-from batchgen.plan import Plan, load_plan
+from batchgen.plan import replan
+from batchgen.plan import store as plan_module
+from batchgen.plan.store import Plan, load_plan
 from batchgen.prepare import prepare, summary
 from tests.builders import finish_run, full_attempt, gone_process, make_config, plan_run, write_rows
 from tests.commands import REAL, front, verify, write_prompts

@@ -21,7 +21,7 @@ from batchgen.files import seal
 from batchgen.leases import Lease, Watch
 from batchgen.machine import process
 from batchgen.paths import RunDir
-from batchgen.plan import Recipe, load_plan, save_plan
+from batchgen.plan.store import Recipe, load_plan, save_plan
 from batchgen.shards import is_done, publish, read_manifest
 from batchgen.types import Batch, Shard
 from batchgen.verify import show

@@ -13,7 +13,7 @@ from batchgen.errors import BrokenRunError
 from batchgen.files import sha256_file
 from batchgen.journal import read_journal
 from batchgen.machine import process
-from batchgen.plan import Plan
+from batchgen.plan.store import Plan
 from batchgen.shards import is_done, publish, read_manifest, sweep
 from tests.builders import (
     append_batches,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from batchgen import shards
-from batchgen.plan import Plan
+from batchgen.plan.store import Plan
 from batchgen.stock import glance, take_stock
 from tests.builders import flip, full_attempt, plan_run, truncate
 

@@ -11,7 +11,7 @@ import pytest
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, UserError
 from batchgen.files import seal, unseal
 from batchgen.paths import RunDir
-from batchgen.plan import Plan, Recipe, load_plan, save_plan
+from batchgen.plan.store import Plan, Recipe, load_plan, save_plan
 from batchgen.prepare import prepare
 from batchgen.types import Batch, Shard
 from batchgen.verify import show, verify

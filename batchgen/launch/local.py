@@ -19,7 +19,7 @@ from batchgen.events import read_events
 from batchgen.failures import Crash, is_device_at_fault, read_crashes, record, strike, trials
 from batchgen.machine.host import WORKERS_HERE
 from batchgen.machine.process import worker_name
-from batchgen.plan import Plan
+from batchgen.plan.store import Plan
 
 # What starts a worker; RUN_DIR, RANK and WORLD follow.
 WORKER_COMMAND = [sys.executable, "-m", "batchgen.worker"]

@@ -20,7 +20,7 @@ from batchgen.models.find import check_model
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.models.parts import refuse_misspelt, settings
 from batchgen.paths import cache_dir
-from batchgen.plan import versions
+from batchgen.plan.store import versions
 from batchgen.types import Reject, Shard
 
 CHECK_COMMAND = [sys.executable, "-m", "batchgen.pipeline.check"]

@@ -25,7 +25,7 @@ import PIL.PngImagePlugin  # noqa: F401
 import batchgen.run
 import batchgen.verify
 from batchgen import __main__ as front_door
-from batchgen import leases, plan, prepare, shards, worker
+from batchgen import leases, prepare, shards, worker
 from batchgen.config.compose import load, register
 from batchgen.errors import BatchgenError
 from batchgen.launch import local
@@ -33,6 +33,7 @@ from batchgen.models import admit
 from batchgen.models.find import locate
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.paths import RunDir, conf_dir
+from batchgen.plan import store as plan
 from tests.fake_engine import FakeEngine
 from tests.torture import watch
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from batchgen.errors import BatchgenError
 from batchgen.paths import RunDir
-from batchgen.plan import load_plan
+from batchgen.plan.store import load_plan
 from batchgen.verify import verify
 from tests.torture import commands, watch
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from batchgen.errors import BatchgenError
 from batchgen.journal import read_journal
 from batchgen.paths import RunDir
-from batchgen.plan import load_plan
+from batchgen.plan.store import load_plan
 from batchgen.prompts import read_prompts
 from batchgen.shards import read_manifest
 from batchgen.types import Columns

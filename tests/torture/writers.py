@@ -16,7 +16,7 @@ from pathlib import Path
 from batchgen import repair
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_USER, EXIT_WHOLE
 from batchgen.paths import RunDir
-from batchgen.plan import load_plan
+from batchgen.plan.store import load_plan
 from batchgen.verify import verify
 from tests.torture import commands, watch
 from tests.torture.commands import Ended, Started, command, committed_files, empty, left_behind, tars, wrongs

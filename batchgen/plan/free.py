@@ -12,7 +12,7 @@ from batchgen.config.schema import Config, flatten, from_plain
 from batchgen.errors import UserError
 from batchgen.files import replace
 from batchgen.paths import RunDir
-from batchgen.recipe import is_free, set_key
+from batchgen.plan.recipe import is_free, set_key
 
 _HEAD = "# What the last command on this run set and its workers go by. The same command writes it anew.\n"
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from batchgen.rejects import rejected_line, remedy
+from batchgen.plan.rejects import rejected_line, remedy
 from tests.builders import plan_run
 from tests.commands import front, run
 from tests.test_finish import STATUS

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from batchgen import drafts, files
-from batchgen.drafts import OWNER, new_draft, sweep_drafts
+from batchgen import files
 from batchgen.machine import process
 from batchgen.paths import RunDir
-from batchgen.plan import Recipe, load_plan, save_plan
+from batchgen.plan import drafts
+from batchgen.plan.drafts import OWNER, new_draft, sweep_drafts
+from batchgen.plan.store import Recipe, load_plan, save_plan
 from batchgen.types import Shard
 from tests.builders import finish_run, gone_process, make_config, plan_run
-from tests.test_plan import make_shard
+from tests.plan.test_store import make_shard
 
 
 def draft_of(run: RunDir, name: str, **owner: object) -> Path:

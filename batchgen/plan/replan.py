@@ -17,7 +17,7 @@ from batchgen.errors import ResumeError
 from batchgen.files import sync_directory, to_json
 from batchgen.machine import process
 from batchgen.paths import RunDir
-from batchgen.plan import Plan, run_id_of
+from batchgen.plan.store import Plan, run_id_of
 
 _MARK = "at-work."
 

@@ -4,7 +4,7 @@ import gzip
 import json
 from pathlib import Path
 
-from batchgen.plan import Plan
+from batchgen.plan.store import Plan
 from batchgen.types import Reject
 
 

@@ -21,12 +21,12 @@ import yaml
 
 from batchgen import __version__
 from batchgen.config.schema import Config
-from batchgen.drafts import OWNER, new_draft
 from batchgen.errors import BrokenRunError, PromptError, UserError
 from batchgen.files import sha256_bytes, sha256_file, sync, sync_directory, to_json, write_new
-from batchgen.free import with_free
 from batchgen.paths import RunDir, shard_plan
-from batchgen.recipe import COMPUTES, as_planned
+from batchgen.plan.drafts import OWNER, new_draft
+from batchgen.plan.free import with_free
+from batchgen.plan.recipe import COMPUTES, as_planned
 from batchgen.types import Batch, Prompt, Reject, Shard
 
 FORMAT = 1

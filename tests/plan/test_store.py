@@ -10,7 +10,7 @@ import pytest
 from batchgen.errors import BrokenRunError, PromptError, UserError
 from batchgen.files import sha256_file
 from batchgen.paths import RunDir
-from batchgen.plan import Plan, Recipe, load_plan, save_plan
+from batchgen.plan.store import Plan, Recipe, load_plan, save_plan
 from batchgen.types import Batch, Reject, Shard
 from tests.builders import make_config, make_prompt
 

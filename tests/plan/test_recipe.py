@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from batchgen import recipe
-from batchgen.recipe import (
+from batchgen.plan import recipe
+from batchgen.plan.recipe import (
     COMPUTES,
     as_planned,
     changes,

@@ -11,15 +11,15 @@ import yaml
 
 from batchgen.config.schema import Config, flatten
 from batchgen.errors import UserError
-from batchgen.free import save_free
 from batchgen.models.find import locate
 from batchgen.paths import RunDir, models_dir
-from batchgen.plan import check_plan, load_plan
+from batchgen.plan.free import save_free
+from batchgen.plan.recipe import is_free
+from batchgen.plan.store import check_plan, load_plan
 from batchgen.prepare import prepare
-from batchgen.recipe import is_free
 from tests.builders import make_config, plan_run
 from tests.commands import front, write_prompts
-from tests.test_recipe import FREE
+from tests.plan.test_recipe import FREE
 
 # What null leaves to the planner is no setting: it stays as it was planned.
 SETTINGS = [*(FREE.keys() - {"output__batches_per_shard"}), "memory__max_vram", "memory__assume_vram"]

@@ -8,7 +8,7 @@ import pytest
 
 from batchgen.config.bounds import SEED_LIMIT
 from batchgen.config.schema import JobConfig
-from batchgen.planner import Planner, image_seed, pack_batches
+from batchgen.plan.planner import Planner, image_seed, pack_batches
 from batchgen.types import Prompt, Reject, Row
 from tests.builders import make_prompt, make_row
 
