@@ -9,7 +9,7 @@ mars: $(VENV)/ready
 	$(BIN)/python -m batchgen job=mars_batch
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 torture: $(VENV)/ready
 	$(BIN)/python -m pytest -m torture
