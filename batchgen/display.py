@@ -5,8 +5,8 @@ import time
 
 from tqdm import tqdm
 
-from batchgen.leases import Watch
 from batchgen.plan.store import Plan
+from batchgen.shards.leases import Watch
 from batchgen.status import Progress, progress_line, read_progress
 from batchgen.units import GIB
 

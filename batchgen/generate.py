@@ -14,15 +14,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from batchgen.events import EventLog, now
-from batchgen.failures import Crash, RowsAt, Trial, trials
 from batchgen.fitting import Engine, Fitting, Latent
-from batchgen.leases import Lease
 from batchgen.machine.growth import Growth
 from batchgen.machine.meters import Stopwatch, read_meters, reset_peaks
 from batchgen.policies import Policies
 from batchgen.policy import Policy, spans
-from batchgen.samples import Maker
-from batchgen.shards import Attempt
+from batchgen.shards.attempt import Attempt
+from batchgen.shards.failures import Crash, RowsAt, Trial, trials
+from batchgen.shards.leases import Lease
+from batchgen.shards.samples import Maker
 from batchgen.types import Batch, Sample, Shard
 
 UNIT_S = 60.0

@@ -18,7 +18,6 @@ from batchgen.errors import BrokenRunError, MemoryNeededError, StoppedError
 from batchgen.events import EventLog
 from batchgen.files import put_new, to_json
 from batchgen.fitting import Engine
-from batchgen.leases import Lease, Watch
 from batchgen.machine.host import pinnable_bytes
 from batchgen.machine.meters import Gauge
 from batchgen.measure import Known, Measuring, base_policy
@@ -28,6 +27,7 @@ from batchgen.memory.costs import Task, peak_bytes
 from batchgen.memory.figures import Figures, estimate, serves
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
+from batchgen.shards.leases import Lease, Watch
 from batchgen.units import GIB
 
 _CHOSEN_FIELDS = ("micro_batch", "decode_chunk", "tile_px", "placement", "guidance_split")

@@ -22,8 +22,8 @@ from batchgen.plan.replan import give_way, is_untouched
 from batchgen.plan.store import Plan, Recipe, load_plan, save_plan
 from batchgen.policy import PADDED_SIZES, padded_rows, spans
 from batchgen.prompts import find_files, read_prompts
+from batchgen.shards.stock import take_stock
 from batchgen.status import failed_samples
-from batchgen.stock import take_stock
 from batchgen.types import Prompt, Reject, Shard
 
 _TRIES = 10  # to plan more while other commands do

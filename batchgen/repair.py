@@ -27,10 +27,10 @@ from batchgen.commandline import run_dir_command
 from batchgen.console import say
 from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, BatchgenError, BrokenRunError, UserError
 from batchgen.files import is_plain, move, new_directory, sha256_file, sync_directory, to_json, write_new
-from batchgen.leases import Lease, Watch, live_leases, read_lease
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan, check_plan, load_plan
-from batchgen.shards import is_done, read_manifest
+from batchgen.shards.attempt import is_done, read_manifest
+from batchgen.shards.leases import Lease, Watch, live_leases, read_lease
 from batchgen.verify import check_index, check_shard, check_shards
 
 _LOOK_AGAIN_S = 0.1

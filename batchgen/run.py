@@ -7,13 +7,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from batchgen import index
 from batchgen.config.schema import Config
 from batchgen.console import say
 from batchgen.display import Display
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, UserError
 from batchgen.files import supports_link, sync_directory
-from batchgen.finish import Outcome, finish, outcome
 from batchgen.launch import local
 from batchgen.machine.gpus import Gpu, find_gpus
 from batchgen.machine.meters import CONTEXT_BYTES
@@ -30,8 +28,10 @@ from batchgen.plan.replan import at_work
 from batchgen.plan.store import Plan
 from batchgen.policies import foresee, task_of
 from batchgen.prepare import prepare, summary
-from batchgen.shards import sweep
-from batchgen.stock import take_stock
+from batchgen.shards import index
+from batchgen.shards.attempt import sweep
+from batchgen.shards.finish import Outcome, finish, outcome
+from batchgen.shards.stock import take_stock
 from batchgen.units import size_bytes
 
 _ASSUMED_CAPABILITY = (8, 0)  # of a GPU that is only assumed: one that has fp16 and bf16

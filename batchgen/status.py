@@ -10,13 +10,13 @@ from typing import Any
 
 from batchgen.commandline import run_dir_command
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES
-from batchgen.journal import Journal, read_journal
-from batchgen.leases import Watch, live_leases, read_lease
 from batchgen.paths import RunDir
 from batchgen.plan.rejects import rejected_line
 from batchgen.plan.store import Plan, load_plan
-from batchgen.shards import read_manifest
-from batchgen.stock import Stock, glance, take_stock
+from batchgen.shards.attempt import read_manifest
+from batchgen.shards.journal import Journal, read_journal
+from batchgen.shards.leases import Watch, live_leases, read_lease
+from batchgen.shards.stock import Stock, glance, take_stock
 from batchgen.units import GIB
 
 # The memory logs looked at for the rate and the peak: those of open shards, and of so many committed ones, which may

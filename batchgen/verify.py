@@ -24,13 +24,13 @@ from batchgen.console import say
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BatchgenError
 from batchgen.events import read_events
 from batchgen.files import is_plain, sha256_bytes, sha256_file
-from batchgen.index import index_of, is_current, read_index
-from batchgen.journal import read_journal
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan, load_plan
-from batchgen.shards import read_manifest
+from batchgen.shards.attempt import read_manifest
+from batchgen.shards.index import index_of, is_current, read_index
+from batchgen.shards.journal import read_journal
+from batchgen.shards.tars import read_samples
 from batchgen.status import failed_samples
-from batchgen.tars import read_samples
 from batchgen.types import Prompt
 
 IMAGE_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}

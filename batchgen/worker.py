@@ -30,11 +30,8 @@ from batchgen.errors import (
     from_os_error,
 )
 from batchgen.events import EventLog
-from batchgen.failures import read_crashes, suspects_last
-from batchgen.finish import finish_alone
 from batchgen.fitting import Engine
 from batchgen.generate import ShardMaker
-from batchgen.leases import Lease, Watch
 from batchgen.machine.gpus import check_reached
 from batchgen.machine.growth import wants_renewal
 from batchgen.machine.meters import try_cuda
@@ -45,8 +42,11 @@ from batchgen.paths import RunDir
 from batchgen.plan.replan import at_work
 from batchgen.plan.store import Plan, load_plan
 from batchgen.policies import Policies
-from batchgen.samples import Maker
-from batchgen.shards import Attempt, is_settled
+from batchgen.shards.attempt import Attempt, is_settled
+from batchgen.shards.failures import read_crashes, suspects_last
+from batchgen.shards.finish import finish_alone
+from batchgen.shards.leases import Lease, Watch
+from batchgen.shards.samples import Maker
 from batchgen.types import Shard
 from batchgen.units import size_bytes
 

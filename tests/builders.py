@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config.schema import Config, JobConfig, ModelConfig
-from batchgen.index import write_index
 from batchgen.machine.process import identity
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 from batchgen.prepare import prepare
-from batchgen.samples import Maker
-from batchgen.shards import Attempt
+from batchgen.shards.attempt import Attempt
+from batchgen.shards.index import write_index
+from batchgen.shards.samples import Maker
 from batchgen.types import Batch, Decoded, Prompt, Row, Sample
 
 SIZE_PX = 64

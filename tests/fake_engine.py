@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from batchgen.errors import MemoryNeededError, ModelError  # noqa: E402
 from batchgen.policy import padded_rows
-from batchgen.samples import Maker  # noqa: E402
+from batchgen.shards.samples import Maker
 from batchgen.types import Decoded  # noqa: E402
 
 LEAK_MIB = int(os.environ.get("FAKE_LEAK_MIB", "0"))

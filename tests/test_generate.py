@@ -8,11 +8,11 @@ import pytest
 from batchgen import generate
 from batchgen.events import EventLog
 from batchgen.generate import ShardMaker
-from batchgen.journal import read_journal
-from batchgen.leases import Lease, Watch
 from batchgen.policies import Policies, freeze
 from batchgen.policy import Policy
-from batchgen.shards import Attempt
+from batchgen.shards.attempt import Attempt
+from batchgen.shards.journal import read_journal
+from batchgen.shards.leases import Lease, Watch
 from tests.builders import MAKER, plan_run
 from tests.fake_engine import FakeEngine
 

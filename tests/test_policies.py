@@ -11,12 +11,12 @@ import pytest
 
 from batchgen.errors import MemoryNeededError, StoppedError
 from batchgen.events import EventLog, read_events
-from batchgen.leases import Lease, Watch
 from batchgen.memory import probe
 from batchgen.memory.figures import Figures
 from batchgen.plan.store import Plan
 from batchgen.policies import Policies, foresee, task_of
 from batchgen.prepare import prepare
+from batchgen.shards.leases import Lease, Watch
 from tests.builders import make_config, plan_run, write_rows
 from tests.commands import front, write_prompts
 from tests.memory.cards import GIB, sd15_512

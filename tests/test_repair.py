@@ -14,15 +14,16 @@ from typing import Any
 
 import pytest
 
-from batchgen import files, repair, shards
+from batchgen import files, repair
 from batchgen.commandline import run_dir_command
 from batchgen.errors import EXIT_BROKEN, EXIT_USER, EXIT_WHOLE, BrokenRunError
 from batchgen.files import seal
-from batchgen.leases import Lease, Watch
 from batchgen.machine import process
 from batchgen.paths import RunDir
 from batchgen.plan.store import Recipe, load_plan, save_plan
-from batchgen.shards import is_done, publish, read_manifest
+from batchgen.shards import attempt as shards
+from batchgen.shards.attempt import is_done, publish, read_manifest
+from batchgen.shards.leases import Lease, Watch
 from batchgen.types import Batch, Shard
 from batchgen.verify import show
 from tests.builders import (

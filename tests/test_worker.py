@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE
-from batchgen.leases import Lease, Watch
 from batchgen.machine import process
 from batchgen.paths import RunDir
+from batchgen.shards.leases import Lease, Watch
 from batchgen.worker import Worker
 from tests.builders import full_attempt, plan_run
 from tests.commands import (

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_RENEW, EXIT_USER, EXIT_WHOLE
 from batchgen.events import read_events
-from batchgen.failures import Crash, is_device_at_fault, read_crashes, record, strike, trials
 from batchgen.machine.host import WORKERS_HERE
 from batchgen.machine.process import worker_name
 from batchgen.plan.store import Plan
+from batchgen.shards.failures import Crash, is_device_at_fault, read_crashes, record, strike, trials
 
 # What starts a worker; RUN_DIR, RANK and WORLD follow.
 WORKER_COMMAND = [sys.executable, "-m", "batchgen.worker"]

@@ -7,8 +7,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from batchgen.index import read_index
 from batchgen.paths import RunDir
+from batchgen.shards.index import read_index
 from tests.bench.record import Record, command, wait_for_quiet
 
 RUNS = 3

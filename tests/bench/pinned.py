@@ -21,7 +21,6 @@ from pathlib import Path
 import psutil
 
 from batchgen.events import EventLog, read_events
-from batchgen.leases import Watch
 from batchgen.machine.meters import read_meters
 from batchgen.machine.pinned import locked_bytes
 from batchgen.memory.costs import pinned_bytes
@@ -29,6 +28,7 @@ from batchgen.memory.worth import image_s
 from batchgen.paths import models_dir
 from batchgen.policies import Policies, task_of
 from batchgen.policy import Policy
+from batchgen.shards.leases import Watch
 from batchgen.worker import load_engine
 from tests.bench import full_size
 from tests.bench.record import Record, gpu_name

@@ -9,13 +9,13 @@ import pytest
 pytest.importorskip("torch")
 
 from batchgen.events import EventLog
-from batchgen.failures import Crash
 from batchgen.generate import ShardMaker
-from batchgen.leases import Lease, Watch
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.policies import Policies, freeze
 from batchgen.policy import Policy
-from batchgen.shards import Attempt
+from batchgen.shards.attempt import Attempt
+from batchgen.shards.failures import Crash
+from batchgen.shards.leases import Lease, Watch
 from tests.builders import MAKER, plan_run
 from tests.pipeline.small_models import save
 

@@ -8,7 +8,7 @@ import pytest
 from batchgen.plan.rejects import rejected_line, remedy
 from tests.builders import plan_run
 from tests.commands import front, run
-from tests.test_finish import STATUS
+from tests.shards.test_finish import STATUS
 
 LATIN1 = "prompt,note\na fox,1\na caf\u00e9,2\na horse,3\nna\u00efve art,4\n".encode("latin-1")
 

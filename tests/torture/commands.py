@@ -25,7 +25,7 @@ import PIL.PngImagePlugin  # noqa: F401
 import batchgen.run
 import batchgen.verify
 from batchgen import __main__ as front_door
-from batchgen import leases, prepare, shards, worker
+from batchgen import prepare, worker
 from batchgen.config.compose import load, register
 from batchgen.errors import BatchgenError
 from batchgen.launch import local
@@ -34,6 +34,8 @@ from batchgen.models.find import locate
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.paths import RunDir, conf_dir
 from batchgen.plan import store as plan
+from batchgen.shards import attempt as shards
+from batchgen.shards import leases
 from tests.fake_engine import FakeEngine
 from tests.torture import watch
 

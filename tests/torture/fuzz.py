@@ -15,11 +15,11 @@ import zlib
 from pathlib import Path
 
 from batchgen.errors import BatchgenError
-from batchgen.journal import read_journal
 from batchgen.paths import RunDir
 from batchgen.plan.store import load_plan
 from batchgen.prompts import read_prompts
-from batchgen.shards import read_manifest
+from batchgen.shards.attempt import read_manifest
+from batchgen.shards.journal import read_journal
 from batchgen.types import Columns
 from tests.builders import finish_run, plan_run
 

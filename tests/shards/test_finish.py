@@ -8,10 +8,10 @@ import pytest
 
 from batchgen.errors import BrokenRunError
 from batchgen.files import sha256_file
-from batchgen.finish import finish
-from batchgen.index import is_current
 from batchgen.plan.store import load_plan
 from batchgen.prepare import prepare
+from batchgen.shards.finish import finish
+from batchgen.shards.index import is_current
 from tests.builders import finish_run, full_attempt, make_config, plan_run, write_rows
 from tests.commands import FAKE, front, run, shard_files, verify, write_prompts
 

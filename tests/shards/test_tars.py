@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.tars import END_OF_TAR, read_samples, tar_members
+from batchgen.shards.tars import END_OF_TAR, read_samples, tar_members
 from batchgen.types import Sample
 from tests.builders import fake_sample, make_prompt
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from batchgen import leases
-from batchgen.leases import Held, Lease, Watch, live_leases, read_lease
 from batchgen.machine import process
 from batchgen.paths import RunDir
+from batchgen.shards import leases
+from batchgen.shards.leases import Held, Lease, Watch, live_leases, read_lease
 from tests.builders import gone_process
 
 ELSEWHERE = process.identity() | {"host": "another-machine"}
@@ -51,7 +51,7 @@ def write_lease(run: RunDir, holder: dict[str, Any], beat: int = 0) -> Path:
 
 
 def ended_process() -> dict[str, Any]:
-    code = "import json; from batchgen import process; print(json.dumps(process.identity()))"
+    code = "import json; from batchgen.machine import process; print(json.dumps(process.identity()))"
     who = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     assert isinstance(who, dict)
     return who

@@ -7,15 +7,15 @@ once do no harm, since the index restates what the manifests prove.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from batchgen import index
 from batchgen.errors import EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BrokenRunError, ResumeError
 from batchgen.files import remove_temporaries
 from batchgen.plan.drafts import sweep_drafts
 from batchgen.plan.rejects import rejected_line
 from batchgen.plan.replan import sweep_marks
 from batchgen.plan.store import Plan, load_plan
-from batchgen.shards import sweep
-from batchgen.stock import take_stock
+from batchgen.shards import index
+from batchgen.shards.attempt import sweep
+from batchgen.shards.stock import take_stock
 
 MIB = 1 << 20
 

@@ -29,12 +29,12 @@ from batchgen.files import (
     write_all,
     write_new,
 )
-from batchgen.journal import Journal, plan_of, read_journal, sound_prefix
 from batchgen.machine import process
 from batchgen.paths import AttemptFiles, RunDir
 from batchgen.plan.recipe import COMPUTES
 from batchgen.plan.store import run_id_of
-from batchgen.tars import END_OF_TAR, tar_members
+from batchgen.shards.journal import Journal, plan_of, read_journal, sound_prefix
+from batchgen.shards.tars import END_OF_TAR, tar_members
 from batchgen.types import Sample, Shard
 
 FORMAT = 1

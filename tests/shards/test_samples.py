@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 from PIL import Image
 
-from batchgen.samples import Maker
+from batchgen.shards.samples import Maker
 from batchgen.types import Decoded, Prompt, Sample
 from tests.builders import MAKER, POLICY, fake_image, make_prompt
 

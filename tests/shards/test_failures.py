@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from batchgen.errors import BatchgenError
-from batchgen.failures import (
+from batchgen.shards.failures import (
     Crash,
     RowsAt,
     Trial,

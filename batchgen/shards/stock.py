@@ -10,7 +10,7 @@ from functools import cache
 from batchgen.errors import BrokenRunError
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan
-from batchgen.shards import read_manifest, tar_problem
+from batchgen.shards.attempt import read_manifest, tar_problem
 
 _NAMED = 3  # of the broken shards, in a message
 

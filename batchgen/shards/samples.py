@@ -5,9 +5,9 @@ from pathlib import PurePath
 
 from batchgen import __version__
 from batchgen.files import to_json
-from batchgen.images import encode_image
 from batchgen.policy import Policy
 from batchgen.quality import verdict
+from batchgen.shards.images import encode_image
 from batchgen.types import Decoded, Prompt, Sample
 
 

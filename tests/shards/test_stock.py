@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from batchgen import shards
 from batchgen.plan.store import Plan
-from batchgen.stock import glance, take_stock
+from batchgen.shards import attempt as shards
+from batchgen.shards.stock import glance, take_stock
 from tests.builders import flip, full_attempt, plan_run, truncate
 
 PROMPTS = [f"fox {number}" for number in range(6)]

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from batchgen import files, shards
+from batchgen import files
 from batchgen.errors import BrokenRunError
 from batchgen.files import sha256_file
-from batchgen.journal import read_journal
 from batchgen.machine import process
 from batchgen.plan.store import Plan
-from batchgen.shards import is_done, publish, read_manifest, sweep
+from batchgen.shards import attempt as shards
+from batchgen.shards.attempt import is_done, publish, read_manifest, sweep
+from batchgen.shards.journal import read_journal
 from tests.builders import (
     append_batches,
     flip,
