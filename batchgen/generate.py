@@ -17,7 +17,7 @@ from batchgen.events import EventLog, now
 from batchgen.fitting import Engine, Fitting, Latent
 from batchgen.machine.growth import Growth
 from batchgen.machine.meters import Stopwatch, read_meters, reset_peaks
-from batchgen.policies import Policies
+from batchgen.memory.policies import Policies
 from batchgen.policy import Policy, spans
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.failures import Crash, RowsAt, Trial, trials

@@ -19,6 +19,7 @@ from batchgen.machine.process import catch_signals
 from batchgen.memory.choose import Choice
 from batchgen.memory.costs import Task
 from batchgen.memory.defaults import default_policy, resolve_dtype
+from batchgen.memory.policies import foresee, task_of
 from batchgen.models.find import find_model
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.paths import RunDir
@@ -26,7 +27,6 @@ from batchgen.plan.recipe import computed_otherwise
 from batchgen.plan.rejects import rejected_line, remedy
 from batchgen.plan.replan import at_work
 from batchgen.plan.store import Plan
-from batchgen.policies import foresee, task_of
 from batchgen.prepare import prepare, summary
 from batchgen.shards import index
 from batchgen.shards.attempt import sweep

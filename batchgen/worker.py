@@ -36,12 +36,12 @@ from batchgen.machine.gpus import check_reached
 from batchgen.machine.growth import wants_renewal
 from batchgen.machine.meters import try_cuda
 from batchgen.machine.process import catch_signals, stop_with_parent, worker_name
+from batchgen.memory.policies import Policies
 from batchgen.models.find import locate
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.paths import RunDir
 from batchgen.plan.replan import at_work
 from batchgen.plan.store import Plan, load_plan
-from batchgen.policies import Policies
 from batchgen.shards.attempt import Attempt, is_settled
 from batchgen.shards.failures import read_crashes, suspects_last
 from batchgen.shards.finish import finish_alone

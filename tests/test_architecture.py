@@ -22,12 +22,12 @@ ORDER = [
     "shards.tars", "shards.journal", "shards.attempt", "shards.stock", "shards.index", "shards.finish",
     "shards.leases", "events", "shards.failures", "machine.gpus", "status", "verify", "repair", "display", "models",
     "models.parts", "models.fingerprint", "models.find", "models.admit", "pipeline", "memory", "machine.growth",
-    "machine.pinned", "machine.host", "machine.meters", "memory.defaults", "memory.refused", "memory.stream",
-    "memory.figures", "memory.costs", "memory.choose", "memory.kept", "memory.worth", "memory.probe",
-    "memory.stepdown", "pipeline.load", "pipeline.check", "pipeline.strict", "pipeline.noise", "pipeline.guidance",
-    "pipeline.activations", "pipeline.attention", "pipeline.tiling", "pipeline.streaming", "pipeline.placement",
-    "pipeline.traced", "pipeline.loaded", "pipeline.engine", "prepare", "fitting", "measure", "policies",
-    "generate", "worker", "launch", "launch.local", "run", "__main__",
+    "machine.pinned", "machine.host", "machine.meters", "memory.defaults", "memory.refused",
+    "memory.streaming_costs", "memory.figures", "memory.costs", "memory.choose", "memory.cache", "memory.worth",
+    "memory.probe", "memory.stepdown", "pipeline.load", "pipeline.check", "pipeline.strict", "pipeline.noise",
+    "pipeline.guidance", "pipeline.activations", "pipeline.attention", "pipeline.tiling", "pipeline.streaming",
+    "pipeline.placement", "pipeline.traced", "pipeline.loaded", "pipeline.engine", "prepare", "fitting",
+    "memory.measure", "memory.policies", "generate", "worker", "launch", "launch.local", "run", "__main__",
 ]  # fmt: skip
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "pyarrow")
 

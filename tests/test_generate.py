@@ -8,7 +8,7 @@ import pytest
 from batchgen import generate
 from batchgen.events import EventLog
 from batchgen.generate import ShardMaker
-from batchgen.policies import Policies, freeze
+from batchgen.memory.policies import Policies, freeze
 from batchgen.policy import Policy
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.journal import read_journal

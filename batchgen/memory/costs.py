@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from batchgen.memory import stream
+from batchgen.memory import streaming_costs
 from batchgen.memory.figures import LATENT_PX, Figures, Weights, at, call_s
 from batchgen.policy import PLACEMENTS, STREAM_BUFFERS, TILES_PX, Policy, padded_rows
 
@@ -98,7 +98,9 @@ def _pass_s(figures: Figures, policy: Policy, rows: int) -> float:
     layers = figures.weights.unet_layers
     placement = policy.placement
     if placement == "weight_streaming":
-        return stream.pass_s(figures.stream_groups, compute_s, figures.copied_bytes_per_s, policy.stream_buffers)
+        return streaming_costs.pass_s(
+            figures.stream_groups, compute_s, figures.copied_bytes_per_s, policy.stream_buffers
+        )
     if placement == "group_offload_leaf":
         return max(compute_s, copy_s) + layers * _LEAF_S
     if placement == "group_offload_block":
@@ -162,7 +164,7 @@ def _parts(weights: Weights) -> tuple[int, int, int]:
 def _own_bytes(how: str, total: int, largest: int, buffers: int) -> int:
     # On the device while the part runs that has so many bytes of weights
     if how == "streamed":
-        return min(total, buffers * max(stream.GROUP_BYTES, largest))
+        return min(total, buffers * max(streaming_costs.GROUP_BYTES, largest))
     if how == "blocks":
         return int(_BLOCK_SHARE * total)
     if how == "leaves":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from batchgen.memory.stream import Groups, pack
+from batchgen.memory.streaming_costs import Groups, pack
 from batchgen.models.find import vae_wants_fp32
 from batchgen.models.parts import tensors, weight_files
 

@@ -15,7 +15,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from batchgen.machine.pinned import Pinned, aligned_bytes, views
-from batchgen.memory.stream import GROUP_BYTES
+from batchgen.memory.streaming_costs import GROUP_BYTES
 from batchgen.policy import STREAM_BUFFERS
 
 

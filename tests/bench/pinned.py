@@ -24,9 +24,9 @@ from batchgen.events import EventLog, read_events
 from batchgen.machine.meters import read_meters
 from batchgen.machine.pinned import locked_bytes
 from batchgen.memory.costs import pinned_bytes
+from batchgen.memory.policies import Policies, task_of
 from batchgen.memory.worth import image_s
 from batchgen.paths import models_dir
-from batchgen.policies import Policies, task_of
 from batchgen.policy import Policy
 from batchgen.shards.leases import Watch
 from batchgen.worker import load_engine

@@ -1,7 +1,7 @@
 """Figures of models on cards, for tests of what is chosen there. No torch."""
 
 from batchgen.memory.figures import Figures, Weights
-from batchgen.memory.stream import Groups
+from batchgen.memory.streaming_costs import Groups
 
 MIB, GIB = 1 << 20, 1 << 30
 SD15 = Weights(246_120_960, 1_719_041_928, 167_307_726, 75_890_688, 58_982_400, 282, 2)

@@ -8,7 +8,7 @@ import pytest
 from batchgen.config.schema import PolicyConfig, SpeedConfig
 from batchgen.errors import BrokenRunError, ConfigError
 from batchgen.memory.defaults import default_policy, resolve_dtype
-from batchgen.policies import freeze
+from batchgen.memory.policies import freeze
 from batchgen.policy import pad, padded_rows, spans
 from tests.builders import POLICY
 

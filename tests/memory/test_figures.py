@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.memory import kept
+from batchgen.memory import cache
 from batchgen.memory.figures import Weights, at, call_s, estimate
 from batchgen.paths import models_dir
 from tests.memory.cards import sd15_512
@@ -94,19 +94,19 @@ def test_kept_figures_come_back_and_damaged_ones_are_measured_anew(
 ) -> None:
     monkeypatch.setenv("BATCHGEN_CACHE", str(tmp_path))
     figures = sd15_512()
-    assert kept.load("one") is None
-    kept.save("one", figures)
-    assert kept.load("one") == figures
-    kept.save("one", replace(figures, encode_bytes=7))
-    assert kept.load("one") == replace(figures, encode_bytes=7)
+    assert cache.load("one") is None
+    cache.save("one", figures)
+    assert cache.load("one") == figures
+    cache.save("one", replace(figures, encode_bytes=7))
+    assert cache.load("one") == replace(figures, encode_bytes=7)
     (path,) = (tmp_path / "figures").iterdir()
     for damaged in ("", "[]", "{}", path.read_text()[:-20], path.read_text().replace("pass_s", "other")):
         path.write_text(damaged)
-        assert kept.load("one") is None
+        assert cache.load("one") is None
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BATCHGEN_CACHE", str(tmp_path / "file"))
-    kept.save("one", sd15_512())
-    assert kept.load("one") is None
+    cache.save("one", sd15_512())
+    assert cache.load("one") is None

@@ -10,8 +10,8 @@ pytest.importorskip("torch")
 
 from batchgen.events import EventLog
 from batchgen.generate import ShardMaker
+from batchgen.memory.policies import Policies, freeze
 from batchgen.pipeline.engine import DiffusersEngine
-from batchgen.policies import Policies, freeze
 from batchgen.policy import Policy
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.failures import Crash

@@ -7,7 +7,7 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from batchgen.memory import stream
+from batchgen.memory import streaming_costs
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.streaming import Streamer
 from batchgen.policy import STREAM_BUFFERS
@@ -135,7 +135,7 @@ def test_planned_groups_are_those_that_are_packed(kind, tmp_path, monkeypatch):
     engine.prepare(POLICY)
     make(engine, [prompt(0)], POLICY)
     once = list(dict.fromkeys(ran))
-    assert [stream.turn(name) for name in once] == sorted(stream.turn(name) for name in once)
+    assert [streaming_costs.turn(name) for name in once] == sorted(streaming_costs.turn(name) for name in once)
     packed = [group.size_bytes for group in streamer._groups]
     assert sum(packed) == pytest.approx(sum(planned), rel=0.1)  # each tensor begins at a multiple of 256 bytes
     assert len(packed) == pytest.approx(len(planned), rel=0.2)

@@ -13,8 +13,8 @@ from batchgen.errors import MemoryNeededError, StoppedError
 from batchgen.events import EventLog, read_events
 from batchgen.memory import probe
 from batchgen.memory.figures import Figures
+from batchgen.memory.policies import Policies, foresee, task_of
 from batchgen.plan.store import Plan
-from batchgen.policies import Policies, foresee, task_of
 from batchgen.prepare import prepare
 from batchgen.shards.leases import Lease, Watch
 from tests.builders import make_config, plan_run, write_rows

@@ -11,7 +11,7 @@ from batchgen.events import EventLog
 from batchgen.files import to_json
 from batchgen.fitting import Engine
 from batchgen.machine.meters import Gauge
-from batchgen.memory import kept
+from batchgen.memory import cache
 from batchgen.memory.costs import Task
 from batchgen.memory.defaults import default_policy
 from batchgen.memory.figures import Figures, at_speed, scaled, serves
@@ -35,20 +35,20 @@ class Known:
     def load(self, task: Task, last: str = PROBED_UNDER[-1]) -> Figures | None:
         """What a probe found under `last`, or best with more weights in place; None before the first."""
         placements = PROBED_UNDER[: PROBED_UNDER.index(last) + 1]
-        found = (kept.load(self._key(task, placement)) for placement in placements)
+        found = (cache.load(self._key(task, placement)) for placement in placements)
         return next((figures for figures in found if figures is not None), None)
 
     def load_for(self, task: Task, placement: str, free_bytes: int, images: int) -> Figures | None:
         """What a probe under `placement`, or with more in place, found; None where another would show more."""
         for better in PROBED_UNDER[: PROBED_UNDER.index(placement) + 1]:
-            figures = kept.load(self._key(task, better))
+            figures = cache.load(self._key(task, better))
             if figures and serves(figures, free_bytes, task.rows, images):
                 return figures
         return None
 
     def save(self, task: Task, placement: str, figures: Figures) -> None:
         """Keep what a probe found under `placement`."""
-        kept.save(self._key(task, placement), figures)
+        cache.save(self._key(task, placement), figures)
 
     def _key(self, task: Task, placement: str) -> str:
         facts = [*self._facts, task.width, task.height, task.guided, placement]
@@ -78,7 +78,7 @@ class Measuring:
         Where that is less than a probe would find, `short_images` says so. Raises MemoryNeededError as `probe`.
         """
         guess, free_bytes, images = self._guess(task), self._gauge.free_bytes(), self._plan.images
-        in_run = kept.read(self._plan.run.figures(self._engine.device_kind, task.width, task.height))
+        in_run = cache.read(self._plan.run.figures(self._engine.device_kind, task.width, task.height))
         if in_run is not None and in_run.measured and serves(in_run, free_bytes, task.rows, images):
             return in_run  # whoever measured did not come to choosing
         first = probed_placement(guess, task, self._base(task), free_bytes)
@@ -121,7 +121,7 @@ class Measuring:
         # By what the run has measured of a size that is near
         run, kind, size = self._plan.run, self._engine.device_kind, (task.width, task.height)
         for new in set(run.sizes_with_figures(kind)) - self._in_run.keys():
-            self._in_run[new] = kept.read(run.figures(kind, *new))
+            self._in_run[new] = cache.read(run.figures(kind, *new))
         measured = {one: figures for one, figures in self._in_run.items() if figures and figures.measured}
         near = nearest([one for one in measured if one != size], task)
         if near is None:

@@ -20,11 +20,11 @@ from batchgen.files import put_new, to_json
 from batchgen.fitting import Engine
 from batchgen.machine.host import pinnable_bytes
 from batchgen.machine.meters import Gauge
-from batchgen.measure import Known, Measuring, base_policy
-from batchgen.memory import kept
+from batchgen.memory import cache
 from batchgen.memory.choose import Choice, choose
 from batchgen.memory.costs import Task, peak_bytes
 from batchgen.memory.figures import Figures, estimate, serves
+from batchgen.memory.measure import Known, Measuring, base_policy
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 from batchgen.shards.leases import Lease, Watch
@@ -83,7 +83,7 @@ class Policies:
             known = Known(
                 self._plan.config, str(self._plan.recipe["model"]), self._engine.device_kind, self._engine.dtype
             )
-            figures = kept.read(self._figures_path(task)) or known.load(task)
+            figures = cache.read(self._figures_path(task)) or known.load(task)
             self._figures[width, height] = figures or self._engine.estimate(width, height)
         return peak_bytes(self._figures[width, height], policy, task)
 
@@ -102,7 +102,7 @@ class Policies:
             with self._as_prober() as mine:
                 if mine and self._is_open(task, measuring):
                     figures = measuring.find(task)
-                    kept.write(self._figures_path(task), figures)
+                    cache.write(self._figures_path(task), figures)
                     # For a card that nobody else uses: the frozen policy is not that of the fullest card.
                     choice = self._choose(task, figures, max(gauge.free_bytes(), gauge.whole_bytes()))
                     files.replace(self._path(task), policy_bytes(choice))
@@ -113,7 +113,7 @@ class Policies:
         # There is no policy; or it was chosen for a job that had too few images for a probe, and has enough by now.
         if not self._path(task).exists():
             return True
-        figures = kept.read(self._figures_path(task))
+        figures = cache.read(self._figures_path(task))
         grown = figures is not None and not serves(figures, 0, 0, self._plan.images)
         return grown and measuring.pays(task)
 
@@ -133,7 +133,7 @@ class Policies:
 
     def _held(self, task: Task, gauge: Gauge, frozen: Policy) -> Policy:
         # The frozen policy, or if this card cannot hold it one of its own
-        figures = kept.read(self._figures_path(task))
+        figures = cache.read(self._figures_path(task))
         if figures is None or peak_bytes(figures, frozen, task) <= gauge.free_bytes():
             return frozen
         if self.strict_rows is not None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchgen.memory.stream import GROUP_BYTES, pack, pass_s, turn
+from batchgen.memory.streaming_costs import GROUP_BYTES, pack, pass_s, turn
 
 CONV = 3 * 3 * 320 * 320
 LAYERS = {
