@@ -9,10 +9,10 @@ from pathlib import Path
 
 from batchgen.config.schema import Config
 from batchgen.console import say
-from batchgen.display import Display
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, UserError
 from batchgen.files import supports_link, sync_directory
 from batchgen.launch import local
+from batchgen.launch.display import Display
 from batchgen.machine.gpus import Gpu, find_gpus
 from batchgen.machine.meters import CONTEXT_BYTES
 from batchgen.machine.process import catch_signals

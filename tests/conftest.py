@@ -10,7 +10,7 @@ import tempfile
 if "BATCHGEN_CACHE" not in os.environ:
     os.environ["BATCHGEN_CACHE"] = tempfile.mkdtemp(prefix="batchgen-tests-")
     atexit.register(shutil.rmtree, os.environ["BATCHGEN_CACHE"], ignore_errors=True)
-# Runs that share two cores must not spin while they wait for each other; see batchgen/worker.py.
+# Runs that share two cores must not spin while they wait for each other; see batchgen/worker/loop.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

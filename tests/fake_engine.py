@@ -46,9 +46,6 @@ class FakeEngine:
     def prepare(self, policy):
         return policy, None
 
-    def estimate(self, width, height):
-        raise NotImplementedError
-
     def crop(self, latent, width_px, height_px):
         raise NotImplementedError
 
@@ -151,8 +148,8 @@ def _image(prompt, kind):
 def main():
     role = sys.argv.pop(1)
     if role == "worker":
-        from batchgen import worker
         from batchgen.machine import growth
+        from batchgen.worker import loop as worker
 
         rank = sys.argv[2]
         if os.environ.get("FAKE_BROKEN") == rank:
@@ -165,7 +162,9 @@ def main():
             growth.MOST_GROWN_BYTES = 10 * LEAK_MIB << 20
         if os.environ.get("FAKE_SLOW") == rank:
             os.environ["FAKE_ROW_S"] = str(2 * float(os.environ["FAKE_ROW_S"]))
-        sys.exit(worker.main(lambda plan: load(rank)))
+        from batchgen.worker.__main__ import main as work
+
+        sys.exit(work(lambda plan: load(rank)))
     from batchgen.__main__ import main as front
     from batchgen.launch import local
 

@@ -14,20 +14,22 @@ PACKAGE = Path(batchgen.__file__).parent
 MAX_LINES = 300
 # Every module; each imports only from modules that come before it.
 ORDER = [
-    "batchgen", "types", "errors", "paths", "units", "policy", "machine", "machine.process", "files", "config",
-    "config.schema", "config.bounds", "config.check", "config.compose", "console", "commandline", "prompts.records",
-    "prompts.lines", "prompts.tables", "prompts.json_items", "prompts.parquet", "prompts.formats", "prompts.find",
-    "prompts.rows", "prompts", "plan", "plan.planner", "plan.cutting", "plan.recipe", "plan.free", "plan.drafts",
-    "plan.store", "plan.replan", "plan.rejects", "quality", "shards", "shards.images", "shards.samples",
-    "shards.tars", "shards.journal", "shards.attempt", "shards.stock", "shards.index", "shards.finish",
-    "shards.leases", "events", "shards.failures", "machine.gpus", "status", "verify", "repair", "display", "models",
-    "models.parts", "models.fingerprint", "models.find", "models.admit", "pipeline", "memory", "machine.growth",
-    "machine.pinned", "machine.host", "machine.meters", "memory.defaults", "memory.refused",
-    "memory.streaming_costs", "memory.figures", "memory.costs", "memory.choose", "memory.cache", "memory.worth",
-    "memory.probe", "memory.stepdown", "pipeline.load", "pipeline.check", "pipeline.strict", "pipeline.noise",
-    "pipeline.guidance", "pipeline.activations", "pipeline.attention", "pipeline.tiling", "pipeline.streaming",
-    "pipeline.placement", "pipeline.traced", "pipeline.loaded", "pipeline.engine", "prepare", "fitting",
-    "memory.measure", "memory.policies", "generate", "worker", "launch", "launch.local", "run", "__main__",
+    "batchgen", "types", "errors", "paths", "units", "policy", "engine", "machine", "machine.process", "files",
+    "config", "config.schema", "config.bounds", "config.check", "config.compose", "console", "commandline",
+    "prompts.records", "prompts.lines", "prompts.tables", "prompts.json_items", "prompts.parquet",
+    "prompts.formats", "prompts.find", "prompts.rows", "prompts", "plan", "plan.planner", "plan.cutting",
+    "plan.recipe", "plan.free", "plan.drafts", "plan.store", "plan.replan", "plan.rejects", "quality", "shards",
+    "shards.images", "shards.samples", "shards.tars", "shards.journal", "shards.attempt", "shards.stock",
+    "shards.index", "shards.finish", "shards.leases", "events", "shards.failures", "machine.gpus", "status",
+    "verify", "repair", "launch", "launch.display", "models", "models.parts", "models.fingerprint", "models.find",
+    "models.admit", "pipeline", "pipeline.levers", "memory", "machine.growth", "machine.pinned", "machine.host",
+    "machine.meters", "memory.defaults", "memory.refused", "memory.streaming_costs", "memory.figures",
+    "memory.estimate", "memory.costs", "memory.choose", "memory.cache", "memory.worth", "memory.probe",
+    "memory.stepdown", "pipeline.load", "pipeline.check", "pipeline.strict", "pipeline.noise", "pipeline.guidance",
+    "pipeline.levers.activations", "pipeline.levers.attention", "pipeline.tiling", "pipeline.streaming",
+    "pipeline.placement", "pipeline.levers.traced", "pipeline.apply", "pipeline.engine", "prepare", "worker",
+    "worker.stages", "memory.measure", "memory.policies", "worker.shard", "worker.loop", "worker.__main__",
+    "launch.local", "run", "__main__",
 ]  # fmt: skip
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "pyarrow")
 
@@ -107,7 +109,7 @@ def test_everything_public_has_a_docstring_and_annotations(module: str) -> None:
     assert (undocumented, untyped) == ([], [])
 
 
-@pytest.mark.parametrize("module", ["__main__", "run", "status", "verify", "repair", "prepare", "worker"])
+@pytest.mark.parametrize("module", ["__main__", "run", "status", "verify", "repair", "prepare", "worker.loop"])
 def test_the_front_door_does_not_load_torch(module: str) -> None:
     code = f"import sys, batchgen.{module}; print(*(name for name in {HEAVY} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)

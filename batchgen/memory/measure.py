@@ -6,18 +6,20 @@ from collections import Counter
 from dataclasses import asdict, replace
 
 from batchgen.config.schema import Config
+from batchgen.engine import Engine, Gauge
 from batchgen.errors import MemoryNeededError
 from batchgen.events import EventLog
 from batchgen.files import to_json
-from batchgen.fitting import Engine
-from batchgen.machine.meters import Gauge
+from batchgen.machine.process import versions
 from batchgen.memory import cache
 from batchgen.memory.costs import Task
 from batchgen.memory.defaults import default_policy
-from batchgen.memory.figures import Figures, at_speed, scaled, serves
+from batchgen.memory.estimate import at_speed, estimate
+from batchgen.memory.figures import Figures, scaled, serves
 from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
 from batchgen.memory.worth import images_for_a_probe, nearest
-from batchgen.plan.store import Plan, versions
+from batchgen.models.find import locate
+from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 
 # Counted up when the same work takes other memory or time than before: what is kept is then measured anew.
@@ -58,6 +60,12 @@ class Known:
 def base_policy(config: Config, task: Task, dtype: str) -> Policy:
     """The policy whose fields hold where memory has nothing to say."""
     return default_policy(config.memory.policy, config.speed, task.width, task.height, dtype, os.cpu_count() or 1)
+
+
+def guess(plan: Plan, dtype: str, width: int, height: int) -> Figures:
+    """The figures as the files of the plan's model tell them. Raises ModelError and OSError."""
+    model = plan.config.model
+    return estimate(locate(model), model.variant, dtype, width, height, model.safety_checker != "off")
 
 
 class Measuring:
@@ -133,7 +141,7 @@ class Measuring:
         if self._speed is None:
             self._speed = self._gauge.flop_per_s(self._engine.dtype), self._gauge.copied_bytes_per_s()
         if size not in self._guesses:
-            self._guesses[size] = at_speed(self._engine.estimate(*size), *self._speed)
+            self._guesses[size] = at_speed(guess(self._plan, self._engine.dtype, *size), *self._speed)
         return self._guesses[size]
 
     def _has_images(self, task: Task, enough: int) -> bool:

@@ -14,17 +14,17 @@ from pathlib import Path
 
 from batchgen import files
 from batchgen.config.schema import Config
+from batchgen.engine import Engine, Gauge
 from batchgen.errors import BrokenRunError, MemoryNeededError, StoppedError
 from batchgen.events import EventLog
 from batchgen.files import put_new, to_json
-from batchgen.fitting import Engine
 from batchgen.machine.host import pinnable_bytes
-from batchgen.machine.meters import Gauge
 from batchgen.memory import cache
 from batchgen.memory.choose import Choice, choose
 from batchgen.memory.costs import Task, peak_bytes
-from batchgen.memory.figures import Figures, estimate, serves
-from batchgen.memory.measure import Known, Measuring, base_policy
+from batchgen.memory.estimate import estimate
+from batchgen.memory.figures import Figures, serves
+from batchgen.memory.measure import Known, Measuring, base_policy, guess
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 from batchgen.shards.leases import Lease, Watch
@@ -84,7 +84,7 @@ class Policies:
                 self._plan.config, str(self._plan.recipe["model"]), self._engine.device_kind, self._engine.dtype
             )
             figures = cache.read(self._figures_path(task)) or known.load(task)
-            self._figures[width, height] = figures or self._engine.estimate(width, height)
+            self._figures[width, height] = figures or guess(self._plan, self._engine.dtype, width, height)
         return peak_bytes(self._figures[width, height], policy, task)
 
     def _of(self, task: Task) -> Policy:

@@ -3,18 +3,18 @@
 No torch here: what runs is the engine, what measures is the gauge.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
+from batchgen.engine import Engine, Gauge
 from batchgen.errors import MemoryNeededError
-from batchgen.machine.meters import Gauge, Stopwatch
+from batchgen.machine.meters import Stopwatch
 from batchgen.memory.costs import Task, held_bytes, peak_bytes
 from batchgen.memory.figures import Figures, Pieces, Points, at
 from batchgen.memory.worth import SHARE, STEPS, image_s
 from batchgen.policy import PADDED_SIZES, Policy
-from batchgen.types import Decoded, Prompt
+from batchgen.types import Prompt
 from batchgen.units import GIB
 
 # The placements that it may run under, the one that says most first; the last is for jobs that hardly fit.
@@ -31,40 +31,6 @@ _SHORT_S = 1.0
 _GAIN = 0.02
 _USED_SHARE = 0.9  # of the memory that is free: the figures are not known yet
 _Taken = dict[float, float]  # of so much at once: seconds, or bytes
-
-
-class Engine(Protocol):
-    """What runs the stages. Texts and latents are its own affair."""
-
-    beat: Callable[[], None]
-    """Called whenever it got on: after texts, each denoising step and each decode. Whoever holds a lease sets it."""
-
-    def prepare(self, policy: Policy) -> tuple[Policy, str | None]:
-        """Set up for the stages that follow; the policy as the device can have it, and why it is another."""
-
-    def encode(self, prompts: Sequence[Prompt]) -> Any:
-        """The distinct texts of the prompts, encoded: text -> something with `cut`."""
-
-    def denoise(self, texts: Any, prompts: Sequence[Prompt], policy: Policy) -> list[Any]:
-        """One latent for each prompt."""
-
-    def decode(self, latents: Sequence[Any], policy: Policy) -> list[Decoded]:
-        """One image for each latent."""
-
-    def crop(self, latent: Any, width_px: int, height_px: int) -> Any:
-        """The latent of a corner of an image."""
-
-    def passes(self) -> AbstractContextManager[list[Stopwatch]]:
-        """Within it, calls of the denoising model are timed: one stopwatch for each."""
-
-    def is_out_of_memory(self, error: Exception) -> bool:
-        """Whether memory was refused."""
-
-    def recover(self) -> None:
-        """Free what can be freed, with everything as it was before the call that failed."""
-
-    def collect(self) -> None:
-        """Give memory back to the device that nothing uses and that was kept for later."""
 
 
 def probed_placement(estimate: Figures, task: Task, base: Policy, free_bytes: int) -> str:

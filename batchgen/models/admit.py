@@ -16,11 +16,11 @@ from batchgen.config.schema import Config
 from batchgen.console import say
 from batchgen.errors import BatchgenError, ModelError
 from batchgen.files import put_new, to_json
+from batchgen.machine.process import versions
 from batchgen.models.find import check_model
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.models.parts import refuse_misspelt, settings
 from batchgen.paths import cache_dir
-from batchgen.plan.store import versions
 from batchgen.types import Reject, Shard
 
 CHECK_COMMAND = [sys.executable, "-m", "batchgen.pipeline.check"]

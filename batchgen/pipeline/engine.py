@@ -13,12 +13,11 @@ from PIL import Image
 
 from batchgen.machine.meters import Gauge, Stopwatch
 from batchgen.memory.defaults import resolve_dtype
-from batchgen.memory.figures import Figures, estimate
 from batchgen.memory.refused import memory_was_refused
 from batchgen.models.find import FAMILIES
+from batchgen.pipeline.apply import LoadedModel
 from batchgen.pipeline.guidance import RowGuidance
 from batchgen.pipeline.load import DTYPES
-from batchgen.pipeline.loaded import LoadedModel
 from batchgen.pipeline.noise import generators, starting_noise
 from batchgen.pipeline.tiling import set_tiling
 from batchgen.policy import Policy, pad, padded_rows, spans
@@ -62,9 +61,8 @@ class DiffusersEngine:
         self.dtype = resolve_dtype(dtype, torch.cuda.get_device_capability() if on_cuda else None)
         self.gauge = Gauge(cap_bytes) if on_cuda else None
         self.beat: Callable[[], None] = lambda: None
-        self._model = LoadedModel(folder, scheduler, self.dtype, variant, safety_checker, self.device)
-        self._files = (folder, variant)
         self._checked = safety_checker
+        self._model = LoadedModel(folder, scheduler, self.dtype, variant, safety_checker, self.device)
         self._family = FAMILIES[type(self._pipe).__name__]
         self._texts: OrderedDict[str, EncodedText] = OrderedDict()
         self.scheduler_name = type(self._pipe.scheduler).__name__
@@ -77,10 +75,6 @@ class DiffusersEngine:
         """Set the model up for the stages that follow. Returns the policy as this device can have it, and why."""
         torch.set_num_threads(policy.threads)
         return self._model.apply(policy)
-
-    def estimate(self, width: int, height: int) -> Figures:
-        """What the model's files say of what it takes at this size."""
-        return estimate(*self._files, self.dtype, width, height, self._checked)
 
     @contextmanager
     def passes(self) -> Iterator[list[Stopwatch]]:

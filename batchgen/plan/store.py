@@ -7,22 +7,20 @@ has one plan, and an extension (plan-001, ...) for each time that prompts were a
 import errno
 import json
 import os
-import platform
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from batchgen import __version__
 from batchgen.config.schema import Config
 from batchgen.errors import BrokenRunError, PromptError, UserError
 from batchgen.files import sha256_bytes, sha256_file, sync, sync_directory, to_json, write_new
+from batchgen.machine.process import versions
 from batchgen.paths import RunDir, shard_plan
 from batchgen.plan.drafts import OWNER, new_draft
 from batchgen.plan.free import with_free
@@ -30,7 +28,6 @@ from batchgen.plan.recipe import COMPUTES, as_planned
 from batchgen.types import Batch, Prompt, Reject, Shard
 
 FORMAT = 1
-RECORDED_VERSIONS = ("torch", "diffusers", "transformers", "accelerate", "pillow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,14 +275,3 @@ def _nothing_usable(draft: Path, rejects: int) -> str:
     with (draft / "rejects.jsonl").open("rb") as file:
         first = json.loads(file.readline())
     return f"none of the {rejects} rows can be used; the first: {first['file']}:{first['line']}: {first['reason']}"
-
-
-def versions() -> dict[str, str]:
-    """The versions that images may depend on, for the record."""
-    found = {"batchgen": __version__, "python": platform.python_version()}
-    for name in RECORDED_VERSIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

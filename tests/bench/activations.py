@@ -10,7 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from batchgen.machine.meters import Stopwatch
-from batchgen.pipeline.activations import shrink_activations
+from batchgen.pipeline.levers.activations import shrink_activations
 from tests.bench.full_size import CONFIGS
 from tests.bench.record import Record, gpu_name
 

@@ -21,8 +21,8 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, EulerDiscreteScheduler
 from diffusers.models.attention_processor import AttnProcessor
 
-from batchgen.pipeline.attention import attention_kernel
-from batchgen.pipeline.traced import TracedForward
+from batchgen.pipeline.levers.attention import attention_kernel
+from batchgen.pipeline.levers.traced import TracedForward
 from tests.bench.record import RESULTS, Record, commit, device, gpu_name
 
 PROMPT = "a photo of an astronaut riding a horse on mars, number {}"

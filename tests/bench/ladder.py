@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from batchgen.errors import EXIT_USER
-from batchgen.plan.store import versions
+from batchgen.machine.process import versions
 from batchgen.policy import PLACEMENTS, padded_rows
 from tests.bench.record import RESULTS, ROOT, Asked, Record, commit, gpu_name
 from tests.bench.refused import Ballast

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from batchgen.pipeline.activations import shrink_activations
+from batchgen.pipeline.levers.activations import shrink_activations
 from tests.bench.record import RESULTS, commit, device, gpu_name
 
 CUDA = torch.cuda.is_available()

@@ -24,12 +24,13 @@ from batchgen.events import EventLog, read_events
 from batchgen.machine.meters import read_meters
 from batchgen.machine.pinned import locked_bytes
 from batchgen.memory.costs import pinned_bytes
+from batchgen.memory.measure import guess
 from batchgen.memory.policies import Policies, task_of
 from batchgen.memory.worth import image_s
 from batchgen.paths import models_dir
 from batchgen.policy import Policy
 from batchgen.shards.leases import Watch
-from batchgen.worker import load_engine
+from batchgen.worker.loop import load_engine
 from tests.bench import full_size
 from tests.bench.record import Record, gpu_name
 from tests.builders import make_prompt, plan_run
@@ -87,7 +88,7 @@ def pinned_weights_bytes(engine):
     return sum(storages.values())
 
 
-def place(engine, placement, size_px):
+def place(engine, weights, placement, size_px):
     """A row: the weights under this placement."""
     before_rss = psutil.Process().memory_info().rss
     policy = Policy(1, 1, 0, placement, engine.dtype, 4)
@@ -95,7 +96,7 @@ def place(engine, placement, size_px):
     digest = made(engine, policy, size_px)
     seconds = time.monotonic() - started
     engine._model._placement.leave()  # all weights wait; hooks have put theirs back by themselves
-    counted = pinned_bytes(engine.estimate(size_px, size_px).weights, placement)
+    counted = pinned_bytes(weights, placement)
     locked = read_meters().host_pinned_bytes or 0
     row = {
         "placement": placement,
@@ -184,14 +185,14 @@ def after_a_trial(record, engine, model, folder, scratch):
             record.bar(f"share of the job's time that its probe took, {model}, {images} images", share, SHARE_GOAL)
 
 
-def placements(record, engine, model):
+def placements(record, engine, weights, model):
     """Rows and bars: weights under each placement that locks memory."""
     size_px, on_gpu = SIZES_PX[model], engine.gauge is not None
     expected = made(engine, Policy(1, 1, 0, "resident", engine.dtype, 4), size_px)
     engine._model.reload()
     off, left, same = [], [], []
     for placement in PLACEMENTS:
-        row, digest = place(engine, placement, size_px)
+        row, digest = place(engine, weights, placement, size_px)
         same.append(digest == expected)
         record.add(model=model, **row, same_pixels=same[-1])
         off.append(abs(row["off_percent"]) / 100)
@@ -220,8 +221,10 @@ def main():
             if not (folder / "model_index.json").exists():
                 full_size.make(model, folder)
             own = Path(scratch) / f"runs-{model}"
-            engine = load_engine(planned(folder, SIZES_PX[model], 1, own / "load"))
-            placements(record, engine, model)
+            plan = planned(folder, SIZES_PX[model], 1, own / "load")
+            engine = load_engine(plan)
+            weights = guess(plan, engine.dtype, SIZES_PX[model], SIZES_PX[model]).weights
+            placements(record, engine, weights, model)
             after_a_trial(record, engine, model, folder, own)
             del engine
     if not options.small:

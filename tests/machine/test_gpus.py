@@ -104,7 +104,7 @@ def test_the_worker_refuses_to_load_on_the_cpu_what_a_gpu_was_given_for(cards: A
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    from batchgen.worker import load_engine
+    from batchgen.worker.loop import load_engine
 
     plan = plan_run(tmp_path)
     load_engine(plan)  # a machine without a GPU

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from batchgen.memory import cache
-from batchgen.memory.figures import Weights, at, call_s, estimate
+from batchgen.memory.estimate import estimate
+from batchgen.memory.figures import Weights, at, call_s
 from batchgen.paths import models_dir
 from tests.memory.cards import sd15_512
 

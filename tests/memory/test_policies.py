@@ -11,8 +11,8 @@ import pytest
 
 from batchgen.errors import MemoryNeededError, StoppedError
 from batchgen.events import EventLog, read_events
-from batchgen.memory import probe
-from batchgen.memory.figures import Figures
+from batchgen.memory import measure, probe
+from batchgen.memory import policies as policies_module
 from batchgen.memory.policies import Policies, foresee, task_of
 from batchgen.plan.store import Plan
 from batchgen.prepare import prepare
@@ -54,9 +54,6 @@ class Engine(Device):
     def gauge(self) -> Any:
         return self
 
-    def estimate(self, width: int, height: int) -> Figures:
-        return GUESS
-
     def encode(self, prompts: Any) -> str:
         self.encodings += 1
         return super().encode(list(prompts))
@@ -65,6 +62,8 @@ class Engine(Device):
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "Stopwatch", SimulatedWatch)
+    for module in (measure, policies_module):
+        monkeypatch.setattr(module, "guess", lambda *_: GUESS)
     monkeypatch.setenv("BATCHGEN_CACHE", str(tmp_path / "cache"))
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from batchgen.memory.costs import Task
-from batchgen.memory.figures import at, at_speed, scaled
+from batchgen.memory.estimate import at_speed
+from batchgen.memory.figures import at, scaled
 from batchgen.memory.worth import SHARE, START_S, image_s, images_for_a_probe, nearest, probe_s
 from tests.memory.cards import sd15_512, sdxl_1024
 

@@ -12,7 +12,7 @@ from batchgen.errors import BatchgenError, ModelError, UserError
 from batchgen.models import admit
 from batchgen.paths import RunDir, models_dir
 from batchgen.prepare import prepare, summary
-from batchgen.worker import load_engine
+from batchgen.worker.loop import load_engine
 from tests.builders import make_config, write_rows
 from tests.commands import front, write_prompts
 from tests.earlier import first_fingerprint

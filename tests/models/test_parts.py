@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from batchgen.errors import ModelError
-from batchgen.memory.figures import estimate
+from batchgen.memory.estimate import estimate
 from batchgen.models.find import check_model
 from batchgen.models.parts import refuse_misspelt, weight_files
 from batchgen.pipeline.load import load_pipeline

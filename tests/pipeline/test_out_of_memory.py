@@ -14,8 +14,8 @@ import torch
 from diffusers import DiffusionPipeline
 
 from batchgen.events import EventLog
-from batchgen.fitting import Fitting
 from batchgen.pipeline.engine import DiffusersEngine
+from batchgen.worker.stages import Fitting
 from tests.builders import OnePolicy
 from tests.pipeline.small_models import KINDS, save
 from tests.pipeline.test_engine import prompt

@@ -9,13 +9,13 @@ import pytest
 pytest.importorskip("torch")
 
 from batchgen.events import EventLog
-from batchgen.generate import ShardMaker
 from batchgen.memory.policies import Policies, freeze
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.policy import Policy
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.failures import Crash
 from batchgen.shards.leases import Lease, Watch
+from batchgen.worker.shard import ShardMaker
 from tests.builders import MAKER, plan_run
 from tests.pipeline.small_models import save
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from batchgen.config.schema import ATTENTION
-from batchgen.pipeline.attention import usable_attention
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.guidance import in_two_passes
+from batchgen.pipeline.levers.attention import usable_attention
 from batchgen.pipeline.placement import STAGES, Staged, components
 from batchgen.policy import PLACEMENTS
 from tests.pipeline.small_models import KINDS, save

@@ -2,6 +2,8 @@
 
 import pytest
 
+from batchgen.memory.estimate import estimate
+
 pytest.importorskip("torch")
 
 from dataclasses import replace
@@ -35,7 +37,7 @@ class Gauge:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_stage_is_measured_and_images_stay_the_same(kind, tmp_path):
     engine = DiffusersEngine(save(kind, tmp_path / kind), "model", "fp32")
-    guess = engine.estimate(64, 64)
+    guess = estimate(tmp_path / kind, None, "fp32", 64, 64)
     policy, _ = engine.prepare(POLICY)
     before = make(engine, [prompt(0)], policy)
     gauge: Any = Gauge()

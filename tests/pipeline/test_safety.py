@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torch")
 
 from batchgen.errors import ModelError
-from batchgen.memory.figures import estimate
+from batchgen.memory.estimate import estimate
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.load import load_pipeline
 from batchgen.policy import PLACEMENTS

@@ -2,6 +2,8 @@
 
 import pytest
 
+from batchgen.memory.estimate import estimate
+
 pytest.importorskip("torch")
 
 import torch
@@ -125,8 +127,8 @@ def test_inputs_come_to_the_device_wherever_they_are(rows):
 def test_planned_groups_are_those_that_are_packed(kind, tmp_path, monkeypatch):
     # Planned by the names in the files' headers, packed in the order in which the layers run
     engine = DiffusersEngine(save(kind, tmp_path / kind), "model", "fp32")
-    monkeypatch.setattr(stream, "GROUP_BYTES", 1 << 14)
-    planned = [size_bytes for size_bytes, _ in engine.estimate(64, 64).stream_groups]
+    monkeypatch.setattr(streaming_costs, "GROUP_BYTES", 1 << 14)
+    planned = [size_bytes for size_bytes, _ in estimate(tmp_path / kind, None, "fp32", 64, 64).stream_groups]
     unet, ran = engine._pipe.unet, []
     for name, layer in unet.named_modules():
         if list(layer.parameters(recurse=False)):

@@ -25,10 +25,11 @@ import PIL.PngImagePlugin  # noqa: F401
 import batchgen.run
 import batchgen.verify
 from batchgen import __main__ as front_door
-from batchgen import prepare, worker
+from batchgen import prepare
 from batchgen.config.compose import load, register
 from batchgen.errors import BatchgenError
 from batchgen.launch import local
+from batchgen.machine.process import versions as process_versions
 from batchgen.models import admit
 from batchgen.models.find import locate
 from batchgen.models.fingerprint import fingerprint_model
@@ -36,6 +37,8 @@ from batchgen.paths import RunDir, conf_dir
 from batchgen.plan import store as plan
 from batchgen.shards import attempt as shards
 from batchgen.shards import leases
+from batchgen.worker import __main__ as worker_door
+from batchgen.worker import loop as worker
 from tests.fake_engine import FakeEngine
 from tests.torture import watch
 
@@ -89,7 +92,7 @@ def set_up(folder):
     prompts.write_text("".join(f"{line}\n" for line in PROMPTS))
     register()
     config = load(_compose(prompts))
-    folder, versions = locate(config.model), functools.cache(plan.versions)
+    folder, versions = locate(config.model), functools.cache(process_versions)
     found = fingerprint_model(folder, config.model)
     versions()
     _swap(prepare, fingerprint_model=lambda *_: found)
@@ -159,7 +162,7 @@ class _Popen:
             os.dup2(stdin_read, 0)
             os.dup2(stderr_write, 2)
             sys.argv = ["worker", *arguments]
-            _end_with(lambda: worker.main(lambda _: _CountingEngine()))
+            _end_with(lambda: worker_door.main(lambda _: _CountingEngine()))
         os.close(stdin_read)
         os.close(stderr_write)
         self._stdin = stdin_write

@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from batchgen.pipeline.activations import shrink_activations
+from batchgen.pipeline.levers.activations import shrink_activations
 
 
 class Peak(TorchDispatchMode):

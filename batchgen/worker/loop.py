@@ -1,54 +1,40 @@
-"""The worker: one process on one device. It needs the run directory, its rank and the number of workers.
-
-    python -m batchgen.worker RUN_DIR RANK WORLD
+"""A worker's loop: one shard after the other, on one device.
 
 It begins with a shard of its own, that of its rank among those that are not done, and goes on with the first that
 nobody has or works on: no shard belongs to a rank, and the small ones at the plan's end come last for everybody.
 """
 
-import argparse
 import os
 import socket
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
-from batchgen.console import open_console
+from batchgen.engine import Engine
 from batchgen.errors import (
-    EXIT_BROKEN,
     EXIT_INTERRUPTED,
     EXIT_RENEW,
     EXIT_WHOLE,
-    BatchgenError,
-    DiskFullError,
     ModelError,
-    from_os_error,
 )
 from batchgen.events import EventLog
-from batchgen.fitting import Engine
-from batchgen.generate import ShardMaker
 from batchgen.machine.gpus import check_reached
 from batchgen.machine.growth import wants_renewal
 from batchgen.machine.meters import try_cuda
-from batchgen.machine.process import catch_signals, stop_with_parent, worker_name
 from batchgen.memory.policies import Policies
 from batchgen.models.find import locate
 from batchgen.models.fingerprint import fingerprint_model
-from batchgen.paths import RunDir
-from batchgen.plan.replan import at_work
-from batchgen.plan.store import Plan, load_plan
+from batchgen.plan.store import Plan
 from batchgen.shards.attempt import Attempt, is_settled
 from batchgen.shards.failures import read_crashes, suspects_last
-from batchgen.shards.finish import finish_alone
 from batchgen.shards.leases import Lease, Watch
 from batchgen.shards.samples import Maker
 from batchgen.types import Shard
 from batchgen.units import size_bytes
+from batchgen.worker.shard import ShardMaker
 
 _IDLE_S = 0.5
 
@@ -216,73 +202,3 @@ def load_engine(plan: Plan) -> Engine:
     cap_bytes = None if max_vram is None else size_bytes("memory.max_vram", max_vram)
     checked = model.safety_checker != "off"
     return DiffusersEngine(folder, plan.config.job.scheduler, model.dtype, model.variant, cap_bytes, checked)
-
-
-def _quiet(path: Path) -> int:
-    """Send what this process and its libraries print to a log; return a descriptor of the real stderr."""
-    real = os.dup(2)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
-    return real
-
-
-def main(load: Callable[[Plan], Engine] = load_engine) -> int:
-    """The worker's command line; returns the exit code."""
-    open_console()
-    parser = argparse.ArgumentParser(prog="python -m batchgen.worker", description="Work on a planned run.")
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("rank", type=int)
-    parser.add_argument("world", type=int)
-    parser.add_argument("--tied", action="store_true", help="stop when standard input ends")
-    parser.add_argument("--name", help="of this worker alone; one is made up without")
-    options = parser.parse_args()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the front door downloads; workers never do
-    if options.world > 1:
-        # Threads that spin while they wait take the cores from the other workers: 4 on 2 cores took 102 s, then 23.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    stop = threading.Event()
-    catch_signals(stop)
-    if options.tied:
-        stop_with_parent(stop)
-    try:
-        name = options.name or worker_name(options.rank)
-        plan = load_plan(RunDir(options.run_dir))
-        plan.run.make()
-        worker = Worker(plan, name, options.rank, options.world, load, stop)
-        real_stderr = _quiet(worker.log.path.with_suffix(".log"))
-    except (BatchgenError, OSError) as error:
-        known = from_os_error(error, options.run_dir) if isinstance(error, OSError) else error
-        print(f"worker {options.rank}: {known}", file=sys.stderr)
-        return known.exit_code
-    try:
-        with at_work(plan):
-            code = worker.work()
-        if code == EXIT_WHOLE and not options.tied:  # else whoever it is tied to finishes the run
-            return finish_alone(plan, lambda line: _say(real_stderr, f"worker {options.rank}: {line}\n"))
-        return code
-    except Exception as error:
-        worker.log.add("error", error=str(error), traceback=traceback.format_exc())
-        explained = _explained(error, options.run_dir)
-        first_line = f"{type(error).__name__}: {str(error).partition(chr(10))[0]} (more in {worker.log.path})"
-        _say(real_stderr, f"worker {options.rank}: {explained or first_line}\n")
-        return explained.exit_code if explained else EXIT_BROKEN
-
-
-def _explained(error: Exception, run_dir: Path) -> BatchgenError | None:
-    """The error as one whose message is enough; None for one that needs its traceback."""
-    if isinstance(error, OSError) and isinstance(full := from_os_error(error, run_dir), DiskFullError):
-        return full
-    return error if isinstance(error, BatchgenError) else None
-
-
-def _say(fd: int, line: str) -> None:
-    try:
-        os.write(fd, line.encode(errors="backslashreplace"))
-    except OSError:
-        return  # whoever listened is gone
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from batchgen import generate
 from batchgen.events import EventLog
-from batchgen.generate import ShardMaker
 from batchgen.memory.policies import Policies, freeze
 from batchgen.policy import Policy
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.journal import read_journal
 from batchgen.shards.leases import Lease, Watch
+from batchgen.worker import shard as generate
+from batchgen.worker.shard import ShardMaker
 from tests.builders import MAKER, plan_run
 from tests.fake_engine import FakeEngine
 

@@ -9,12 +9,12 @@ import torch
 
 from batchgen.memory.refused import memory_was_refused
 from batchgen.models.find import vae_wants_fp32
-from batchgen.pipeline.activations import shrink_activations
-from batchgen.pipeline.attention import attention_kernel, usable_attention
 from batchgen.pipeline.guidance import in_two_passes
+from batchgen.pipeline.levers.activations import shrink_activations
+from batchgen.pipeline.levers.attention import attention_kernel, usable_attention
+from batchgen.pipeline.levers.traced import TracedForward
 from batchgen.pipeline.load import DTYPES, load_pipeline
 from batchgen.pipeline.placement import Placement, components
-from batchgen.pipeline.traced import TracedForward
 from batchgen.policy import UNHOOKED, Policy
 
 

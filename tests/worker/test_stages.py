@@ -8,9 +8,9 @@ import pytest
 
 from batchgen.errors import BatchgenError, MemoryNeededError
 from batchgen.events import EventLog
-from batchgen.fitting import Fitting
 from batchgen.policy import Policy
 from batchgen.types import Decoded, Prompt
+from batchgen.worker.stages import Fitting
 from tests.builders import POLICY, OnePolicy, fake_image, make_prompt
 
 LARGE = Policy(**{**{name: getattr(POLICY, name) for name in POLICY.__slots__}, "micro_batch": 8, "decode_chunk": 4})
@@ -54,9 +54,6 @@ class ShortEngine:
         assert policy == self.policy
         self._call("decode", len(latents), policy)
         return [fake_image(prompt) for prompt in latents]
-
-    def estimate(self, width: int, height: int) -> Any:
-        raise NotImplementedError
 
     def crop(self, latent: Any, width_px: int, height_px: int) -> Any:
         raise NotImplementedError

@@ -8,7 +8,7 @@ from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE
 from batchgen.machine import process
 from batchgen.paths import RunDir
 from batchgen.shards.leases import Lease, Watch
-from batchgen.worker import Worker
+from batchgen.worker.loop import Worker
 from tests.builders import full_attempt, plan_run
 from tests.commands import (
     FAKE,

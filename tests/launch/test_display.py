@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from batchgen import display
-from batchgen.display import Display
+from batchgen.launch import display
+from batchgen.launch.display import Display
 from batchgen.machine import process
 from batchgen.plan.store import Plan
 from batchgen.status import read_progress

@@ -13,8 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from batchgen.engine import Engine, Latent
 from batchgen.events import EventLog, now
-from batchgen.fitting import Engine, Fitting, Latent
 from batchgen.machine.growth import Growth
 from batchgen.machine.meters import Stopwatch, read_meters, reset_peaks
 from batchgen.memory.policies import Policies
@@ -24,6 +24,7 @@ from batchgen.shards.failures import Crash, RowsAt, Trial, trials
 from batchgen.shards.leases import Lease
 from batchgen.shards.samples import Maker
 from batchgen.types import Batch, Sample, Shard
+from batchgen.worker.stages import Fitting
 
 UNIT_S = 60.0
 _ENCODERS = 4

@@ -8,35 +8,18 @@ fails twice ends the worker.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
+from batchgen.engine import Engine, Latent
 from batchgen.errors import BatchgenError, MemoryNeededError
 from batchgen.events import EventLog
-from batchgen.machine.meters import Gauge
-from batchgen.memory import probe
-from batchgen.memory.figures import Figures
 from batchgen.memory.stepdown import step_down
 from batchgen.policy import Policy, pad, padded_rows
 from batchgen.types import Decoded, Prompt
 
 Size = tuple[int, int]
 """Width and height in pixels."""
-
-
-class Engine(probe.Engine, Protocol):
-    """What makes images; the tests have one without torch."""
-
-    device_kind: str
-    dtype: str
-    scheduler_name: str
-
-    @property
-    def gauge(self) -> Gauge | None:
-        """Of the device's memory; None where there is none to plan for."""
-
-    def estimate(self, width: int, height: int) -> Figures:
-        """What the model's files say of what it takes."""
 
 
 class Policies(Protocol):
@@ -47,14 +30,6 @@ class Policies(Protocol):
 
     def step_down(self, width: int, height: int, policy: Policy) -> None:
         """From now on it is this one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Latent:
-    """One denoised row, and the policy it was denoised under."""
-
-    tensor: Any
-    policy: Policy
 
 
 class Fitting:

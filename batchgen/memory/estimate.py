@@ -1,0 +1,104 @@
+"""What a model takes at one size, estimated from the headers of its files. Pure, no torch."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from batchgen.memory.figures import LATENT_PX, Figures, Weights
+from batchgen.memory.streaming_costs import pack
+from batchgen.models.find import vae_wants_fp32
+from batchgen.models.parts import tensors, weight_files
+
+_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+# Of the estimate. Maps of the UNet's first width that are alive at once for each row: more where its first blocks have
+# attention (Stable Diffusion 1.5, measured: 18) than where they have none (SDXL: 15). Maps of the VAE's second width.
+_UNET_MAPS = {True: 19.0, False: 16.0}
+_VAE_MAPS = 3.6
+_ENCODE_BYTES = 64 << 20
+_WORKSPACE_BYTES = 64 << 20
+_USED_SHARE = 0.1
+_VAE_FLOP_PER_PIXEL = 9.6e6
+# A card of no name, for time: what it computes in a second in 16 bits, what a pass takes at least, and what crosses to
+# it. A UNet's weights are used at a tenth of the latent's places on average, since most of them sit where it is small.
+_FLOP_PER_S = 30e12
+_PASS_S = 0.02
+_COPIED_BYTES_PER_S = 12e9
+# Of the speed at which a card multiplies large matrices, the share that a UNet's pass has (SD 1.5 on an H100: 0.35).
+_FLOP_SHARE = 0.35
+
+
+def estimate(
+    folder: Path, variant: str | None, dtype: str, width: int, height: int, safety_checker: bool = False
+) -> Figures:
+    """The figures as far as a model's files tell them, in the diffusers layout; seconds are those of a card of no name.
+
+    A safety checker is where the VAE is. Raises OSError, ValueError and ModelError.
+    """
+    layers = _layers(folder, "unet", variant)
+    weights = _weights(folder, variant, dtype, layers, safety_checker)
+    unet, vae = _config(folder, "unet"), _config(folder, "vae")
+    size, pixels = _BYTES[dtype], width * height
+    places = pixels // LATENT_PX**2
+    maps = _UNET_MAPS["Attn" in unet["down_block_types"][0]]
+    # Two operations for each weight of two bytes; in fp32 a weight has twice the bytes and takes twice the time.
+    row_s = weights.unet_bytes * places * _USED_SHARE / _FLOP_PER_S
+    return Figures(
+        weights=weights,
+        workspace_bytes=_WORKSPACE_BYTES,
+        encode_bytes=_ENCODE_BYTES,
+        pass_bytes=((1, places * unet["block_out_channels"][0] * maps * size),),
+        pass_s=((1, _PASS_S + row_s), (64, _PASS_S + 64 * row_s)),
+        decode_bytes=((1, vae["block_out_channels"][1] * _VAE_MAPS * weights.vae_value_bytes),),
+        decode_s=((pixels, ((1, pixels * _VAE_FLOP_PER_PIXEL / _FLOP_PER_S * weights.vae_value_bytes / 2),)),),
+        copied_bytes_per_s=_COPIED_BYTES_PER_S,
+        stream_groups=pack(layers, size, len(unet["block_out_channels"]), places),
+        measured=False,
+    )
+
+
+def at_speed(guess: Figures, flop_per_s: float | None, copied_bytes_per_s: float) -> Figures:
+    """An estimate with the times of a card that multiplies matrices at this speed; None: its speed is not known."""
+    guess = replace(guess, copied_bytes_per_s=copied_bytes_per_s)
+    return guess if flop_per_s is None else _slowed(guess, _FLOP_PER_S / (_FLOP_SHARE * flop_per_s))
+
+
+def _weights(
+    folder: Path, variant: str | None, dtype: str, unet_layers: dict[str, int], safety_checker: bool
+) -> Weights:
+    size = vae_size = _BYTES[dtype]
+    family = json.loads((folder / "model_index.json").read_bytes())["_class_name"]
+    if dtype == "fp16" and vae_wants_fp32(family, _config(folder, "vae")):
+        vae_size = _BYTES["fp32"]
+    texts = [_layers(folder, name, variant) for name in ("text_encoder", "text_encoder_2")]
+    text = [count * size for layers in texts for count in layers.values()]
+    unet = [count * size for count in unet_layers.values()]
+    vae_bytes = sum(_layers(folder, "vae", variant).values()) * vae_size
+    vae_bytes += sum(_layers(folder, "safety_checker", variant).values()) * size if safety_checker else 0
+    return Weights(sum(text), sum(unet), vae_bytes, max(text), max(unet), len(unet), vae_size)
+
+
+def _config(folder: Path, name: str) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / name / "config.json").read_bytes())
+    return config
+
+
+def _layers(folder: Path, name: str, variant: str | None) -> dict[str, int]:
+    # {layer: its number of weights}
+    found: dict[str, int] = {}
+    for path in weight_files(folder, name, variant).values():
+        for tensor, shape in tensors(path).items() if path.suffix == ".safetensors" else ():
+            layer = tensor.rpartition(".")[0]
+            found[layer] = found.get(layer, 0) + math.prod(shape)
+    return found
+
+
+def _slowed(guess: Figures, ratio: float) -> Figures:
+    return replace(
+        guess,
+        pass_s=tuple((rows, max(_PASS_S, seconds * ratio)) for rows, seconds in guess.pass_s),
+        decode_s=tuple(
+            (pixels, tuple((count, seconds * ratio) for count, seconds in series)) for pixels, series in guess.decode_s
+        ),
+    )

@@ -1,0 +1,92 @@
+"""A worker's door: one process on one device. It needs the run directory, its rank and the number of workers.
+
+python -m batchgen.worker RUN_DIR RANK WORLD
+"""
+
+import argparse
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from batchgen.console import open_console
+from batchgen.engine import Engine
+from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, BatchgenError, DiskFullError, from_os_error
+from batchgen.machine.process import catch_signals, stop_with_parent, worker_name
+from batchgen.paths import RunDir
+from batchgen.plan.replan import at_work
+from batchgen.plan.store import Plan, load_plan
+from batchgen.shards.finish import finish_alone
+from batchgen.worker.loop import Worker, load_engine
+
+
+def main(load: Callable[[Plan], Engine] = load_engine) -> int:
+    """The worker's command line; returns the exit code."""
+    open_console()
+    parser = argparse.ArgumentParser(prog="python -m batchgen.worker", description="Work on a planned run.")
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("rank", type=int)
+    parser.add_argument("world", type=int)
+    parser.add_argument("--tied", action="store_true", help="stop when standard input ends")
+    parser.add_argument("--name", help="of this worker alone; one is made up without")
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the front door downloads; workers never do
+    if options.world > 1:
+        # Threads that spin while they wait take the cores from the other workers: 4 on 2 cores took 102 s, then 23.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    stop = threading.Event()
+    catch_signals(stop)
+    if options.tied:
+        stop_with_parent(stop)
+    try:
+        name = options.name or worker_name(options.rank)
+        plan = load_plan(RunDir(options.run_dir))
+        plan.run.make()
+        worker = Worker(plan, name, options.rank, options.world, load, stop)
+        real_stderr = _quiet(worker.log.path.with_suffix(".log"))
+    except (BatchgenError, OSError) as error:
+        known = from_os_error(error, options.run_dir) if isinstance(error, OSError) else error
+        print(f"worker {options.rank}: {known}", file=sys.stderr)
+        return known.exit_code
+    try:
+        with at_work(plan):
+            code = worker.work()
+        if code == EXIT_WHOLE and not options.tied:  # else whoever it is tied to finishes the run
+            return finish_alone(plan, lambda line: _say(real_stderr, f"worker {options.rank}: {line}\n"))
+        return code
+    except Exception as error:
+        worker.log.add("error", error=str(error), traceback=traceback.format_exc())
+        explained = _explained(error, options.run_dir)
+        first_line = f"{type(error).__name__}: {str(error).partition(chr(10))[0]} (more in {worker.log.path})"
+        _say(real_stderr, f"worker {options.rank}: {explained or first_line}\n")
+        return explained.exit_code if explained else EXIT_BROKEN
+
+
+def _quiet(path: Path) -> int:
+    """Send what this process and its libraries print to a log; return a descriptor of the real stderr."""
+    real = os.dup(2)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    return real
+
+
+def _explained(error: Exception, run_dir: Path) -> BatchgenError | None:
+    """The error as one whose message is enough; None for one that needs its traceback."""
+    if isinstance(error, OSError) and isinstance(full := from_os_error(error, run_dir), DiskFullError):
+        return full
+    return error if isinstance(error, BatchgenError) else None
+
+
+def _say(fd: int, line: str) -> None:
+    try:
+        os.write(fd, line.encode(errors="backslashreplace"))
+    except OSError:
+        return  # whoever listened is gone
+
+
+if __name__ == "__main__":
+    sys.exit(main())
