@@ -26,7 +26,7 @@ from batchgen.memory.estimate import estimate
 from batchgen.memory.figures import Figures, serves
 from batchgen.memory.measure import Known, Measuring, base_policy, guess
 from batchgen.plan.store import Plan
-from batchgen.policy import Policy
+from batchgen.policy import PLACEMENTS, Policy
 from batchgen.shards.leases import Lease, Watch
 from batchgen.units import GIB
 
@@ -220,6 +220,18 @@ def policy_bytes(policy: Policy) -> bytes:
 def read_policy(path: Path) -> Policy:
     """The policy at `path`. Raises BrokenRunError where the file holds something else, and OSError."""
     try:
-        return Policy(**json.loads(path.read_bytes()))
+        return _checked(Policy(**json.loads(path.read_bytes())))
     except (ValueError, TypeError) as error:
         raise BrokenRunError(f"{path} does not hold a policy ({error}); remove it to choose anew") from error
+
+
+def _checked(policy: Policy) -> Policy:
+    """A policy that can be worked by: else each row that meets it fails, and is given up. Raises ValueError."""
+    least = {"micro_batch": 1, "decode_chunk": 1, "tile_px": 0, "threads": 1, "stream_buffers": 1}
+    for name, at_least in least.items():
+        value = getattr(policy, name)
+        if type(value) is not int or value < at_least:
+            raise ValueError(f"{name} is {value!r}")
+    if policy.placement not in PLACEMENTS:
+        raise ValueError(f"placement is {policy.placement!r}")
+    return policy

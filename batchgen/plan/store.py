@@ -87,16 +87,22 @@ class Plan:
 
     def shard(self, index: int) -> tuple[Shard, str]:
         """A shard and its fingerprint, the sha256 of its file. Raises BrokenRunError."""
-        segment = next(one for one in reversed(self.segments) if one.first_shard <= index)
-        path = shard_plan(segment.directory, index)
+        path = shard_plan(self._segment(index).directory, index)
         try:
             data = path.read_bytes()
             digest = sha256_bytes(data)
-            if segment.sha256[path.name] != digest:
+            if self.digest(index) != digest:
                 raise ValueError("it is not what was planned; its sha256 differs")
             return _parse_shard(index, data), digest
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BrokenRunError(f"{path} of the plan cannot be read: {error}") from error
+
+    def digest(self, index: int) -> str:
+        """The fingerprint of a shard as the plan states it; its file is not read. Raises KeyError."""
+        return self._segment(index).sha256[shard_plan(self._segment(index).directory, index).name]
+
+    def _segment(self, index: int) -> Segment:
+        return next(one for one in reversed(self.segments) if one.first_shard <= index)
 
     def tried_again(self, index: int) -> set[str]:
         """Keys that a retry planned after this shard: theirs to make, should this shard have to be made again."""

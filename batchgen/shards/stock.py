@@ -1,7 +1,7 @@
 """What is in of a run: the one answer that the run, its workers, `status` and the display go by.
 
-A shard is in when its manifest is there, and its tar with the size that the manifest states. Nothing is hashed here:
-`verify` does that.
+A shard is in when its manifest is there, of this run and plan, and its tar with the size that the manifest states.
+Nothing is hashed here: `verify` does that.
 """
 
 from dataclasses import dataclass
@@ -40,8 +40,12 @@ class Stock:
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What a manifest states of its shard: the attempt, the tar's bytes and digest, how many images came out."""
+    """What a manifest states of its shard: the attempt, the tar's bytes and digest, how many images came out.
 
+    `made_by`: the run, and the sha256 of the shard's plan.
+    """
+
+    made_by: tuple[str, str]
     attempt: str
     tar_bytes: int
     sha256: str
@@ -62,7 +66,8 @@ def _read(run: RunDir, shard: int, inode: int, written_ns: int) -> Stated:
     try:
         samples = manifest["samples"]
         good = sum(sample["status"] == "ok" for sample in samples)
-        return Stated(manifest["attempt"], manifest["bytes"], manifest["sha256"], good, len(samples) - good)
+        made_by = (manifest["run_id"], manifest["plan_sha256"])
+        return Stated(made_by, manifest["attempt"], manifest["bytes"], manifest["sha256"], good, len(samples) - good)
     except (KeyError, TypeError) as error:
         raise BrokenRunError(f"{run.manifest(shard)} was not written by batchgen") from error
 
@@ -71,7 +76,7 @@ def take_stock(plan: Plan) -> Stock:
     """What is in of the plan, by manifests and the sizes of tars. Changes nothing; raises OSError."""
     planned = frozenset(range(len(plan.sizes)))
     committed = planned & plan.run.committed()
-    problems = {shard: _problem(plan.run, shard) for shard in sorted(committed)}
+    problems = {shard: _problem(plan, shard) for shard in sorted(committed)}
     broken = {shard: problem for shard, problem in problems.items() if problem is not None}
     return Stock(committed - broken.keys(), broken, planned - committed)
 
@@ -81,11 +86,14 @@ def glance(plan: Plan) -> frozenset[int]:
     return frozenset(range(len(plan.sizes))) & plan.run.committed() & plan.run.tars()
 
 
-def _problem(run: RunDir, shard: int) -> str | None:
+def _problem(plan: Plan, shard: int) -> str | None:
+    run = plan.run
     try:
         stated = stated_of(run, shard)
     except (BrokenRunError, FileNotFoundError):  # under another spelling of its number, say
         return f"shard {shard:06d}'s manifest is damaged"
+    if stated.made_by != (plan.run_id, plan.digest(shard)):
+        return f"shard {shard:06d}'s manifest is of another run or plan"
     problem = tar_problem(run, shard, stated.tar_bytes)
     return None if problem is not None and _waits(run, shard, stated) else problem
 

@@ -1,5 +1,7 @@
 """The policy: rows by size, what the user fixed stays, and what was frozen first holds for all."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 from batchgen.config.schema import PolicyConfig, SpeedConfig
 from batchgen.errors import BrokenRunError, ConfigError
 from batchgen.memory.defaults import default_policy, resolve_dtype
-from batchgen.memory.policies import freeze
+from batchgen.memory.policies import freeze, read_policy
 from batchgen.policy import pad, padded_rows, spans
 from tests.builders import POLICY
 
@@ -115,6 +117,18 @@ def test_a_damaged_frozen_policy_is_named_and_not_overwritten(tmp_path: Path, co
     with pytest.raises(BrokenRunError, match=r"cpu-64x64\.json does not hold a policy"):
         freeze(path, lambda: POLICY)
     assert path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("micro_batch", 0), ("micro_batch", "8"), ("decode_chunk", None), ("tile_px", -8), ("threads", True),
+     ("placement", "somewhere")],
+)  # fmt: skip
+def test_a_frozen_policy_that_no_row_could_be_made_by_is_refused(tmp_path: Path, field: str, value: object) -> None:
+    path = tmp_path / "cpu-64x64.json"
+    path.write_text(json.dumps(asdict(POLICY) | {field: value}))
+    with pytest.raises(BrokenRunError, match=f"does not hold a policy.*{field} is"):
+        read_policy(path)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """What is in of a run: by manifests and by the sizes of tars, and never by manifests alone."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from batchgen.errors import BrokenRunError
 from batchgen.plan.store import Plan
 from batchgen.shards import attempt as shards
+from batchgen.shards.finish import finish
 from batchgen.shards.stock import glance, take_stock
 from tests.builders import flip, full_attempt, plan_run, truncate
 
@@ -46,6 +49,20 @@ def test_a_committed_shard_that_came_to_harm_is_neither_in_nor_to_be_made(
     assert (set(stock.whole), set(stock.open)) == ({0}, {2})
     assert said in stock.broken[1]
     assert said in stock.complaint(plan.run) and "put them back" in stock.complaint(plan.run)
+
+
+def test_a_shard_that_another_run_made_is_not_in(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = plan_run(tmp_path / "other", PROMPTS, job__seed=5, output__batches_per_shard=1)
+    full_attempt(other, 2).commit()
+    for name in ("000002.tar", "000002.json"):
+        shutil.copy(other.run.shards / name, plan.run.shards)
+    stock = take_stock(plan)
+    assert (set(stock.whole), set(stock.open)) == ({0, 1}, set())
+    assert stock.broken == {2: "shard 000002's manifest is of another run or plan"}
+    with pytest.raises(BrokenRunError, match="of another run or plan"):
+        finish(plan)
+    assert not plan.run.index.exists()
 
 
 def test_what_the_display_counts_has_a_tar(plan: Plan) -> None:
