@@ -108,7 +108,7 @@ def working_steps(folder: Path, name: str, steps: list[int], likely: list[int]) 
 
     It goes through all steps with a latent of a few numbers. Raises ModelError for one of `steps` that it cannot make.
     """
-    from batchgen.pipeline.load import scheduler_of
+    from batchgen.pipeline.schedulers import scheduler_of
 
     scheduler = scheduler_of(folder, name)
     working = []
