@@ -51,8 +51,8 @@ def check_reached(reached: bool, why_not: str) -> None:
     if given:
         names = ", ".join(gpu.device if gpu.kind is None else f"{gpu.device} ({gpu.kind})" for gpu in given)
         raise DeviceError(
-            f"torch cannot use the GPU that this worker was given, {names}: {why_not}. Mend that, or set "
-            "CUDA_VISIBLE_DEVICES to other GPUs, or to nothing to compute on the CPU"
+            f"torch cannot use the GPU that this worker was given, {names}: {why_not}. Fix that, or set "
+            "CUDA_VISIBLE_DEVICES to other GPUs, or leave it empty to compute on the CPU"
         )
 
 
@@ -88,8 +88,8 @@ def _ask() -> list[tuple[str, Gpu]]:
     if answer.returncode not in _NO_GPU:
         said = " ".join((answer.stdout + answer.stderr).split())
         raise DeviceError(
-            f"nvidia-smi fails, so the GPUs of this machine cannot be used ({said}): mend that, or set "
-            "CUDA_VISIBLE_DEVICES to nothing to compute on the CPU"
+            f"nvidia-smi failed, so the GPUs of this machine cannot be used ({said}): fix that, or set "
+            "CUDA_VISIBLE_DEVICES to an empty value to compute on the CPU"
         )
     return []
 
@@ -100,8 +100,8 @@ def _query(fields: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT_S)
     except subprocess.TimeoutExpired:
         raise DeviceError(
-            f"nvidia-smi gave no answer in {_LIMIT_S:g} s, so the GPUs of this machine are not known: see what holds "
-            "it up, or set CUDA_VISIBLE_DEVICES to those to use"
+            f"nvidia-smi did not answer within {_LIMIT_S:g} s, so the GPUs of this machine are not known: find out "
+            "what holds it up, or set CUDA_VISIBLE_DEVICES to the GPUs to use"
         ) from None
 
 

@@ -85,8 +85,8 @@ def choose(
         if best.peak_bytes > budget_bytes:
             raise MemoryNeededError(
                 f"{task.width}x{task.height} px: at least {best.peak_bytes / GIB:.2f} GiB of free device memory are "
-                f"needed beside CUDA's context ({best.name}), {budget_bytes / GIB:.2f} GiB are there: free some, or "
-                "make smaller images"
+                f"needed beside CUDA's context ({best.name}), but only {budget_bytes / GIB:.2f} GiB are free: free "
+                "some, or make smaller images"
             )
     others = _others(best, options, considered, budget_bytes)
     return Choice(best, _reason(best, _fastest(options), budget_bytes), others)
@@ -129,10 +129,10 @@ def _reason(best: Option, fastest: Option, budget_bytes: int) -> str:
     free = f"{budget_bytes / GIB:.1f} GiB free"
     if best.seconds <= _AS_FAST * fastest.seconds:
         return f"{best.name}: {best.peak_bytes / GIB:.1f} GiB of {free}, and nothing is faster"
-    costs = math.ceil(100 * (best.seconds / fastest.seconds - 1))
+    slower = math.ceil(100 * (best.seconds / fastest.seconds - 1))
     return (
-        f"{best.name}: {best.peak_bytes / GIB:.1f} GiB of {free}; {fastest.name} would take "
-        f"{fastest.peak_bytes / GIB:.1f} GiB, doing without costs {costs}%"
+        f"{best.name}: {best.peak_bytes / GIB:.1f} GiB of {free}; {slower}% slower than {fastest.name}, which needs "
+        f"{fastest.peak_bytes / GIB:.1f} GiB"
     )
 
 

@@ -52,7 +52,7 @@ def resolve_dtype(dtype: str, capability: tuple[int, int] | None) -> str:
     came with 8.0 (Ampere); torch emulates it slowly on older ones. Raises ConfigError for that.
     """
     if dtype == "bf16" and capability is not None and capability < _FIRST_WITH_BF16:
-        raise ConfigError("model.dtype=bf16: this GPU has no bf16 of its own; use fp16, or auto")
+        raise ConfigError("model.dtype=bf16: this GPU does not support bf16; use fp16 or auto")
     if dtype != "auto":
         return dtype
     fast = capability is not None and (capability >= _FIRST_FAST_IN_FP16 or capability == (6, 0))

@@ -107,7 +107,7 @@ class Policies:
                     choice = self._choose(task, figures, max(gauge.free_bytes(), gauge.whole_bytes()))
                     files.replace(self._path(task), policy_bytes(choice))
             if not mine and self._stop.wait(_LOOK_AGAIN_S):
-                raise StoppedError("stopped while another worker measured what fits; the same command goes on")
+                raise StoppedError("stopped while another worker was measuring; the same command goes on")
 
     def _is_open(self, task: Task, measuring: Measuring) -> bool:
         # There is no policy; or it was chosen for a job that had too few images for a probe, and has enough by now.
@@ -196,8 +196,8 @@ def foresee(
             raise needed from None
     option = choice.option
     reason = (
-        f"{option.name}: {option.peak_bytes / GIB:.1f} GiB, more than the {budget_bytes / GIB:.1f} GiB free, and tried "
-        "nevertheless"
+        f"{option.name}: {option.peak_bytes / GIB:.1f} GiB, more than the {budget_bytes / GIB:.1f} GiB free, but tried "
+        "anyway"
     )
     return replace(choice, reason=reason), False
 
@@ -222,4 +222,4 @@ def read_policy(path: Path) -> Policy:
     try:
         return Policy(**json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:
-        raise BrokenRunError(f"{path} does not hold a policy ({error}); remove it to choose anew") from error
+        raise BrokenRunError(f"{path} does not hold a policy ({error}); remove it to have one chosen again") from error

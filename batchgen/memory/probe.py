@@ -248,9 +248,9 @@ class _Probe:
     def _too_little(self, stage: str) -> MemoryNeededError:
         needed_bytes = peak_bytes(self._estimate, _least(self._base, PROBED_UNDER[-1]), self._task)
         return MemoryNeededError(
-            f"{self._task.width}x{self._task.height} px: not even one image at a time fits ({stage}); some "
-            f"{needed_bytes / GIB:.1f} GiB of free device memory are needed, {self._gauge.free_bytes() / GIB:.2f} GiB "
-            "are there: free some, or make smaller images"
+            f"{self._task.width}x{self._task.height} px: not even one image at a time fits ({stage}); about "
+            f"{needed_bytes / GIB:.1f} GiB of free device memory are needed, but only "
+            f"{self._gauge.free_bytes() / GIB:.2f} GiB are free: free some, or make smaller images"
         )
 
 

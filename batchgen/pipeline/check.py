@@ -47,13 +47,13 @@ def judge(part: Part) -> list[str]:
         missing, unexpected, odd = find(part, state)
     except Exception as error:  # foreign settings in foreign constructors: any kind
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise ModelError(f"{where}: the model's {part.name} cannot be made from its config.json: {reason}") from error
+        raise ModelError(f"{where}: the model's {part.name} cannot be built from its config.json: {reason}") from error
     advice = "its weights and its config.json do not belong together; copy both from the same model"
     if missing:
         also = f" and has {_count(unexpected)} that the model does not know" if unexpected else ""
         raise ModelError(f"{where} lacks {_count(missing)}{also}: {advice}")
     if odd:
-        raise ModelError(f"{where} has {_count(odd)} of another shape: {advice}")
+        raise ModelError(f"{where} has {_count(odd)} of the wrong shape: {advice}")
     if unexpected and part.name in _STRICT:
         raise ModelError(f"{where} has {_count(unexpected)} that the model does not know: {advice}")
     return [f"{where} has {_count(unexpected)} that the model does not use"] if unexpected else []
@@ -120,7 +120,7 @@ def working_steps(folder: Path, name: str, steps: list[int], likely: list[int]) 
             kind = type(scheduler).__name__
             raise ModelError(
                 f"{kind} cannot make {count} steps: {problem}. Set job.steps (or a row's steps) to another number, or "
-                "job.scheduler to another"
+                "job.scheduler to another one"
             )
     return sorted(working)
 
@@ -137,7 +137,7 @@ def _problem(scheduler: Any, count: int) -> str | None:
             sample = scheduler.step(noise, timestep, sample, return_dict=False)[0]
     except Exception as error:  # foreign arithmetic: any kind
         return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return None if bool(sample.isfinite().all()) else "its numbers leave the finite range"
+    return None if bool(sample.isfinite().all()) else "its values become infinite or not a number"
 
 
 def main() -> int:

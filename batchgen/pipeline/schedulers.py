@@ -32,7 +32,7 @@ def scheduler_of(folder: Path, name: str) -> Any:
 
     pipeline_name, own = _index(folder)
     if name == "model" and own in REFUSED_SCHEDULERS:
-        raise ModelError(f"{own} ignores per-image seeds: set job.scheduler to another")
+        raise ModelError(f"{own} ignores per-image seeds: set job.scheduler to another one")
     class_name, settings = (own, {}) if name == "model" else SCHEDULERS[name]
     if name != "model" and class_name not in _replacing(own):
         raise ModelError(f"job.scheduler={name} does not fit this model's {own}; use job.scheduler=model")
@@ -43,7 +43,7 @@ def scheduler_of(folder: Path, name: str) -> Any:
     except Exception as error:  # a foreign file in foreign constructors: any kind
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         where = f"scheduler/scheduler_config.json of the model in {folder}"
-        advice = "mend that, or set job.scheduler to another"
+        advice = "fix that file, or set job.scheduler to another one"
         raise ModelError(f"{class_name} cannot be made from {where}: {reason}; {advice}") from error
     return scheduler
 
@@ -56,7 +56,7 @@ def _index(folder: Path) -> tuple[str, str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder} is not a model in the diffusers layout: model_index.json: {error}") from error
     if library != "diffusers":
-        raise ModelError(f"the scheduler of the model in {folder} is not one of diffusers: {library}.{own}")
+        raise ModelError(f"the scheduler of the model in {folder} is {library}.{own}, which diffusers does not have")
     return pipeline_name, own
 
 

@@ -35,7 +35,7 @@ def read_prompts(
     named = [getattr(columns, column.name) for column in fields(columns)]
     twice = doubled([name for name in named if name is not None])
     if twice is not None:
-        raise PromptError(f"job.columns: {shown(twice)} is named for more than one field")
+        raise PromptError(f"job.columns: {shown(twice)} is set for more than one field")
     return _rows(files, columns, encoding, first_file)
 
 

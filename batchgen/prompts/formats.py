@@ -23,7 +23,7 @@ def format_of(path: Path) -> str:
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix not in _FORMATS:
         known = " ".join(_FORMATS)
-        raise PromptError(f"{path_name(path)}: unknown suffix; known are {known}, also with .gz behind")
+        raise PromptError(f"{path_name(path)}: unknown suffix; use one of {known}, or one of these followed by .gz")
     return suffix
 
 

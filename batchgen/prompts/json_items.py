@@ -127,11 +127,11 @@ def item_texts(text: io.TextIOWrapper) -> Iterator[str | None]:
         if not end:
             continue
         if end == "}":
-            raise DamagedFileError("a } where the array should go on")
+            raise DamagedFileError("there is a } where the array should continue")
         item = "".join(parts) if size <= MAX_LINE_CHARS else None
         if not first or end == "," or item is None or item.strip(_SPACE):  # else it is []
             yield item
         parts, size, first = [], 0, False
         place = "after" if end == "]" else place
     if place == "inside":
-        raise DamagedFileError("breaks off within the array")
+        raise DamagedFileError("the file ends inside the array")
