@@ -12,7 +12,7 @@ from batchgen.prompts.records import path_name
 
 
 def find_files(patterns: Sequence[str], base: Path) -> list[Path]:
-    """Return the prompt files that paths and globs (relative to `base`, ** and ~ allowed) name, each once.
+    """Return the prompt files that paths and globs (relative to `base`, ** and ~ allowed) name, each of them once.
 
     Raises PromptError if a path is missing or a directory, a glob matches no file, or a suffix is unknown.
     """
