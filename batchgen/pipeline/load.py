@@ -21,10 +21,10 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 def load_pipeline(
     folder: Path, scheduler: str, dtype: str, variant: str | None = None, safety_checker: bool = False
 ) -> Any:
-    """The pipeline in `folder` with the named scheduler, on the CPU, weights in `dtype`; its safety checker if wanted.
+    """The pipeline in `folder` on the CPU, with the named scheduler and weights in `dtype`.
 
-    Only safetensors are read, nothing is downloaded, no code of the model's is run. Raises ModelError, and what
-    says that the host refused memory as it is.
+    It has its safety checker only if that is wanted. Only safetensors are read, nothing is downloaded, and no code that
+    comes with the model is run. Raises ModelError; an error that means that the host refused memory passes unchanged.
     """
     parts = check_model(folder, scheduler, safety_checker, variant)
     chosen = scheduler_of(folder, scheduler)
@@ -37,7 +37,7 @@ def load_pipeline(
                 dtype=DTYPES[dtype],
                 use_safetensors=True,
                 local_files_only=True,
-                scheduler=None,  # the model's own may need packages that the chosen one does not
+                scheduler=None,  # the model's own scheduler may need packages that the chosen one does not
             )
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         if memory_was_refused(error):
@@ -51,7 +51,7 @@ def load_pipeline(
 
 @contextmanager
 def _view(folder: Path, parts: list[Part]) -> Iterator[Path]:
-    """A folder of links to the parts' files under the names that diffusers looks for, and to nothing else."""
+    """A folder that has only links to the parts' files, under the names that diffusers looks for."""
     with tempfile.TemporaryDirectory(prefix="batchgen-") as name:
         view = Path(name)
         index = json.loads((folder / INDEX_FILE).read_bytes())

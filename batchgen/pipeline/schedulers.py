@@ -9,11 +9,11 @@ from typing import Any
 from batchgen.errors import ModelError
 from batchgen.models.find import REFUSED_SCHEDULERS
 
-# Classes of diffusers, and what to set whatever the model's own scheduler configuration says.
+# Classes of diffusers, with the settings that override the configuration of the model's own scheduler.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    # Its default cuts latents off as if they were pixels. SD's pipeline corrects that and SDXL's does not.
+    # By default it clips latents as if they were pixels. SD's pipeline corrects that, SDXL's does not.
     "ddim": ("DDIMScheduler", {"clip_sample": False}),
-    # Without it the last step ends in no number. Configurations of DPMSolverSinglestepScheduler turn it off.
+    # Without this the last step gives not-a-number. Configurations of DPMSolverSinglestepScheduler turn it off.
     "unipc": ("UniPCMultistepScheduler", {"lower_order_final": True}),
     "euler": ("EulerDiscreteScheduler", {}),
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
@@ -24,9 +24,9 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 def scheduler_of(folder: Path, name: str) -> Any:
     """The scheduler called `name` for the model in `folder`; 'model' is the model's own. No weights are loaded.
 
-    It is made from the configuration file of the model's own scheduler, which itself is never made for another's sake,
-    and has passed through the constructor of the model's pipeline: that is where diffusers sets outdated settings
-    (clip_sample, steps_offset) right. Raises ModelError where it cannot be made or cannot replace the model's own.
+    It is made from the configuration file of the model's own scheduler, without making that one. It has passed through
+    the constructor of the model's pipeline, because diffusers corrects outdated settings (clip_sample, steps_offset)
+    there. Raises ModelError if it cannot be made or cannot replace the model's own.
     """
     import diffusers
 
@@ -40,7 +40,7 @@ def scheduler_of(folder: Path, name: str) -> Any:
         config = json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes())
         scheduler = getattr(diffusers, class_name).from_config(config, **settings)
         _correct(getattr(diffusers, pipeline_name), scheduler)
-    except Exception as error:  # a foreign file in foreign constructors: any kind
+    except Exception as error:  # a constructor may raise anything for a file it does not expect
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         where = f"scheduler/scheduler_config.json of the model in {folder}"
         advice = "fix that file, or set job.scheduler to another one"
@@ -49,7 +49,7 @@ def scheduler_of(folder: Path, name: str) -> Any:
 
 
 def _index(folder: Path) -> tuple[str, str]:
-    # The classes of the pipeline and of its own scheduler
+    # The names of the pipeline's class and of its own scheduler's class
     try:
         index = json.loads((folder / "model_index.json").read_bytes())
         pipeline_name, (library, own) = index["_class_name"], index["scheduler"]
@@ -61,19 +61,19 @@ def _index(folder: Path) -> tuple[str, str]:
 
 
 def _replacing(own: str) -> set[str]:
-    # The names of the schedulers that can replace the one named `own`, itself among them
+    # The names of the schedulers that can replace the one named `own`, including itself
     import diffusers
     from diffusers.schedulers import KarrasDiffusionSchedulers
 
     karras = KarrasDiffusionSchedulers.__members__
-    # A class whose packages are not installed is an empty shell, which does not say what is compatible with it.
+    # A class whose packages are not installed is an empty shell that does not say what is compatible with it.
     names = getattr(getattr(diffusers, own, None), "_compatibles", karras if own in karras else ())
     return {own, *names}
 
 
 def _correct(pipeline: Any, scheduler: Any) -> None:
-    # Pipelines of diffusers correct their scheduler's outdated settings when they are made, here with no other part.
+    # Pipelines in diffusers correct their scheduler's outdated settings when they are made. Here they get no other part.
     parts: dict[str, Any] = dict.fromkeys(inspect.signature(pipeline).parameters)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # that the model's configuration is outdated
+        warnings.simplefilter("ignore", FutureWarning)  # it says that the model's configuration is outdated
         pipeline(**parts | {"scheduler": scheduler})
