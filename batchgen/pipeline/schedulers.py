@@ -72,7 +72,7 @@ def _replacing(own: str) -> set[str]:
 
 
 def _correct(pipeline: Any, scheduler: Any) -> None:
-    # Pipelines in diffusers correct their scheduler's outdated settings when they are made. Here they get no other part.
+    # Pipelines in diffusers correct their scheduler's outdated settings when they are made. Here nothing else is given.
     parts: dict[str, Any] = dict.fromkeys(inspect.signature(pipeline).parameters)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # it says that the model's configuration is outdated
