@@ -1,4 +1,4 @@
-"""What the rest of batchgen knows of whatever makes images: the protocol of an engine and of a device's gauge."""
+"""What the rest of batchgen knows about an engine, which makes images, and about a gauge, which measures its device."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -10,10 +10,10 @@ from batchgen.types import Decoded, Prompt
 
 
 class Timer(Protocol):
-    """What timed a call on the device."""
+    """A timer of one call on the device."""
 
     def seconds(self) -> float:
-        """How long the call took; waits until the device has ended it."""
+        """How long the call took. Waits until the device has finished it."""
 
 
 class Gauge(Protocol):
@@ -24,28 +24,28 @@ class Gauge(Protocol):
         """The device's own name, which no other device has."""
 
     def free_bytes(self) -> int:
-        """What this process may allocate in all, what it holds now included."""
+        """How much this process may allocate in all, including what it holds now."""
 
     def whole_bytes(self) -> int:
-        """What this process could allocate in all if no other process had any of the device."""
+        """How much this process could allocate in all if no other process used the device."""
 
     def begin(self) -> int:
-        """Begin to look for a peak; returns what is allocated now."""
+        """Begin to look for a peak. Returns how much is allocated now."""
 
     def peak_bytes(self) -> int:
         """The most that was allocated since `begin`."""
 
     def copied_bytes_per_s(self) -> float:
-        """How fast page-locked host memory crosses to the device."""
+        """How fast page-locked host memory is copied to the device."""
 
     def flop_per_s(self, dtype: str) -> float | None:
-        """How fast two large matrices are multiplied in this dtype; None where there is no memory for them."""
+        """How fast two large matrices are multiplied in this dtype; None if there is no memory for them."""
 
 
 class Engine(Protocol):
-    """What makes images, stage by stage, on one device. Texts and latents are its own affair.
+    """It makes images, stage by stage, on one device. Only the engine looks into its texts and latents.
 
-    pipeline/engine.py has that of diffusers, the tests one without torch.
+    pipeline/engine.py has the engine that uses diffusers; the tests have one without torch.
     """
 
     device_kind: str
@@ -53,13 +53,14 @@ class Engine(Protocol):
     scheduler_name: str
 
     beat: Callable[[], None]
-    """Called whenever it got on: after texts, each denoising step and each decode. Whoever holds a lease sets it."""
+    """The engine calls this whenever it makes progress: after texts, each denoising step and each decode. The holder
+    of a lease sets it."""
 
     def prepare(self, policy: Policy) -> tuple[Policy, str | None]:
-        """Set up for the stages that follow; the policy as the device can have it, and why it is another."""
+        """Set up for the stages that follow. Returns the policy that the device can run, and why if it differs."""
 
     def encode(self, prompts: Sequence[Prompt]) -> Any:
-        """The distinct texts of the prompts, encoded: text -> something with `cut`."""
+        """Encode the distinct texts of the prompts. Returns text -> something with `cut`."""
 
     def denoise(self, texts: Any, prompts: Sequence[Prompt], policy: Policy) -> list[Any]:
         """One latent for each prompt."""
@@ -68,23 +69,23 @@ class Engine(Protocol):
         """One image for each latent."""
 
     def crop(self, latent: Any, width_px: int, height_px: int) -> Any:
-        """The latent of a corner of an image."""
+        """The latent of the top left corner of an image."""
 
     def passes(self) -> AbstractContextManager[Sequence[Timer]]:
-        """Within it, calls of the denoiser are timed: one timer for each."""
+        """A context in which each call of the denoiser is timed, by a timer of its own."""
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether memory was refused."""
 
     def recover(self) -> None:
-        """Free what can be freed, with everything as it was before the call that failed."""
+        """Free what can be freed, and restore the state from before the call that failed."""
 
     def collect(self) -> None:
-        """Give memory back to the device that nothing uses and that was kept for later."""
+        """Give back to the device memory that nothing uses and that was kept for later."""
 
     @property
     def gauge(self) -> Gauge | None:
-        """Of the device's memory; None where there is none to plan for."""
+        """The gauge of the device's memory; None if there is no such memory to plan for."""
 
 
 @dataclass(frozen=True, slots=True)

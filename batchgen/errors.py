@@ -1,14 +1,14 @@
 """The errors that batchgen raises on purpose. Each message is for a person: what is wrong, and what to do.
 
 BatchgenError            exit code 1: something is broken
-├── DiskFullError        exit code 75: no room to write; with room made, the same command goes on
+├── DiskFullError        exit code 75: there is no room to write; make room and run the same command again
 ├── StoppedError         exit code 75: told to stop before there was anything to finish
 ├── UserError            exit code 2: the user's mistake; one or two lines, no traceback
-│   ├── ConfigError      a key, type or value of the configuration
-│   ├── PromptError      a prompt file that cannot be read
-│   ├── ModelError       a model that is missing or not supported
-│   ├── MemoryNeededError  a job that no policy fits into the memory there is
-│   ├── DeviceError      a GPU that is there and cannot be used
+│   ├── ConfigError      a key, type or value of the configuration is not valid
+│   ├── PromptError      a prompt file cannot be read
+│   ├── ModelError       a model is missing or not supported
+│   ├── MemoryNeededError  no policy makes the job fit into the memory that is free
+│   ├── DeviceError      a GPU exists but cannot be used
 │   └── ResumeError      the run directory holds something that this command would change
 └── BrokenRunError       files of a run that contradict each other
 """
@@ -20,7 +20,7 @@ EXIT_BROKEN = 1
 EXIT_USER = 2
 EXIT_WHOLE_WITH_FAILURES = 3
 EXIT_INTERRUPTED = 75
-EXIT_RENEW = 76  # of a worker alone: its memory had grown, and whoever started it starts a new one
+EXIT_RENEW = 76  # only a worker ends with it: its memory kept growing, and its launcher starts a new worker
 
 
 class BatchgenError(Exception):
@@ -30,13 +30,13 @@ class BatchgenError(Exception):
 
 
 class DiskFullError(BatchgenError):
-    """No room to write, or no quota. Nothing is broken, and what is finished is kept."""
+    """There is no room to write, or no quota. Nothing is broken, and what is finished is kept."""
 
     exit_code = EXIT_INTERRUPTED
 
 
 class StoppedError(BatchgenError):
-    """Told to stop while waiting for another worker. Nothing is lost; the same command goes on."""
+    """It was told to stop while it waited for another worker. Nothing is lost; the same command goes on."""
 
     exit_code = EXIT_INTERRUPTED
 
@@ -48,7 +48,7 @@ class UserError(BatchgenError):
 
 
 class ConfigError(UserError):
-    """A configuration key, type or value that is not possible."""
+    """A configuration key, type or value that is not valid."""
 
 
 class PromptError(UserError):
@@ -56,19 +56,19 @@ class PromptError(UserError):
 
 
 class ModelError(UserError):
-    """A model folder that is missing, incomplete or of a kind that batchgen does not run."""
+    """A model folder that is missing, incomplete or holds a kind of model that batchgen does not run."""
 
 
 class MemoryNeededError(UserError):
-    """A job that no policy can fit into the memory there is."""
+    """A job that no policy can fit into the memory that is free."""
 
 
 class DeviceError(UserError):
-    """A GPU that is there, or was asked for, and cannot be used."""
+    """A GPU that exists, or was asked for, but cannot be used."""
 
 
 class ResumeError(UserError):
-    """The run directory was made by another recipe, so this command must not go on in it."""
+    """The run directory was made with different settings, so this command must not continue it."""
 
 
 class BrokenRunError(BatchgenError):
@@ -76,7 +76,7 @@ class BrokenRunError(BatchgenError):
 
 
 def from_os_error(error: OSError, where: object) -> BatchgenError:
-    """The error in one line for a person. `where` is what it was about; the error itself may know the very file."""
+    """The error in one line for a person. `where` names its place, unless the error itself names the file."""
     what = f"{error.strerror or error}: {error.filename or where}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError(f"the disk is full ({what}): make room, then the same command goes on")

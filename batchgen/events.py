@@ -1,4 +1,4 @@
-"""A worker's own log: one JSON line an event. For people, counts and restarts; resume never reads it."""
+"""A worker's own log, one JSON line for each event. It is for people, counts and restarts; resume never reads it."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from batchgen.files import to_json
 
 
 class EventLog:
-    """Appends events to a file of one worker. No event ends the work: what cannot be written is lost."""
+    """Appends events to the file of one worker. An event that cannot be written is lost; the work goes on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def add(self, event: str, **facts: Any) -> None:
-        """One line: the time, the event and its facts."""
+        """Append a line with the time, the event and its facts."""
         try:
             os.write(self._fd, to_json({"at": now(), "event": event} | facts).encode() + b"\n")
         except (OSError, ValueError):  # a full disk, or a figure that is not a number
@@ -30,7 +30,7 @@ class EventLog:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a worker's log in order, but for those that a crash has torn. Raises OSError."""
+    """The events of a worker's log in order, except for lines that a crash has torn. Raises OSError."""
     for line in path.read_bytes().splitlines():
         try:
             event = json.loads(line)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-_TRIES = 3  # of what another process's sweep may have cut short
+_TRIES = 3  # another process may sweep the temporary file away
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}(\.2)?")
 NO_LINK_ERRNOS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -40,12 +40,12 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
 
 
 def sync(fd: int) -> None:
-    """Bring the file behind `fd` to the disk."""
+    """Flush the file behind `fd` to the disk."""
     os.fsync(fd)
 
 
 def sync_directory(path: Path) -> None:
-    """Bring the names in directory `path` to the disk."""
+    """Flush the names in directory `path` to the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -64,10 +64,10 @@ def write_new(path: Path, data: bytes) -> None:
 
 
 def put(source: Path, target: Path) -> bool:
-    """Give the file `source` the name `target` too. False if `target` is there already; nothing is replaced.
+    """Give the file `source` the name `target` too. False if `target` already exists; nothing is replaced.
 
-    Where the file system has no hard links the name is given by a rename of a copy, which is safe for one
-    writer alone: `supports_link` says so when a run starts.
+    On a file system without hard links a copy is renamed instead, which is safe only for a single writer.
+    `supports_link` finds that out when a run starts.
     """
     try:
         os.link(source, target)
@@ -83,7 +83,7 @@ def put(source: Path, target: Path) -> bool:
 
 
 def _is_same(source: Path, target: Path) -> bool:
-    """Whether `target` is `source` already: NFS may do a link and lose the answer, and then say that it is there."""
+    """Whether `target` is `source`: NFS may make a link, lose the answer, and then report that the name exists."""
     try:
         return target.samefile(source)
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def _put_copy(source: Path, target: Path) -> None:
 
 
 def put_over(source: Path, target: Path) -> None:
-    """Give the file `source` the name `target` too, in place of whatever has it. Raises FileNotFoundError."""
+    """Give the file `source` the name `target` too, in place of a file that has it. Raises FileNotFoundError."""
 
     def act(temporary: Path) -> None:
         put(source, temporary)
@@ -122,7 +122,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def new_directory(parent: Path) -> Path:
-    """Make the first of `parent`/0001, 0002, ... that is not there yet, durably."""
+    """Make the first of `parent`/0001, 0002, ... that does not exist yet, durably."""
     parent.mkdir(exist_ok=True)
     for number in itertools.count(1):
         path = parent / f"{number:04d}"
@@ -135,14 +135,14 @@ def new_directory(parent: Path) -> Path:
 
 
 def put_aside(path: Path, parent: Path) -> None:
-    """Give the file `path` a second name in a new directory of `parent`, durably: the first can be replaced then."""
+    """Give the file `path` a second name in a new directory of `parent`, durably, so that `path` can be replaced."""
     place = new_directory(parent)
     put(path, place / path.name)
     sync_directory(place)
 
 
 def is_plain(path: Path) -> bool:
-    """Whether `path` is a file: no symbolic link, which is not followed, no directory, pipe or device."""
+    """Whether `path` is a regular file. A symbolic link is not followed and does not count."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except FileNotFoundError:
@@ -150,7 +150,7 @@ def is_plain(path: Path) -> bool:
 
 
 def put_new(path: Path, data: bytes) -> bool:
-    """Write `data` under a name of its own, then `put` it at `path`. False if `path` was there first."""
+    """Write `data` to a temporary file, then `put` it at `path`. False if `path` already exists."""
     return _unless_swept(path, lambda temporary: _put_new(temporary, path, data))
 
 
@@ -165,7 +165,7 @@ def _put_new(temporary: Path, path: Path, data: bytes) -> bool:
 
 
 def _unless_swept(path: Path, act: Callable[[Path], T]) -> T:
-    """What `act` gives with a temporary file beside `path`; again if another process's sweep took that file away."""
+    """What `act` returns for a temporary file beside `path`. It is tried again if another process removed that file."""
     for _ in range(_TRIES):
         temporary = _temporary_beside(path)
         with suppress(FileNotFoundError):
@@ -176,7 +176,7 @@ def _unless_swept(path: Path, act: Callable[[Path], T]) -> T:
 def replace(path: Path, data: bytes, durable: bool = True) -> None:
     """Write `data` to `path` so that a reader sees the old content or the new, never a part.
 
-    With `durable` false nothing is forced to the disk: for files that only help, such as leases.
+    With `durable` false nothing is flushed to the disk. That is for files that only help, like leases.
     """
     _unless_swept(path, lambda temporary: _replace(temporary, path, data, durable))
     if durable:
@@ -196,7 +196,7 @@ def _replace(temporary: Path, path: Path, data: bytes, durable: bool) -> None:
 
 
 def supports_link(directory: Path) -> bool:
-    """Try whether the file system of `directory` has hard links (some network and FAT ones have not)."""
+    """Try whether the file system of `directory` has hard links (some network file systems and FAT do not)."""
     source = directory / f".link.{uuid.uuid4().hex}"
     target = source.with_name(source.name + ".2")
     write_new(source, b"")
@@ -215,7 +215,7 @@ def supports_link(directory: Path) -> bool:
 
 
 def remove_temporaries(directory: Path) -> None:
-    """Remove what calls of this module that were cut off left in `directory`; nothing else has such names."""
+    """Remove the temporary files that interrupted calls of this module left in `directory`, and nothing else."""
     for path in directory.glob(".*"):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
@@ -233,18 +233,18 @@ def sha256_file(path: Path) -> str:
 
 
 def to_json(value: Any) -> str:
-    """One line of JSON: ASCII, no NaN, keys in the given order, the same for the same value everywhere."""
+    """One line of JSON: ASCII, no NaN, keys in the given order. The same value gives the same line everywhere."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
 def seal(record: dict[str, Any]) -> bytes:
-    """The record as one JSON line that ends with the SHA-256 of all before it; see `unseal`."""
+    """The record as one JSON line that ends with the SHA-256 of everything before it. `unseal` reads it."""
     body = to_json(record)
     return f'{body[:-1]},"checksum":"{sha256_bytes(body.encode())}"}}\n'.encode()
 
 
 def unseal(line: bytes) -> dict[str, Any] | None:
-    """The record that `seal` wrote, without its checksum; None if the line is torn, changed or not one."""
+    """The record that `seal` wrote, without its checksum; None if the line is torn, changed or not a record."""
     head, found, tail = line.rpartition(b',"checksum":"')
     if not found or tail != f'{sha256_bytes(head + b"}")}"}}\n'.encode():
         return None

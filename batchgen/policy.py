@@ -6,21 +6,21 @@ from typing import NamedTuple
 
 # Rows are padded to one of these, so that few shapes ever run and a short batch wastes little.
 PADDED_SIZES = (1, 2, 4, 8, 16, 32)
-# What an image may be decoded in, where it is larger.
+# The tiles in which an image that is larger may be decoded.
 TILES_PX = (2048, 1024, 512, 256, 128)
-# Of weight streaming, what is chosen from: one computes while two are on their way, or more of them. More change no bit
-# of an image.
+# How many groups weight streaming may have on the device: one computes while the others, two or more, are on their way.
+# The number changes no bit of an image.
 STREAM_BUFFERS = (3, 8, 24)
 
 
 class Held(NamedTuple):
     """How a placement holds the weights of the parts that run in each stage.
 
-    resident    on the device, always
-    staged      on the device while their stage runs
-    streamed    packed into groups that cross ahead of use (pipeline/streaming.py)
-    blocks, leaves    group offload: one block or layer after the other, ahead of use (diffusers)
-    layers      sequential offload: each layer when it is called (accelerate)
+    resident    they are always on the device
+    staged      they are on the device while their stage runs
+    streamed    they are packed into groups that are copied ahead of use (pipeline/streaming.py)
+    blocks, leaves    group offload copies one block or layer after the other ahead of use (diffusers)
+    layers      sequential offload copies each layer when it is called (accelerate)
     """
 
     encode: str
@@ -28,9 +28,9 @@ class Held(NamedTuple):
     decode: str
 
 
-# Every placement, from the fastest to the smallest. The VAE is small and decodes chunk after chunk: it is staged rather
-# than brought in piecemeal once for each. What a placement holds, pins and moves follows from this table
-# (memory/costs.py), and so does what pipeline/placement.py does.
+# Every placement, from the fastest to the smallest. The VAE is small and decodes chunk after chunk, so it is staged
+# whole and not brought in piece by piece for each chunk. memory/costs.py derives from this table what a placement
+# holds, pins and moves, and pipeline/placement.py what it does.
 PLACEMENTS = {
     "resident": Held("resident", "resident", "resident"),
     "text_offload": Held("staged", "resident", "resident"),
@@ -45,7 +45,7 @@ UNHOOKED = tuple(name for name, held in PLACEMENTS.items() if held.denoise in ("
 
 
 def place_of(placement: str) -> int:
-    """Its place among PLACEMENTS; the fastest has 0."""
+    """The place of a placement among PLACEMENTS; the fastest has 0."""
     return tuple(PLACEMENTS).index(placement)
 
 
@@ -54,9 +54,9 @@ class Policy:
     """How the model sits in memory and how many rows run at once.
 
     `tile_px` is the edge of a VAE tile, 0 for no tiling. A `decode_chunk` of 1 is what others call VAE slicing.
-    `threads` is of use on the CPU alone, where it is part of what makes images bit-identical. `placement` says where
-    the weights wait, by PLACEMENTS; `stream_buffers`: under weight streaming, how many groups of the UNet's layers
-    are on the device at once. `guidance_split` runs the two passes of guidance one after the other.
+    `threads` matters only on the CPU, where images are bit-identical only with the same number. `placement`, one of
+    PLACEMENTS, says where the weights wait. `stream_buffers` is how many groups of the denoiser's layers are on the
+    device at once under weight streaming. `guidance_split` runs the two passes of guidance one after the other.
     """
 
     micro_batch: int
@@ -73,15 +73,15 @@ class Policy:
 
 
 def padded_rows(rows: int, micro_batch: int) -> int:
-    """How many rows run when `rows` are left: the next of 1, 2, 4, 8, 16, 32, and `micro_batch` at most."""
+    """How many rows run when `rows` are left: the next of 1, 2, 4, 8, 16, 32, but at most `micro_batch`."""
     return min([size for size in PADDED_SIZES if size >= rows] + [micro_batch])
 
 
 def spans(rows: int, size: int) -> list[range]:
-    """`rows` places in pieces of `size`, the last one with what is left."""
+    """The places 0 to `rows` cut into pieces of `size`; the last piece holds what is left."""
     return [range(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
 def pad(rows: Sequence[int], target: int) -> list[int]:
-    """Places of rows, filled up to `target` by the last one again."""
+    """The places of rows, with the last one repeated until there are `target` of them."""
     return [*rows, *[rows[-1]] * (target - len(rows))]

@@ -1,4 +1,4 @@
-"""The verdict on an image, from what the decoder showed. What fails is never written as if it were good."""
+"""The verdict on a decoded image. An image that fails is never written as if it were good."""
 
 from batchgen.types import Decoded
 
@@ -15,5 +15,5 @@ def verdict(image: Decoded) -> str | None:
 
 
 def is_blank(pixels: bytes) -> bool:
-    """Whether every pixel, of three bytes, is the same: no model means that."""
+    """Whether every pixel (three bytes) is the same, which no model makes on purpose."""
     return pixels == pixels[:3] * (len(pixels) // 3)

@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-# What a row or the job may say for a negative prompt beside a text of its own, in any mix of cases: that it wants none,
-# also against the job's, or the empty text, encoded. To most models both are the same, to SDXL they are not.
+# A row or the job may give these words, in any case, instead of a negative prompt. The first says that there is none,
+# even if the job has one; the second stands for the empty text, encoded. Only to SDXL do the two differ.
 NO_NEGATIVE, EMPTY_NEGATIVE = "<none>", "<empty>"
 
 
 @dataclass(slots=True)  # not frozen: it is part of the configuration's schema, and OmegaConf merges into it
 class Columns:
-    """Which column of a prompt file holds which field; None for `prompt` means: find it, else: ignore."""
+    """Which column of a prompt file holds which field. None means: find the column for `prompt`, ignore the others."""
 
     prompt: str | None = None
     key: str | None = "key"
@@ -27,8 +27,8 @@ class Columns:
 class Row:
     """One readable row of a prompt file; None where the row leaves a field to the job.
 
-    `file` is the file's place among the job's files, `row` the row's place in it (from 0, bad rows counted),
-    `line` what a person would look for: the physical line, or the item's number, from 1.
+    `file` is the file's place among the job's files, `row` the row's place in it (from 0, bad rows counted).
+    `line` is what a person would look for: the number of the physical line, or of the item, from 1.
     """
 
     file: int
@@ -62,7 +62,7 @@ Group = tuple[int, int, int, bool]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One image to make: every choice settled, so that any worker on any machine makes the same one.
+    """One image to make. Every choice is settled, so that any worker on any machine makes the same image.
 
     `negative_prompt` is "" for none, EMPTY_NEGATIVE for the empty text.
     """
@@ -77,7 +77,7 @@ class Prompt:
     guidance: float
     source: str
     line: int
-    copy: int = 0  # of the images that one row asks for
+    copy: int = 0  # which of the images that one row asks for
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -87,13 +87,13 @@ class Prompt:
 
     @property
     def negative_text(self) -> str:
-        """What is encoded for the negative prompt."""
+        """The text that is encoded for the negative prompt."""
         return "" if self.negative_prompt == EMPTY_NEGATIVE else self.negative_prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Prompts of one group that run together; `index` counts within the shard. The unit of logging."""
+    """Prompts of one group that run together, and the unit of logging. `index` counts within the shard."""
 
     index: int
     prompts: tuple[Prompt, ...]
@@ -106,7 +106,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A whole number of batches that become one tar; the unit of work."""
+    """A whole number of batches that become one tar, and the unit of work."""
 
     index: int
     batches: tuple[Batch, ...]
@@ -119,18 +119,18 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What the decoder made of one row: (height, width, 3) uint8 as bytes, or None where it was not finite."""
+    """What the decoder made of one row: (height, width, 3) uint8 as bytes, or None if it was not finite."""
 
     pixels: bytes | None
     width: int
     height: int
     retried_in_fp32: bool = False
-    flagged: bool | None = None  # by the model's safety checker; None where that is off
+    flagged: bool | None = None  # by the model's safety checker; None if that is off
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One row's outcome: the files that go into the tar under its key, or the reason why it has none."""
+    """The outcome of one row: the files that go into the tar under its key, or the reason why there are none."""
 
     key: str
     status: str  # "ok", "failed" or "filtered"
@@ -140,7 +140,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Meters:
-    """Memory figures at the end of a unit, in bytes; None where the device has no such figure."""
+    """Memory figures at the end of a unit, in bytes. A figure that the device does not have is None."""
 
     peak_allocated_bytes: int | None
     peak_reserved_bytes: int | None

@@ -1,4 +1,4 @@
-"""Sizes as people write them, and as they are shown: bytes inside, GiB at the edges."""
+"""Sizes as people write and read them. Inside batchgen all sizes are in bytes."""
 
 import re
 
@@ -10,7 +10,7 @@ _UNITS = {f"{prefix}{i}b": (1024 if i else 1000) ** power for power, prefix in e
 
 
 def size_bytes(name: str, value: str) -> int:
-    """`6GiB`, `6GB` (which is less) or `800MiB` in bytes. Raises ConfigError in the name of the key."""
+    """`6GiB`, `6GB` (which is less) or `800MiB` in bytes. Raises ConfigError, which names the key `name`."""
     match = _SIZE.fullmatch(str(value).strip())
     if match is None:
         raise ConfigError(f"{name}={value} is not a size: write it as 6GiB, 6GB or 800MiB")

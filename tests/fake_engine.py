@@ -121,7 +121,7 @@ def load(rank):
         os.environ["CUDA_VISIBLE_DEVICES"] = "GPU-7"
         check_reached(False, "Found no NVIDIA driver on your system")
     if why == "full":
-        raise MemoryNeededError("at least 9.00 GiB of free device memory are needed and 0.10 GiB are there")
+        raise MemoryNeededError("at least 9.00 GiB of free device memory are needed, but only 0.10 GiB are free")
     if why == "hiccup" and len(TRIED) < 2:
         TRIED.append(rank)
         raise ModelError("the model cannot be loaded: Stale file handle") from OSError(116, "Stale file handle")

@@ -1,1 +1,1 @@
-"""The machine that batchgen runs on, asked without torch: processes, GPUs, memory."""
+"""The machine that batchgen runs on: its processes, GPUs and memory, mostly without torch."""

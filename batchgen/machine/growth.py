@@ -1,26 +1,26 @@
-"""Whether memory grows over a long run: the slope through its readings, and when a worker had better begin anew."""
+"""Whether memory grows over a long run: the slope through its readings, and when a new worker should take over."""
 
 from collections.abc import Sequence
 
-# Caches fill in the beginning: the first tenth of the readings says nothing, nor do a few.
+# Caches fill in the beginning, so the first tenth of the readings says nothing; neither do only a few readings.
 _WARM_SHARE = 0.1
 _FEWEST = 20
 _MOST_KEPT = 4096
-# A worker that has grown by this much, steadily, is renewed, whatever room there is.
+# A worker whose memory has grown steadily by this much is replaced, however much memory is left.
 MOST_GROWN_BYTES = 4 << 30
-# And one that would take this share of what is available before its next chance.
+# So is a worker that would take this share of the available memory before the next chance to replace it.
 _MOST_OF_AVAILABLE = 0.5
 
 
 class Growth:
-    """Readings of one kind of memory, a reading for each unit of work."""
+    """Readings of one kind of memory, one for each unit of work."""
 
     def __init__(self) -> None:
         self._readings: list[tuple[int, int]] = []
         self._count = 0
 
     def add(self, value_bytes: int | None) -> None:
-        """Add a reading; None where there is nothing to read."""
+        """Add a reading in bytes; None if there is nothing to read."""
         if value_bytes is not None:
             self._readings.append((self._count, value_bytes))
         self._count += 1
@@ -28,12 +28,12 @@ class Growth:
             self._readings = self._readings[::2]
 
     def slope_bytes(self) -> float:
-        """Bytes that it grows by with each unit of work, by least squares; 0 before there are enough readings."""
+        """How many bytes it grows by with each unit of work, by least squares; 0 until there are enough readings."""
         readings = self._warm()
         return _slope(readings) if len(readings) >= _FEWEST else 0.0
 
     def grown_bytes(self) -> float:
-        """How much it has grown since it was warm, by that slope."""
+        """How many bytes it has grown by since the beginning was over, by that slope."""
         readings = self._warm()
         return self.slope_bytes() * (readings[-1][0] - readings[0][0]) if readings else 0.0
 
@@ -42,7 +42,7 @@ class Growth:
 
 
 def wants_renewal(growth: Growth, available_bytes: int, units_ahead: int) -> bool:
-    """Whether memory would run short before `units_ahead` units of work are done, or has grown too much already."""
+    """Whether memory has already grown too much, or would run short before `units_ahead` more units are done."""
     ahead_bytes = growth.slope_bytes() * units_ahead
     return ahead_bytes > _MOST_OF_AVAILABLE * available_bytes or growth.grown_bytes() > MOST_GROWN_BYTES
 

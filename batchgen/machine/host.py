@@ -1,4 +1,4 @@
-"""The memory of this host that a process may have: what is available, within the limits of its control groups."""
+"""How much of this host's memory a process may use: what is available, within the limits of its control groups."""
 
 import os
 from contextlib import suppress
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import psutil
 
-# How many workers share this machine: set by whoever starts them.
+# How many workers share this machine; their launcher sets it.
 WORKERS_HERE = "BATCHGEN_WORKERS_HERE"
 _MEMBERSHIP, _MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _LEFT_BYTES, _LEFT_SHARE = 2 << 30, 0.05
-# Files of a control group: its limit, what it uses, and of that what is only files that were read
+# Files of a control group: its limit, what it uses, and how much of that only caches files that were read.
 _V2 = ("memory.max", "memory.current", "inactive_file")
 _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
@@ -18,7 +18,7 @@ _V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 def pinnable_bytes() -> int:
     """How much of the host's memory this worker may page-lock.
 
-    What is available now, less 2 GiB or 5%, of which each worker on this machine may have its part.
+    That is what is available now, less 2 GiB or 5%, divided by the number of workers on this machine.
     """
     memory = psutil.virtual_memory()
     left_bytes = max(_LEFT_BYTES, int(_LEFT_SHARE * memory.total))
@@ -27,15 +27,15 @@ def pinnable_bytes() -> int:
 
 
 def workers_here() -> int:
-    """How many workers share this machine, as far as this one was told; 1 where it was not."""
+    """How many workers share this machine, as this one was told; 1 if it was not told."""
     told = os.environ.get(WORKERS_HERE, "")
     return max(1, int(told)) if told.isdecimal() else 1
 
 
 def _rooms(membership: Path, mount: Path) -> list[int]:
-    """Bytes that each limited control group of this process leaves: its own and those around it, of both versions.
+    """Bytes left in each limited control group of this process: its own and its parents, of both versions.
 
-    A container sees its own as the mount's root, whatever path it is told.
+    A container sees its own group as the mount's root, whatever path /proc gives.
     """
     rooms = []
     with suppress(OSError):
@@ -52,7 +52,7 @@ def _rooms(membership: Path, mount: Path) -> list[int]:
 
 def _room(folder: Path, limit: str, usage: str, files: str) -> int | None:
     try:
-        limit_bytes = int((folder / limit).read_text())  # "max" is none
+        limit_bytes = int((folder / limit).read_text())  # "max" means no limit
         used_bytes = int((folder / usage).read_text())
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         return max(0, limit_bytes - used_bytes + int(stat.get(files, 0)))

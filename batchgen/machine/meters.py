@@ -1,4 +1,4 @@
-"""What a unit of work took, in memory and seconds. Reads what is there and starts nothing."""
+"""How much memory and how many seconds a unit of work took. These meters only read; they start nothing."""
 
 import sys
 import time
@@ -10,8 +10,8 @@ import psutil
 from batchgen.machine.pinned import Pinned, locked_bytes
 from batchgen.types import Meters
 
-# Of the device's memory, beside what torch allocates: CUDA's context, and kernels, which are loaded when first used
-# (measured on an H200: 0.51 GiB and 0.17 GiB).
+# The device memory that is used beside what torch allocates: CUDA's context, and kernels, which are loaded when they
+# are first used (measured on an H200: 0.51 GiB and 0.17 GiB).
 CONTEXT_BYTES = 700 << 20
 KERNEL_BYTES = 192 << 20
 _COPIED_BYTES = 64 << 20
@@ -27,7 +27,7 @@ def reset_peaks() -> None:
 
 
 def read_meters() -> Meters:
-    """The figures since `reset_peaks`, in bytes. Without a CUDA device its figures are None."""
+    """The figures since `reset_peaks`, in bytes. Without a CUDA device the device's figures are None."""
     host_rss_bytes = psutil.Process().memory_info().rss
     torch = _torch_with_cuda()
     if not torch:
@@ -44,18 +44,18 @@ def read_meters() -> Meters:
 
 
 def try_cuda() -> tuple[bool, str]:
-    """Whether torch can use a GPU now, and what it says where it cannot."""
+    """Whether torch can use a GPU now, and what it says if it cannot."""
     import torch
 
     try:
-        torch.cuda.mem_get_info()  # makes the context: a card that is full, or another process's alone, refuses it
+        torch.cuda.mem_get_info()  # makes the context; a card that is full, or reserved for another process, refuses it
     except (RuntimeError, AssertionError) as error:
         return False, str(error).strip().partition("\n")[0]
     return True, ""
 
 
 class Gauge:
-    """The memory of the CUDA device that this process computes on, in bytes. `cap_bytes`: what the process may take."""
+    """The memory of the CUDA device that this process computes on. The process may take at most `cap_bytes`."""
 
     def __init__(self, cap_bytes: int | None = None) -> None:
         import torch
@@ -69,14 +69,14 @@ class Gauge:
             self._cuda.set_per_process_memory_fraction(min(1.0, self._limit_bytes / total_bytes))
 
     def free_bytes(self) -> int:
-        """What torch may allocate in all, what it holds now included: the device's rest, or the cap if it is less."""
+        """How many bytes torch may allocate in all, including what it holds now: what is free, but at most the cap."""
         free_bytes = self._cuda.mem_get_info()[0] + self._cuda.memory_reserved()
         if not self._loaded:
             free_bytes -= KERNEL_BYTES
         return max(0, free_bytes if self._limit_bytes is None else min(free_bytes, self._limit_bytes))
 
     def whole_bytes(self) -> int:
-        """What torch could allocate in all if no other process had any of the device, the cap if it is less."""
+        """How many bytes torch could allocate if no other process used the device, but at most the cap."""
         whole_bytes = self._cuda.mem_get_info()[1] - CONTEXT_BYTES
         return max(0, whole_bytes if self._limit_bytes is None else min(whole_bytes, self._limit_bytes))
 
@@ -86,19 +86,19 @@ class Gauge:
         return str(self._cuda.get_device_properties(self._cuda.current_device()).uuid)
 
     def begin(self) -> int:
-        """Begin to look for a peak; returns what is allocated now."""
+        """Begin to look for a peak. Returns how many bytes are allocated now."""
         self._cuda.synchronize()
         self._cuda.reset_peak_memory_stats()
         return self._cuda.memory_allocated()
 
     def peak_bytes(self) -> int:
-        """The most that was allocated since `begin`. Kernels that ran are on the device now."""
+        """The most bytes that were allocated since `begin`. Kernels that ran are loaded from now on."""
         self._cuda.synchronize()
         self._loaded = True
         return self._cuda.max_memory_allocated()
 
     def copied_bytes_per_s(self) -> float:
-        """How fast pinned host memory crosses to the device: the best of a few tries with 64 MiB."""
+        """How fast page-locked host memory is copied to the device: the best of a few tries with 64 MiB."""
         import torch
 
         host = Pinned(_COPIED_BYTES, torch.device("cuda"))
@@ -106,7 +106,7 @@ class Gauge:
         return _COPIED_BYTES / _least_s(lambda: there.copy_(host.flat, non_blocking=True))
 
     def flop_per_s(self, dtype: str) -> float | None:
-        """How fast two large matrices are multiplied in this dtype; None where there is no memory for them."""
+        """How fast two large matrices are multiplied in this dtype; None if there is no memory for them."""
         import torch
 
         kind = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
@@ -118,7 +118,7 @@ class Gauge:
 
 
 def _least_s(work: Callable[[], object]) -> float:
-    # Of a few tries: the first one loads kernels
+    # The fastest of a few tries, because the first one loads kernels
     tries_s = []
     for _ in range(_TRIES):
         watch = Stopwatch()
@@ -129,7 +129,7 @@ def _least_s(work: Callable[[], object]) -> float:
 
 
 class Stopwatch:
-    """Adds up the seconds of with-blocks; on a CUDA device those of the device, by events, without waiting for it."""
+    """Adds up the seconds of with-blocks. On a CUDA device it takes the device's time by events and does not wait."""
 
     def __init__(self) -> None:
         self._torch = _torch_with_cuda()
@@ -159,6 +159,6 @@ class Stopwatch:
 
 
 def _torch_with_cuda() -> Any:
-    # An engine that needs torch has imported it by now; one that does not must not pay for it.
+    # An engine that needs torch has imported it by now; an engine without torch must not pay for the import.
     torch = sys.modules.get("torch")
     return torch if torch and torch.cuda.is_available() and torch.cuda.is_initialized() else None

@@ -1,7 +1,7 @@
-"""Page-locked memory of the host, from which weights cross to a device several times faster.
+"""Page-locked host memory, from which weights are copied to a device several times faster.
 
-torch rounds what it pins up to a power of two, tensor by tensor, and keeps it until the process ends. Here weights are
-packed into few flat buffers that are locked as they are, and unlocked when their owner is gone.
+torch rounds each tensor that it pins up to a power of two, and keeps the memory until the process ends. Here weights
+are packed into a few flat buffers, which are locked at their real size and unlocked when their owner is gone.
 """
 
 import itertools
@@ -14,29 +14,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, device
 
-# Each tensor begins at a multiple of this.
+# Each tensor in a buffer begins at a multiple of this.
 ALIGNED_BYTES = 256
-# Weights are packed by so much: until a buffer is full, its tensors are in memory twice.
+# The size of a buffer: until it is full, its tensors are in memory twice.
 _BUFFER_BYTES = 512 << 20
 _locked: dict[int, int] = {}  # {address: bytes} of the buffers that are locked now
 
 
 def locked_bytes() -> int:
-    """How much this process has page-locked here; what torch pins is not in it."""
+    """How many bytes this module has page-locked in this process; what torch pins does not count."""
     return sum(_locked.values())
 
 
 class Pinned:
-    """A flat buffer of host memory, page-locked for a CUDA device where the host grants it: `flat`, of uint8.
+    """A flat buffer of host memory, `flat` (uint8), page-locked for a CUDA device if the host allows that.
 
-    It is unlocked when this object is gone; the memory itself stays for as long as a tensor uses it.
+    It is unlocked when this object is gone. The memory itself stays for as long as a tensor uses it.
     """
 
     def __init__(self, size_bytes: int, device: "device") -> None:
         import torch
 
-        # Pages of its own, since two locks cannot share one; and from their start, where torch looks whether a tensor
-        # is pinned.
+        # It has whole pages of its own, because two locks cannot share a page, and begins where they begin, because
+        # torch looks there whether a tensor is pinned.
         pages_bytes = max(1, -(-size_bytes // mmap.PAGESIZE)) * mmap.PAGESIZE
         pages = mmap.mmap(-1, pages_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with torch.inference_mode(False):
@@ -47,9 +47,9 @@ class Pinned:
 
 
 def pack(tensors: Iterable["Tensor"], device: "device") -> list[Pinned]:
-    """Move the data of these CPU tensors into buffers; on the CPU nothing moves. Strides stay as they are.
+    """Move the data of these CPU tensors into buffers. If the device is the CPU nothing moves. Strides stay the same.
 
-    They are locked for as long as the caller keeps what is returned.
+    The buffers are locked for as long as the caller keeps what is returned.
     """
     if device.type != "cuda":
         return []
@@ -57,12 +57,12 @@ def pack(tensors: Iterable["Tensor"], device: "device") -> list[Pinned]:
 
 
 def aligned_bytes(tensor: "Tensor") -> int:
-    """What a tensor takes in a buffer."""
+    """How many bytes a tensor takes in a buffer."""
     return -(-tensor.numel() * tensor.element_size() // ALIGNED_BYTES) * ALIGNED_BYTES
 
 
 def views(flat: "Tensor", tensors: Sequence["Tensor"]) -> list["Tensor"]:
-    """The places of tensors of these shapes, strides and types in a flat buffer, one after the other."""
+    """Views into a flat buffer, one after the other, with the shapes, strides and types of these tensors."""
     starts = itertools.accumulate((aligned_bytes(one) for one in tensors), initial=0)
     return [
         flat[start : start + one.numel() * one.element_size()].view(one.dtype).as_strided(one.size(), one.stride())
@@ -95,7 +95,7 @@ def _lock(address: int, size_bytes: int) -> bool:
 
     portable = 1  # cudaHostRegisterPortable: for every context
     if int(_cudart().cudaHostRegister(address, size_bytes, portable)) != 0:
-        # A refusal stays CUDA's last error until somebody asks: the next kernel would be blamed for it.
+        # CUDA reports a refusal as its last error until it is read; otherwise the next kernel would be blamed for it.
         with suppress(RuntimeError):
             torch.zeros(1, device="cuda")
         return False
@@ -104,7 +104,7 @@ def _lock(address: int, size_bytes: int) -> bool:
 
 
 def _unlock(flat: Any) -> None:
-    # What is on its way from it arrives first.
+    # Wait first until copies from it have arrived.
     import torch
 
     with suppress(RuntimeError):

@@ -1,4 +1,4 @@
-"""Who a process is, whether it is gone, and how it is asked to end. Known for this machine and this boot alone."""
+"""Who a process is, whether it has ended, and how it is asked to end. All this is known only on its own machine."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def identity() -> dict[str, Any]:
-    """This process: host, boot, pid and when it started (s since the epoch)."""
+    """This process: its host, boot, pid and start time (s since the epoch)."""
     return {
         "host": socket.gethostname(),
         "boot": _boot(),
@@ -30,23 +30,23 @@ def identity() -> dict[str, Any]:
 
 
 def worker_name(rank: int) -> str:
-    """A name that no other worker has: host, rank, and 32 random bits in hexadecimal."""
+    """A name that no other worker has: the host, the rank, and 32 random bits in hexadecimal."""
     return f"{socket.gethostname()}-{rank}-{uuid.uuid4().hex[:8]}"
 
 
 def is_gone(who: Any) -> bool:
-    """Whether the process of an `identity` has certainly ended; False where that cannot be known from here."""
+    """Whether the process of an `identity` has certainly ended; False if that cannot be known on this machine."""
     if not isinstance(who, dict) or who.get("host") != socket.gethostname():
         return False
     boot, _, namespace = str(who.get("boot")).partition(" ")
     boot_now, _, namespace_now = _boot().partition(" ")
     if boot != boot_now:
-        return True  # this machine was started again since
+        return True  # this machine has been restarted since
     if namespace != namespace_now:
         return False
     try:
         process = psutil.Process(who.get("pid"))
-        # A pid is used again, a pid with the same start is not. A zombie does nothing any more.
+        # A pid may be used again, but not with the same start time. A zombie does no more work.
         other = abs(process.create_time() - float(who.get("started", 0))) > 2.0
         return other or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -56,16 +56,16 @@ def is_gone(who: Any) -> bool:
 
 
 def _boot() -> str:
-    """This boot, and on Linux the pid namespace: a container's pids mean nothing to its neighbour."""
+    """This boot, and on Linux the pid namespace, because a container's pids mean nothing in another container."""
     if not _BOOT_ID.exists():
         return str(round(psutil.boot_time()))
     return f"{_BOOT_ID.read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
 
 
 def catch_signals(stop: threading.Event, second_ctrl_c_ends: bool = False) -> None:
-    """Make the signals that ask a process to end set `stop`. One that is ignored (nohup) stays ignored.
+    """Make the signals that ask a process to end set `stop`. A signal that is ignored (nohup) stays ignored.
 
-    With `second_ctrl_c_ends`, Ctrl-C raises KeyboardInterrupt when `stop` is set already.
+    With `second_ctrl_c_ends`, Ctrl-C raises KeyboardInterrupt if `stop` is already set.
     """
 
     def handle(number: int, _: object) -> None:
@@ -80,10 +80,10 @@ def catch_signals(stop: threading.Event, second_ctrl_c_ends: bool = False) -> No
 
 
 def stop_with_parent(stop: threading.Event) -> None:
-    """Stop when standard input ends: a worker must not outlive the command that started it."""
+    """Set `stop` when standard input ends, because a worker must not outlive the command that started it."""
 
     def wait() -> None:
-        while os.read(0, 1024):  # not sys.stdin: its lock would abort the interpreter's end
+        while os.read(0, 1024):  # sys.stdin's lock would abort the interpreter when it exits
             continue
         stop.set()
 
@@ -91,7 +91,7 @@ def stop_with_parent(stop: threading.Event) -> None:
 
 
 def versions() -> dict[str, str]:
-    """The versions that images may depend on, for the record."""
+    """The versions of the packages that images may depend on, by name, for the records of a run."""
     found = {"batchgen": __version__, "python": platform.python_version()}
     for name in RECORDED_VERSIONS:
         try:

@@ -1,1 +1,1 @@
-"""What fits: the policy, and the meters that show what it took."""
+"""What fits into memory: figures, costs, and the policy that is chosen by them."""

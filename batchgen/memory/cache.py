@@ -1,4 +1,4 @@
-"""Figures kept on disk and used again: in a run, and in the user's cache directory or $BATCHGEN_CACHE."""
+"""Figures are kept on disk and used again: in a run, and in the user's cache directory or $BATCHGEN_CACHE."""
 
 import json
 from contextlib import suppress
@@ -12,12 +12,12 @@ from batchgen.paths import cache_dir
 
 
 def load(key: str) -> Figures | None:
-    """The figures kept under `key` in the cache; None if there are none, or none that can be read."""
+    """The figures kept under `key` in the cache; None if there are none or they cannot be read."""
     return read(_path(key))
 
 
 def save(key: str, figures: Figures) -> None:
-    """Keep the figures in the cache. One that cannot be written costs another probe and nothing else."""
+    """Keep the figures in the cache under `key`. If they cannot be written, the only cost is another probe."""
     with suppress(OSError):
         path = _path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,7 +25,7 @@ def save(key: str, figures: Figures) -> None:
 
 
 def read(path: Path) -> Figures | None:
-    """The figures at `path`; None if there are none, or none that can be read."""
+    """The figures at `path`; None if there are none or they cannot be read."""
     try:
         values = json.loads(path.read_bytes())
         points = {name: _points(values[name]) for name in _POINTS}
@@ -36,7 +36,7 @@ def read(path: Path) -> Figures | None:
 
 
 def write(path: Path, figures: Figures) -> None:
-    """Put the figures at `path`, in place of what is there. Raises OSError."""
+    """Write the figures to `path`, in place of what is there. Raises OSError."""
     replace(path, to_json(asdict(figures)).encode() + b"\n")
 
 

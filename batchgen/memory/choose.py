@@ -1,4 +1,4 @@
-"""The policy for a size: of all that fit, the fastest. Pure functions over figures; no torch."""
+"""The policy for a size is the fastest of all that fit. These are pure functions over figures, without torch."""
 
 import math
 from collections.abc import Iterator
@@ -12,21 +12,24 @@ from batchgen.memory.figures import Figures
 from batchgen.policy import PADDED_SIZES, STREAM_BUFFERS, UNHOOKED, Policy, place_of
 from batchgen.units import GIB
 
-# What is chosen from, the fastest first; group offload is there for those who want it: streaming is faster and smaller.
+# The placements to choose from, the fastest first. Group offload is not among them, because streaming is faster and
+# takes less memory; users can still ask for it.
 CHOSEN_FROM = ("resident", "text_offload", "model_offload", "weight_streaming", "sequential_offload")
-# Between the sizes to which rows are padded, too: where twice as many do not fit, half as many more may.
+# There are also sizes between those that rows are padded to: where twice as many rows do not fit, half more may.
 MICRO_BATCHES = tuple(sorted((*PADDED_SIZES, 3, 6, 12, 24)))
-# Kept free: fragments, other processes' small change, and errors of measured or estimated figures.
+# This much is kept free for fragments, for what other processes may still take, and for errors of the figures. The
+# share is smaller for figures that were measured than for estimates.
 _MARGIN_BYTES = 192 << 20
 _MARGIN_SHARE = {True: 0.04, False: 0.15}
-# Within this share of the best, simpler and then smaller wins; and tiles must be worth their seams, small ones more.
+# Of policies that are within this factor of the fastest, the simplest and then the smallest wins.
 _AS_FAST = 1.02
-_SEAMS_PX = 50  # tiles of 512 px must gain 1%, such of 256 px 4% and such of 128 px 15%
+# Tiles must be worth their seams, small tiles more so: tiles of 512 px must gain 1%, of 256 px 4%, of 128 px 15%.
+_SEAMS_PX = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A policy, with what it would take: bytes on the device at once, and seconds a batch."""
+    """A policy and what it would take: the peak of bytes on the device, and the seconds of a batch."""
 
     policy: Policy
     peak_bytes: int
@@ -34,7 +37,7 @@ class Option:
 
     @property
     def name(self) -> str:
-        """For people: what sets it apart."""
+        """A name for people, made of what sets this policy apart."""
         policy = self.policy
         parts = [policy.placement.replace("_", " ")]
         parts += [f"{policy.stream_buffers} buffers"] if policy.placement == "weight_streaming" else []
@@ -46,14 +49,14 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was chosen, why, and the best of each placement beside it, with what speaks against it."""
+    """What was chosen and why, and the best option of each other placement with the reason why it was not chosen."""
 
     option: Option
     reason: str
     others: tuple[tuple[Option, str], ...]
 
     def table(self) -> list[str]:
-        """A line for each of the others."""
+        """One line for each of the other options."""
         return [
             f"{option.name}: {option.peak_bytes / GIB:.1f} GiB, {option.seconds:.1f} s a batch: {against}"
             for option, against in self.others
@@ -65,8 +68,8 @@ def choose(
 ) -> Choice:
     """The fastest policy that fits into `budget_bytes` of the device and pins at most `host_bytes` of the host.
 
-    Fields that the user fixed stay; those that `fixed` and memory say nothing of are `base`'s. If nothing fits with
-    a margin, the smallest that fits without is taken. Raises MemoryNeededError where none does.
+    Fields that the user fixed stay; fields that are neither fixed nor matter for memory come from `base`. If nothing
+    fits with a margin, the smallest policy that fits without it is taken. Raises MemoryNeededError if none fits.
     """
     options = [
         Option(policy, peak_bytes(figures, policy, task), batch_s(figures, policy, task))
@@ -75,7 +78,7 @@ def choose(
     margin = max(_MARGIN_BYTES, int(_MARGIN_SHARE[figures.measured] * budget_bytes))
     possible = [one for one in options if one.peak_bytes <= budget_bytes] or options
     pinnable = [one for one in possible if pinned_bytes(figures.weights, one.policy.placement) <= host_bytes]
-    # Where the host cannot pin, weights wait in plain memory; it is slower, and no reason to give up.
+    # If the host cannot pin that much, weights wait in ordinary memory. That is slower, but no reason to give up.
     considered = pinnable or possible
     fitting = [one for one in considered if one.peak_bytes <= budget_bytes - margin]
     if fitting:
@@ -85,8 +88,8 @@ def choose(
         if best.peak_bytes > budget_bytes:
             raise MemoryNeededError(
                 f"{task.width}x{task.height} px: at least {best.peak_bytes / GIB:.2f} GiB of free device memory are "
-                f"needed beside CUDA's context ({best.name}), {budget_bytes / GIB:.2f} GiB are there: free some, or "
-                "make smaller images"
+                f"needed beside CUDA's context ({best.name}), but only {budget_bytes / GIB:.2f} GiB are free: free "
+                "some, or make smaller images"
             )
     others = _others(best, options, considered, budget_bytes)
     return Choice(best, _reason(best, _fastest(options), budget_bytes), others)
@@ -104,7 +107,7 @@ def _candidates(fixed: PolicyConfig, base: Policy, task: Task) -> Iterator[Polic
         [fixed.placement] if fixed.placement else placements, micro_batches, splits, chunks, tiles
     ):
         if split and fixed.guidance_split is None and (micro_batch > 1 or not task.guided):
-            continue  # with half the rows it takes as much
+            continue  # half as many rows without the split take as much
         policy = replace(
             base, placement=placement, micro_batch=micro_batch, guidance_split=split, decode_chunk=chunk, tile_px=tile
         )
@@ -129,10 +132,10 @@ def _reason(best: Option, fastest: Option, budget_bytes: int) -> str:
     free = f"{budget_bytes / GIB:.1f} GiB free"
     if best.seconds <= _AS_FAST * fastest.seconds:
         return f"{best.name}: {best.peak_bytes / GIB:.1f} GiB of {free}, and nothing is faster"
-    costs = math.ceil(100 * (best.seconds / fastest.seconds - 1))
+    slower = math.ceil(100 * (best.seconds / fastest.seconds - 1))
     return (
-        f"{best.name}: {best.peak_bytes / GIB:.1f} GiB of {free}; {fastest.name} would take "
-        f"{fastest.peak_bytes / GIB:.1f} GiB, doing without costs {costs}%"
+        f"{best.name}: {best.peak_bytes / GIB:.1f} GiB of {free}; {slower}% slower than {fastest.name}, which needs "
+        f"{fastest.peak_bytes / GIB:.1f} GiB"
     )
 
 

@@ -1,4 +1,7 @@
-"""What a policy costs: bytes on the device in each stage, pinned bytes of the host, seconds of a batch. Pure."""
+"""What a policy costs: bytes on the device in each stage, pinned bytes on the host, and seconds for a batch.
+
+All functions are pure.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,22 +10,22 @@ from batchgen.memory import streaming_costs
 from batchgen.memory.figures import LATENT_PX, Figures, Weights, at, call_s
 from batchgen.policy import PLACEMENTS, STREAM_BUFFERS, TILES_PX, Policy, padded_rows
 
-# Beside the largest layer: of diffusers' group offload, the share of weights on the device at once; and seconds for
-# each layer that hooks take, on whatever machine (measured with SD 1.5 and SDXL).
+# The share of the weights that diffusers' group offload by blocks has on the device at once, and the seconds that hooks
+# take for each layer on any machine (measured with SD 1.5 and SDXL).
 _BLOCK_SHARE = 0.75
 _LEAF_S, _LAYER_S = 60e-6, 550e-6
-# Of a tiled decode, for each pixel of the whole image: the numbers that its tiles keep, since they overlap; and the
-# bytes in the end, by the bytes of a number, when nothing is decoded any more: of the image in fp32 twice, beside it in
-# fp16, or of tiles, rows of them and the image.
+# What a tiled decode takes for each pixel of the whole image. While it decodes, its tiles are kept, and they overlap.
+# In the end, when nothing is decoded any more, it takes these bytes, by the bytes of a number: for the image in fp32
+# twice beside it in fp16, or for the tiles, rows of tiles and the image.
 _TILE_OVERLAP = 0.25
 _KEPT_VALUES = 3 / (1 - _TILE_OVERLAP) ** 2
 _ASSEMBLING_BYTES = {2: 30, 4: 46}
-_LATENT_BYTES = 64  # for each latent place and image: latents, noise and what schedulers keep
+_LATENT_BYTES = 64  # for each place of a latent: latents, noise and what schedulers keep
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Of a batch: what decides how long it takes and what fits."""
+    """What decides how long a batch takes and what fits."""
 
     width: int
     height: int
@@ -32,21 +35,21 @@ class Task:
 
     @property
     def pixels(self) -> int:
-        """Of one image."""
+        """The pixels of one image."""
         return self.width * self.height
 
     @property
     def tiles_px(self) -> tuple[int, ...]:
-        """The tiles that an image may be decoded in, largest first: those that are smaller than it."""
+        """The tiles that an image may be decoded in, largest first: all that are smaller than the image."""
         return tuple(tile_px for tile_px in TILES_PX if tile_px < max(self.width, self.height))
 
     def piece(self, tile_px: int) -> tuple[int, int]:
-        """Width and height in pixels of what is decoded as one; `tile_px` 0: the image."""
+        """Width and height in pixels of what is decoded at once: a tile, or the whole image if `tile_px` is 0."""
         return (min(tile_px, self.width), min(tile_px, self.height)) if tile_px else (self.width, self.height)
 
 
 def held_bytes(weights: Weights, placement: str, stream_buffers: int = STREAM_BUFFERS[0]) -> tuple[int, int, int]:
-    """Bytes of weights on the device while it encodes, denoises and decodes: resident parts, and the stage's own."""
+    """Bytes of weights on the device while it encodes, denoises and decodes: resident parts and those of the stage."""
     held = PLACEMENTS[placement]
     own = (
         _own_bytes(held.encode, weights.text_bytes, weights.largest_text_layer_bytes, STREAM_BUFFERS[0]),
@@ -59,12 +62,12 @@ def held_bytes(weights: Weights, placement: str, stream_buffers: int = STREAM_BU
 
 
 def pinned_bytes(weights: Weights, placement: str) -> int:
-    """Bytes of page-locked host memory that a placement keeps: all weights that are not resident."""
+    """Bytes of page-locked host memory that a placement keeps, which are all weights that are not resident."""
     return sum(size for how, size in zip(PLACEMENTS[placement], _parts(weights), strict=True) if how != "resident")
 
 
 def stage_bytes(figures: Figures, policy: Policy, task: Task) -> dict[str, int]:
-    """The most that each stage allocates on the device."""
+    """The most bytes that each stage allocates on the device."""
     encoding, denoising, decoding = held_bytes(figures.weights, policy.placement, policy.stream_buffers)
     latents = task.rows * task.pixels // LATENT_PX**2 * _LATENT_BYTES
     kept = figures.workspace_bytes + latents
@@ -76,12 +79,12 @@ def stage_bytes(figures: Figures, policy: Policy, task: Task) -> dict[str, int]:
 
 
 def peak_bytes(figures: Figures, policy: Policy, task: Task) -> int:
-    """The most that a batch allocates on the device at once."""
+    """The most bytes that a batch allocates on the device at once."""
     return max(stage_bytes(figures, policy, task).values())
 
 
 def batch_s(figures: Figures, policy: Policy, task: Task) -> float:
-    """Seconds of a batch: denoising, decoding, and weights that cross between the stages."""
+    """Seconds for a batch: denoising, decoding, and copying weights between the stages."""
     passes = 2 if task.guided and policy.guidance_split else 1
     each = 2 if task.guided and passes == 1 else 1
     whole, rest = divmod(task.rows, policy.micro_batch)
@@ -92,7 +95,7 @@ def batch_s(figures: Figures, policy: Policy, task: Task) -> float:
 
 
 def _pass_s(figures: Figures, policy: Policy, rows: int) -> float:
-    # Of the UNet. What crosses while it computes costs only what is longer.
+    # Seconds of one pass of the denoiser. Copying and computing overlap, so only the longer of the two counts.
     compute_s = at(figures.pass_s, rows)
     copy_s = figures.weights.unet_bytes / figures.copied_bytes_per_s
     layers = figures.weights.unet_layers
@@ -111,7 +114,7 @@ def _pass_s(figures: Figures, policy: Policy, rows: int) -> float:
 
 
 def _decode_bytes(figures: Figures, policy: Policy, task: Task) -> int:
-    # Beside the VAE's weights
+    # Bytes that decoding takes beside the VAE's weights
     chunk, tile_pixels = policy.decode_chunk, _tile_pixels(policy, task)
     decoding = at(figures.decode_bytes, tile_pixels * chunk)
     if tile_pixels == task.pixels:
@@ -126,21 +129,21 @@ def _decode_s(figures: Figures, policy: Policy, task: Task) -> float:
 
 
 def _tiles(policy: Policy, task: Task) -> float:
-    # How many tiles' pixels an image is decoded in; 1 without tiling. They overlap by a quarter, as in diffusers; the
-    # last ones are smaller.
+    # The pixels that are decoded for an image, counted in tiles; 1 without tiling. Tiles overlap by a quarter, as in
+    # diffusers, and the last ones are smaller.
     if _tile_pixels(policy, task) == task.pixels:
         return 1
     return _pieces(task.width, policy.tile_px) * _pieces(task.height, policy.tile_px)
 
 
 def _pieces(edge: int, tile_px: int) -> float:
-    # Along an edge; in widths of a tile
+    # What is decoded along an edge, counted in widths of a tile
     stride = int(tile_px * (1 - _TILE_OVERLAP))
     return sum(min(tile_px, edge - start) for start in range(0, edge, stride)) / min(tile_px, edge)
 
 
 def _moves_s(figures: Figures, placement: str) -> float:
-    # Between the stages; what hooks bring in for the denoiser crosses in its passes.
+    # Copying between the stages. What hooks bring in for the denoiser counts in its passes.
     held, (text, denoiser, vae) = PLACEMENTS[placement], _parts(figures.weights)
     moved = text if held.encode != "resident" else 0
     moved += denoiser if held.denoise == "staged" else 0
@@ -162,7 +165,8 @@ def _parts(weights: Weights) -> tuple[int, int, int]:
 
 
 def _own_bytes(how: str, total: int, largest: int, buffers: int) -> int:
-    # On the device while the part runs that has so many bytes of weights
+    # Bytes of a part's weights on the device while it runs; `total` and `largest` are the bytes of all and of its
+    # largest layer
     if how == "streamed":
         return min(total, buffers * max(streaming_costs.GROUP_BYTES, largest))
     if how == "blocks":

@@ -1,7 +1,7 @@
-"""The policy without a device's memory to plan for: rows by the size of the image, and what dtype `auto` means.
+"""The policy if there is no device memory to plan for, and what dtype `auto` means. Pure functions, without torch.
 
-Pure functions, no torch. On the CPU a batch of small images runs whole while a 4k image runs alone; on a GPU
-memory/choose.py chooses.
+The number of rows goes by the size of the image: on the CPU a batch of small images runs whole, while a 4k image runs
+by itself. On a GPU memory/choose.py chooses.
 """
 
 from batchgen.config.schema import PolicyConfig, SpeedConfig
@@ -12,7 +12,7 @@ from batchgen.policy import STREAM_BUFFERS, Policy
 _MICRO_BATCH_PIXELS = 8 * 512 * 512
 _MAX_MICRO_BATCH = 16
 _MAX_DECODE_CHUNK = 4
-# A VAE decodes 512x512 whole in little memory; above 1024x1024 the guide's tiling is worth its seams.
+# A VAE decodes 512x512 whole in little memory; above 1024x1024 tiling is worth its seams.
 _TILE_ABOVE_PIXELS = 1024 * 1024
 _TILE_PX = 512
 _MAX_THREADS = 4
@@ -23,9 +23,9 @@ _FIRST_WITH_BF16 = (8, 0)
 def default_policy(
     fixed: PolicyConfig, speed: SpeedConfig, width: int, height: int, dtype: str, cpu_count: int
 ) -> Policy:
-    """The policy for images of `width` x `height` px; fields that the user fixed stay as they are.
+    """The policy for images of `width` x `height` px. Fields that the user fixed stay as they are.
 
-    `threads` is capped, since it is part of what makes images equal: it must be had on the next machine too.
+    `threads` is capped: images are equal only with the same number, so the next machine must have as many, too.
     """
     pixels = width * height
     micro_batch = fixed.micro_batch or max(1, min(_MAX_MICRO_BATCH, _MICRO_BATCH_PIXELS // pixels))
@@ -46,13 +46,13 @@ def default_policy(
 
 
 def resolve_dtype(dtype: str, capability: tuple[int, int] | None) -> str:
-    """What 'auto' means on a GPU of this compute capability (None: the CPU), or the one that was named.
+    """What 'auto' means on a GPU of this compute capability (None: the CPU); any other dtype is returned as it is.
 
-    auto is fp16 where the GPU is fast in it: from 7.0 (Volta) on, and on 6.0; before, fp32, and so on the CPU. bf16
-    came with 8.0 (Ampere); torch emulates it slowly on older ones. Raises ConfigError for that.
+    auto is fp16 where the GPU is fast in it: from 7.0 (Volta) on, and on 6.0. On older GPUs and on the CPU it is fp32.
+    bf16 came with 8.0 (Ampere), and torch emulates it slowly on older GPUs; asking for it there raises ConfigError.
     """
     if dtype == "bf16" and capability is not None and capability < _FIRST_WITH_BF16:
-        raise ConfigError("model.dtype=bf16: this GPU has no bf16 of its own; use fp16, or auto")
+        raise ConfigError("model.dtype=bf16: this GPU does not support bf16; use fp16 or auto")
     if dtype != "auto":
         return dtype
     fast = capability is not None and (capability >= _FIRST_FAST_IN_FP16 or capability == (6, 0))

@@ -1,4 +1,4 @@
-"""What a model takes at one size, estimated from the headers of its files. Pure, no torch."""
+"""What a model takes at one size, estimated from the headers of its files, without torch."""
 
 import json
 import math
@@ -12,29 +12,30 @@ from batchgen.models.find import vae_wants_fp32
 from batchgen.models.parts import tensors, weight_files
 
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
-# Of the estimate. Maps of the UNet's first width that are alive at once for each row: more where its first blocks have
-# attention (Stable Diffusion 1.5, measured: 18) than where they have none (SDXL: 15). Maps of the VAE's second width.
+# How many maps of the UNet's first width are alive at once for each row: more if its first blocks have attention
+# (measured with Stable Diffusion 1.5: 18) than if they have none (SDXL: 15). And how many of the VAE's second width.
 _UNET_MAPS = {True: 19.0, False: 16.0}
 _VAE_MAPS = 3.6
 _ENCODE_BYTES = 64 << 20
 _WORKSPACE_BYTES = 64 << 20
 _USED_SHARE = 0.1
 _VAE_FLOP_PER_PIXEL = 9.6e6
-# A card of no name, for time: what it computes in a second in 16 bits, what a pass takes at least, and what crosses to
-# it. A UNet's weights are used at a tenth of the latent's places on average, since most of them sit where it is small.
+# The times of an imagined card: how much it computes in a second in 16 bits, how long a pass takes at least, and how
+# fast weights are copied to it. A UNet's weights are used at a tenth of the latent's places on average, because most of
+# them sit where the latent is small.
 _FLOP_PER_S = 30e12
 _PASS_S = 0.02
 _COPIED_BYTES_PER_S = 12e9
-# Of the speed at which a card multiplies large matrices, the share that a UNet's pass has (SD 1.5 on an H100: 0.35).
+# A UNet's pass reaches this share of the speed at which a card multiplies large matrices (SD 1.5 on an H100: 0.35).
 _FLOP_SHARE = 0.35
 
 
 def estimate(
     folder: Path, variant: str | None, dtype: str, width: int, height: int, safety_checker: bool = False
 ) -> Figures:
-    """The figures as far as a model's files tell them, in the diffusers layout; seconds are those of a card of no name.
+    """The figures as far as the files of a model in the diffusers layout tell them, with an imagined card's times.
 
-    A safety checker is where the VAE is. Raises OSError, ValueError and ModelError.
+    A safety checker counts with the VAE. Raises OSError, ValueError and ModelError.
     """
     layers = _layers(folder, "unet", variant)
     weights = _weights(folder, variant, dtype, layers, safety_checker)
@@ -42,7 +43,7 @@ def estimate(
     size, pixels = _BYTES[dtype], width * height
     places = pixels // LATENT_PX**2
     maps = _UNET_MAPS["Attn" in unet["down_block_types"][0]]
-    # Two operations for each weight of two bytes; in fp32 a weight has twice the bytes and takes twice the time.
+    # A weight of two bytes takes two operations. In fp32 a weight has twice the bytes and takes twice the time.
     row_s = weights.unet_bytes * places * _USED_SHARE / _FLOP_PER_S
     return Figures(
         weights=weights,
@@ -59,7 +60,7 @@ def estimate(
 
 
 def at_speed(guess: Figures, flop_per_s: float | None, copied_bytes_per_s: float) -> Figures:
-    """An estimate with the times of a card that multiplies matrices at this speed; None: its speed is not known."""
+    """An estimate with the times of a card that multiplies matrices at this speed; None if its speed is not known."""
     guess = replace(guess, copied_bytes_per_s=copied_bytes_per_s)
     return guess if flop_per_s is None else _slowed(guess, _FLOP_PER_S / (_FLOP_SHARE * flop_per_s))
 

@@ -1,25 +1,25 @@
-"""What one model takes at one size on one kind of device: measured by a probe, or estimated from its files.
-
-Pure, no torch: of weight files only the headers are read.
-"""
+"""What one model takes at one size on one kind of device: measured by a probe, or estimated from its files. Pure."""
 
 from dataclasses import dataclass, replace
 
 from batchgen.memory.streaming_costs import Groups
 
 LATENT_PX = 8
-# With so many times the memory or the images, it is worth measuring again.
+# With this many times the memory or the images, it is worth measuring again.
 _MUCH_MORE = 1.25
 
 Points = tuple[tuple[float, float], ...]
-"""(how much at once, what that takes: seconds or bytes), ascending."""
+"""Pairs, ascending: how much at once, and what that takes in seconds or bytes."""
 Pieces = tuple[tuple[float, Points], ...]
-"""(pixels of an image or a tile, (how many at once, seconds of a call)), ascending."""
+"""Pairs, ascending: pixels of an image or a tile, and (how many at once, seconds of a call)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Bytes of each component's weights as they lie on the device; `vae_value_bytes`: of one of the VAE's numbers."""
+    """Bytes of each part's weights on the device; `vae_value_bytes` are those of one number of the VAE.
+
+    `unet` in the names of fields, which files on disk have too, is the denoiser, whatever it is.
+    """
 
     text_bytes: int
     unet_bytes: int
@@ -32,16 +32,16 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a model takes beside its weights, and how long: for one size, dtype and kind of device.
+    """What a model takes beside its weights, and how long, for one size, dtype and kind of device.
 
-    `pass_bytes`: (rows, bytes) of activations of the UNet, by the rows that it runs at once (guidance runs two for an
-    image); `pass_s`: (rows, seconds) of one pass, its weights in place.
-    `decode_bytes`: (pixels at once, bytes) of activations of the VAE; `decode_s`: of a call, by what is decoded: of the
-    same pixels, attention takes longer in one large piece than in many small ones.
-    `stream_groups`: those of the UNet under weight streaming.
-    A series ends where more at once gains nothing. What else ended one is noted, since there another job may want more
-    of it (`serves`). `cut_at_bytes`: the free memory, where that did; `short_rows`: the rows of the job's batch, where
-    the job wanted no more at once; `short_images`: the job's images, which were too few for (more of) a probe.
+    `pass_bytes`: (rows, bytes) of the denoiser's activations, by the rows that it runs at once (guidance runs two rows
+    for an image); `pass_s`: (rows, seconds) of one pass with its weights in place.
+    `decode_bytes`: (pixels at once, bytes) of the VAE's activations; `decode_s`: seconds of a call, by the size of the
+    piece, because attention takes longer in one large piece than in many small ones with the same pixels.
+    `stream_groups`: the groups of the denoiser's layers under weight streaming.
+    A series of measurements ends where more at once gains nothing. Any other end is noted, because another job may
+    need more of the series (`serves`). `cut_at_bytes`: the free memory, if that ended it; `short_rows`: the rows of
+    the job's batch, if the job needed no more at once; `short_images`: the job's images, if they were too few.
     """
 
     weights: Weights
@@ -60,7 +60,7 @@ class Figures:
 
 
 def serves(figures: Figures, free_bytes: int, rows: int, images: int) -> bool:
-    """Whether a probe for a job of batches of so many rows, with so much free memory, would find nothing new."""
+    """Whether another probe would find nothing new, with this free memory, rows in a batch and images in the job."""
     return (
         (figures.cut_at_bytes is None or free_bytes <= _MUCH_MORE * figures.cut_at_bytes)
         and (figures.short_rows is None or rows <= figures.short_rows)
@@ -69,10 +69,10 @@ def serves(figures: Figures, free_bytes: int, rows: int, images: int) -> bool:
 
 
 def scaled(known: Figures, known_pixels: int, pixels: int, guess: Figures) -> Figures:
-    """The figures of a size that was not measured, by those of a size that was. `guess`: its own, by the model's files.
+    """The figures of a size that was not measured, from `known` ones of a size that was and from its own estimate.
 
-    Activations and times go by pixels; what the VAE takes is known by pixels anyway. What attention takes beyond that
-    is left to the margin of figures that are not measured.
+    Activations and times are in proportion to pixels; for the VAE they are known by pixels anyway. What attention takes
+    beyond that is left to the margin for figures that were not measured. `guess` is the estimate.
     """
     ratio = pixels / known_pixels
     return replace(
@@ -85,7 +85,7 @@ def scaled(known: Figures, known_pixels: int, pixels: int, guess: Figures) -> Fi
 
 
 def at(points: Points, amount: float) -> float:
-    """What `amount` at once takes: between points by a line, beyond them in proportion."""
+    """What `amount` at once takes: on a line between two points, in proportion beyond them."""
     first, last = points[0], points[-1]
     if amount <= first[0]:
         return first[1] * max(amount / first[0], 0.2)  # small calls wait for the host
@@ -97,6 +97,6 @@ def at(points: Points, amount: float) -> float:
 
 
 def call_s(pieces: Pieces, pixels: float, count: float) -> float:
-    """Seconds to decode `count` pieces of so many pixels at once: in proportion to the next smaller piece measured."""
+    """Seconds to decode `count` pieces of `pixels` at once, in proportion to the next smaller piece measured."""
     measured, points = max([one for one in pieces if one[0] <= pixels] or pieces[:1])
     return at(points, count) * pixels / measured

@@ -1,4 +1,4 @@
-"""What a size takes on this kind of device: measured where that is worth its time, else by the next best there is."""
+"""What a size takes on this kind of device: measured if that is worth its time, else the next best figures."""
 
 import hashlib
 import os
@@ -22,26 +22,26 @@ from batchgen.models.find import locate
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 
-# Counted up when the same work takes other memory or time than before: what is kept is then measured anew.
+# Raise this when the same work takes other memory or time than before, so that figures in the cache are measured again.
 _WAY_OF_COMPUTING = 4
 
 
 class Known:
-    """The figures that are kept for one model on one kind of device, under one way of computing."""
+    """The figures in the cache for one model on one kind of device, under one way of computing."""
 
     def __init__(self, config: Config, model: str, device_kind: str, dtype: str) -> None:
-        """`model`: its fingerprint."""
+        """`model` is the model's fingerprint."""
         self._facts = [_WAY_OF_COMPUTING, model, config.model.safety_checker, device_kind, dtype]
         self._facts += [asdict(config.speed), versions()]
 
     def load(self, task: Task, last: str = PROBED_UNDER[-1]) -> Figures | None:
-        """What a probe found under `last`, or best with more weights in place; None before the first."""
+        """What a probe found under `last`, or rather with more weights in place; None before the first probe."""
         placements = PROBED_UNDER[: PROBED_UNDER.index(last) + 1]
         found = (cache.load(self._key(task, placement)) for placement in placements)
         return next((figures for figures in found if figures is not None), None)
 
     def load_for(self, task: Task, placement: str, free_bytes: int, images: int) -> Figures | None:
-        """What a probe under `placement`, or with more in place, found; None where another would show more."""
+        """What a probe found under `placement` or with more weights in place; None if another would show more."""
         for better in PROBED_UNDER[: PROBED_UNDER.index(placement) + 1]:
             figures = cache.load(self._key(task, better))
             if figures and serves(figures, free_bytes, task.rows, images):
@@ -49,7 +49,7 @@ class Known:
         return None
 
     def save(self, task: Task, placement: str, figures: Figures) -> None:
-        """Keep what a probe found under `placement`."""
+        """Keep what a probe under `placement` found."""
         cache.save(self._key(task, placement), figures)
 
     def _key(self, task: Task, placement: str) -> str:
@@ -58,12 +58,12 @@ class Known:
 
 
 def base_policy(config: Config, task: Task, dtype: str) -> Policy:
-    """The policy whose fields hold where memory has nothing to say."""
+    """The policy whose fields hold where memory does not decide."""
     return default_policy(config.memory.policy, config.speed, task.width, task.height, dtype, os.cpu_count() or 1)
 
 
 def guess(plan: Plan, dtype: str, width: int, height: int) -> Figures:
-    """The figures as the files of the plan's model tell them. Raises ModelError and OSError."""
+    """The figures estimated from the files of the plan's model. Raises ModelError and OSError."""
     model = plan.config.model
     return estimate(locate(model), model.variant, dtype, width, height, model.safety_checker != "off")
 
@@ -81,14 +81,14 @@ class Measuring:
         self._counts: Counter[tuple[int, int]] = Counter()
 
     def find(self, task: Task) -> Figures:
-        """The figures to choose by: known or measured, or those of a size like it, or estimated.
+        """The figures to choose by: known, measured now, taken from a similar size, or estimated.
 
-        Where that is less than a probe would find, `short_images` says so. Raises MemoryNeededError as `probe`.
+        If a probe would find more than that, `short_images` is set. Raises MemoryNeededError, as `probe` does.
         """
         guess, free_bytes, images = self._guess(task), self._gauge.free_bytes(), self._plan.images
         in_run = cache.read(self._plan.run.figures(self._engine.device_kind, task.width, task.height))
         if in_run is not None and in_run.measured and serves(in_run, free_bytes, task.rows, images):
-            return in_run  # whoever measured did not come to choosing
+            return in_run  # the worker that measured ended before it chose
         first = probed_placement(guess, task, self._base(task), free_bytes)
         if (known := self._known.load_for(task, first, free_bytes, images)) is not None:
             return known
@@ -99,8 +99,9 @@ class Measuring:
         return replace(figures, short_images=images)
 
     def pays(self, task: Task) -> bool:
-        """Whether a probe of this size costs little beside the size's images; or, where the run has measured nothing
-        like it, beside all the job's.
+        """Whether a probe of this size costs little beside the images of this size.
+
+        If the run has measured no similar size, all images of the job count.
         """
         enough = images_for_a_probe(self._guess(task), task)
         if self._has_images(task, enough):
@@ -126,7 +127,7 @@ class Measuring:
         raise failed
 
     def _like_another(self, task: Task) -> Figures | None:
-        # By what the run has measured of a size that is near
+        # From what the run has measured of a similar size
         run, kind, size = self._plan.run, self._engine.device_kind, (task.width, task.height)
         for new in set(run.sizes_with_figures(kind)) - self._in_run.keys():
             self._in_run[new] = cache.read(run.figures(kind, *new))
@@ -145,7 +146,7 @@ class Measuring:
         return self._guesses[size]
 
     def _has_images(self, task: Task, enough: int) -> bool:
-        # The plan is read once, and only until there are enough of this size: whole, where there never are.
+        # The plan is read once, and only until enough images of this size are found.
         size = (task.width, task.height)
         while self._counts[size] < enough and (prompt := next(self._unread, None)) is not None:
             self._counts[prompt.width, prompt.height] += 1

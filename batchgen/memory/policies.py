@@ -1,7 +1,7 @@
-"""The policy of each size in a run: chosen once for a kind of device, by what the model takes there, then frozen.
+"""The policy of each size in a run: it is chosen once for each kind of device, by measured figures, then frozen.
 
-One worker for each kind of device measures and chooses; the others wait for what it finds. A card that cannot hold the
-frozen policy has one of its own, chosen by the same figures or stepped down to, and begins with it the next time.
+One worker for each kind of device measures and chooses; the others wait for it. A card that cannot hold the frozen
+policy has one of its own, chosen by the same figures or found by stepping down. It begins with that the next time.
 """
 
 import json
@@ -31,21 +31,21 @@ from batchgen.shards.leases import Lease, Watch
 from batchgen.units import GIB
 
 _CHOSEN_FIELDS = ("micro_batch", "decode_chunk", "tile_px", "placement", "guidance_split")
-# Estimates are not trusted to refuse a job that needs less than so many times what is free.
+# An estimate may only refuse a job that needs more than this many times the free memory.
 _ESTIMATE_MAY_BE_OFF = 1.5
 _LOOK_AGAIN_S = 0.5
 
 
 class Policies:
-    """The policies of one worker's device, and what it is predicted to take under them."""
+    """The policies of one worker's device, and the memory it is predicted to take under them."""
 
     def __init__(
         self, plan: Plan, engine: Engine, log: EventLog, worker: str, watch: Watch, stop: threading.Event
     ) -> None:
-        """`worker`: its name in leases, which it looks at by `watch`. With `stop` it waits for no other."""
+        """`worker` is its name in leases, and `watch` watches others' leases. Once `stop` is set it no longer waits."""
         self._plan, self._engine, self._log = plan, engine, log
         self._worker, self._watch, self._stop = worker, watch, stop
-        # Without a device's memory to plan for there is no card either: the machine has a policy of its own.
+        # If there is no device memory to plan for there is no card, and the machine has a policy of its own.
         self._card = engine.gauge.card if engine.gauge else socket.gethostname()
         self._measuring = Measuring(plan, engine, engine.gauge, log) if engine.gauge else None
         self._policies: dict[tuple[int, int], Policy] = {}
@@ -53,12 +53,12 @@ class Policies:
 
     @property
     def strict_rows(self) -> int | None:
-        """How many rows a whole batch has, under determinism=strict; None under best."""
+        """How many rows a full batch has under determinism=strict; None under best."""
         config = self._plan.config
         return config.job.batch_size if config.determinism == "strict" else None
 
     def of(self, width: int, height: int) -> Policy:
-        """The policy for images of this size, on this card.
+        """The policy for images of this size in pixels on this card.
 
         Raises MemoryNeededError if none fits, and StoppedError if told to stop while another worker measures.
         """
@@ -69,13 +69,13 @@ class Policies:
         return self._policies[width, height]
 
     def step_down(self, width: int, height: int, policy: Policy) -> None:
-        """Images of this size did not fit: from now on this card makes them by `policy`, also when started again."""
+        """Use `policy` on this card from now on, because images of this size did not fit; a restart does so, too."""
         self._policies[width, height] = policy
-        with suppress(OSError):  # a full disk must not end the work: then it is found out again
+        with suppress(OSError):  # a full disk must not end the work; the next start then finds it out again
             files.replace(self._card_path(width, height), policy_bytes(policy))
 
     def predicted_bytes(self, policy: Policy, width: int, height: int) -> int | None:
-        """The peak of allocated bytes to expect on the device; None on the CPU."""
+        """The predicted peak of allocated bytes on the device; None on the CPU."""
         if self._engine.gauge is None:
             return None
         task = task_of(self._plan.config, width, height)
@@ -97,20 +97,20 @@ class Policies:
         return read_policy(own) if own.exists() else self._held(task, gauge, read_policy(path))
 
     def _freeze(self, task: Task, gauge: Gauge, measuring: Measuring) -> None:
-        # Measured and chosen by this worker if nobody else does
+        # This worker measures and chooses, unless another one does
         while self._is_open(task, measuring):
             with self._as_prober() as mine:
                 if mine and self._is_open(task, measuring):
                     figures = measuring.find(task)
                     cache.write(self._figures_path(task), figures)
-                    # For a card that nobody else uses: the frozen policy is not that of the fullest card.
+                    # It is chosen for a card that nobody else uses, so that the fullest card does not decide for all.
                     choice = self._choose(task, figures, max(gauge.free_bytes(), gauge.whole_bytes()))
                     files.replace(self._path(task), policy_bytes(choice))
             if not mine and self._stop.wait(_LOOK_AGAIN_S):
-                raise StoppedError("stopped while another worker measured what fits; the same command goes on")
+                raise StoppedError("stopped while another worker was measuring; the same command goes on")
 
     def _is_open(self, task: Task, measuring: Measuring) -> bool:
-        # There is no policy; or it was chosen for a job that had too few images for a probe, and has enough by now.
+        # There is no policy, or it was chosen when the job had too few images for a probe, and now it has enough.
         if not self._path(task).exists():
             return True
         figures = cache.read(self._figures_path(task))
@@ -119,7 +119,7 @@ class Policies:
 
     @contextmanager
     def _as_prober(self) -> Iterator[bool]:
-        # Whether this worker is the one that measures on its kind of device; its lease lives by the engine's beat.
+        # Whether this worker is the one that measures for its kind of device. The engine's beat renews its lease.
         lease = Lease.take_named(self._plan.run.probe_lease(self._engine.device_kind), self._worker, self._watch)
         if lease is None:
             yield False
@@ -132,7 +132,7 @@ class Policies:
             lease.release()
 
     def _held(self, task: Task, gauge: Gauge, frozen: Policy) -> Policy:
-        # The frozen policy, or if this card cannot hold it one of its own
+        # The frozen policy, or, if this card cannot hold it, a policy of the card's own
         figures = cache.read(self._figures_path(task))
         if figures is None or peak_bytes(figures, frozen, task) <= gauge.free_bytes():
             return frozen
@@ -167,7 +167,7 @@ class Policies:
 
 
 def task_of(config: Config, width: int, height: int) -> Task:
-    """A full batch of this size, as the job makes them: also where a trial of it has fewer images."""
+    """A full batch of this size in pixels, as the job makes it, even if a trial of the job has fewer images."""
     job = config.job
     return Task(width, height, job.batch_size, job.steps, job.guidance > 1.0)
 
@@ -175,9 +175,9 @@ def task_of(config: Config, width: int, height: int) -> Task:
 def foresee(
     config: Config, folder: Path, model: str, task: Task, device_kind: str, dtype: str, budget_bytes: int
 ) -> tuple[Choice, bool]:
-    """What a worker would choose with so much memory, and whether by measured figures. Loads nothing, needs no torch.
+    """What a worker would choose with this much memory, and whether by measured figures. It works without torch.
 
-    Raises MemoryNeededError where nothing fits, though not on the word of an estimate that may be off.
+    Raises MemoryNeededError if nothing fits. If the figures are only estimated, it must be clear that nothing fits.
     """
     measured = Known(config, model, device_kind, dtype).load(task)
     checked = config.model.safety_checker != "off"
@@ -196,16 +196,16 @@ def foresee(
             raise needed from None
     option = choice.option
     reason = (
-        f"{option.name}: {option.peak_bytes / GIB:.1f} GiB, more than the {budget_bytes / GIB:.1f} GiB free, and tried "
-        "nevertheless"
+        f"{option.name}: {option.peak_bytes / GIB:.1f} GiB, more than the {budget_bytes / GIB:.1f} GiB free, but tried "
+        "anyway"
     )
     return replace(choice, reason=reason), False
 
 
 def freeze(path: Path, choose: Callable[[], Policy]) -> Policy:
-    """The policy that is at `path`; if there is none, what `choose` gives is put there, for all workers and resumes.
+    """The policy at `path`. If there is none, the policy that `choose` gives is put there, for all workers and resumes.
 
-    Of two at once the first one's holds. Raises BrokenRunError where the file holds something else.
+    If two workers do this at once, the first one's policy holds. Raises BrokenRunError if `path` holds no policy.
     """
     if not path.exists():
         put_new(path, policy_bytes(choose()))
@@ -213,20 +213,22 @@ def freeze(path: Path, choose: Callable[[], Policy]) -> Policy:
 
 
 def policy_bytes(policy: Policy) -> bytes:
-    """A policy as its file holds it."""
+    """A policy as it is written to its file."""
     return to_json(asdict(policy)).encode() + b"\n"
 
 
 def read_policy(path: Path) -> Policy:
-    """The policy at `path`. Raises BrokenRunError where the file holds something else, and OSError."""
+    """The policy at `path`. Raises BrokenRunError if the file holds something else, and OSError."""
     try:
         return _checked(Policy(**json.loads(path.read_bytes())))
     except (ValueError, TypeError) as error:
-        raise BrokenRunError(f"{path} does not hold a policy ({error}); remove it to choose anew") from error
+        raise BrokenRunError(f"{path} does not hold a policy ({error}); remove it to have one chosen again") from error
 
 
 def _checked(policy: Policy) -> Policy:
-    """A policy that can be worked by: else each row that meets it fails, and is given up. Raises ValueError."""
+    """The policy, if images can be made by it: under another one every row would fail and be given up.
+
+    Raises ValueError."""
     least = {"micro_batch": 1, "decode_chunk": 1, "tile_px": 0, "threads": 1, "stream_buffers": 1}
     for name, at_least in least.items():
         value = getattr(policy, name)

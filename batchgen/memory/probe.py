@@ -1,6 +1,6 @@
-"""A short probe: the model runs a few steps and decodes on the device that is to do the work, and is measured.
+"""A short probe: the model runs a few steps and decodes on the device that will do the work, and is measured.
 
-No torch here: what runs is the engine, what measures is the gauge.
+This module does not use torch: the engine runs, and the gauge measures.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,24 +17,24 @@ from batchgen.policy import PADDED_SIZES, Policy
 from batchgen.types import Prompt
 from batchgen.units import GIB
 
-# The placements that it may run under, the one that says most first; the last is for jobs that hardly fit.
+# The placements that a probe may run under. The first one tells most; the last one is for jobs that hardly fit.
 PROBED_UNDER = ("resident", "model_offload", "weight_streaming", "sequential_offload")
-# Of those that are worth having, the one that leaves most room for rows
+# The placement that leaves most room for rows, apart from the last one
 _ROOMIEST = "weight_streaming"
 _MORE_IN_PLACE = PROBED_UNDER[: PROBED_UNDER.index(_ROOMIEST)]
 _TEXT = "a photo of an astronaut riding a horse on mars"
-# A device that decodes so many pixels at once has enough to do.
+# A device that decodes this many pixels at once is busy enough.
 _BUSY_PIXELS = 8 << 20
-# A call that is shorter is measured twice: the host may have been busy, or the kernels new.
+# A shorter call is measured twice, because the host may have been busy or the kernels not loaded yet.
 _SHORT_S = 1.0
-# More at once is of no use when it gains less than this share.
+# More at once does not pay if it gains less than this share.
 _GAIN = 0.02
-_USED_SHARE = 0.9  # of the memory that is free: the figures are not known yet
-_Taken = dict[float, float]  # of so much at once: seconds, or bytes
+_USED_SHARE = 0.9  # of the free memory, because the figures are not known yet
+_Taken = dict[float, float]  # how much at once -> seconds or bytes
 
 
 def probed_placement(estimate: Figures, task: Task, base: Policy, free_bytes: int) -> str:
-    """Under which placement to probe: that of the most weights that leaves room for a row or two."""
+    """Which placement to probe under: the one with most weights on the device that leaves room for a row or two."""
     for placement in _MORE_IN_PLACE:
         if peak_bytes(estimate, _least(base, placement), task) <= _USED_SHARE * free_bytes:
             return placement
@@ -48,13 +48,13 @@ def _least(base: Policy, placement: str) -> Policy:
 def probe(
     engine: Engine, gauge: Gauge, estimate: Figures, task: Task, base: Policy, placement: str, images: int
 ) -> Figures:
-    """The figures of this size, measured for a job of so many images of it.
+    """The figures of this size, measured for a job with this many images of the size.
 
-    It takes seconds on a fast card, half a minute on a slow one, and no more of the job's time than `worth` grants.
-    Where memory ends the series of micro-batches under `placement`, it goes on under weight streaming, which leaves
-    room for more: whether more at once is worth the weights' crossing is what there is to choose.
+    It takes seconds on a fast card, half a minute on a slow one, and only the share of the job's time that worth.py
+    allows. If memory ends the series of micro-batches under `placement`, the series goes on under weight streaming,
+    which leaves more room, because the choice is whether more rows at once are worth copying the weights.
 
-    Series of growing batches end before memory does, by what the ones before them took, and at an out-of-memory error.
+    A series of growing batches ends when the next one is predicted not to fit, or at an out-of-memory error.
     Raises MemoryNeededError if not even the smallest call fits.
     """
     return _Probe(engine, gauge, estimate, task, replace(base, placement=placement), images).figures()
@@ -66,7 +66,7 @@ class _Probe:
         self._images = images
         self._base_bytes = 0
         self._spent_s = 0.0
-        # What ended a series before more at once had ceased to gain: memory, the rows of the job's batch, its images
+        # What ended a series although more at once still gained: memory, the rows of a batch, or the job's images
         self._cut = self._short_of_rows = self._short_of_images = False
 
     def figures(self) -> Figures:
@@ -75,7 +75,7 @@ class _Probe:
         encode_bytes, texts = self._encode()
         pass_bytes, pass_s, latent = self._denoise(texts)
         decode_bytes, decode_s = self._decode(latent)
-        self._engine.collect()  # of the largest calls, whose memory other processes may have a use for
+        self._engine.collect()  # other processes may need the memory of the largest calls
         return replace(
             self._estimate,
             encode_bytes=encode_bytes,
@@ -95,7 +95,7 @@ class _Probe:
         texts = self._try(self._engine.encode, self._prompts(1))
         if texts is None:
             raise self._too_little("encode")
-        # Beside its weights, which are in place before or come in during it
+        # What it takes beside its weights, which are already in place or come in now
         held = held_bytes(self._estimate.weights, self._base.placement)[0]
         return max(self._gauge.peak_bytes() - max(before, held), self._estimate.encode_bytes), texts
 
@@ -110,7 +110,7 @@ class _Probe:
         return pass_bytes, pass_s, latent
 
     def _grow(self, texts: Any, pass_bytes: _Taken, pass_s: _Taken) -> Any:
-        # More and more rows, beyond those that are known, until more do not fit or do not gain; a latent of the last
+        # Run more and more rows, apart from those that are known, until more do not fit or gain; a latent of the last
         latent, series = None, _Taken()
         for policy, rows in self._micro_batches():
             if rows in pass_s:
@@ -151,11 +151,11 @@ class _Probe:
         return self._spent_s + STEPS * at(known.pass_s, rows) <= SHARE * job_s
 
     def _is_over(self, size: int) -> bool:
-        # Whether the job's batches are too small for so many images at once
+        # Whether the job's batches are too small for this many images at once
         return size >= 2 * self._task.rows
 
     def _micro_batches(self) -> Iterator[tuple[Policy, int]]:
-        # The policy, and the rows that the UNet runs at once under it
+        # Each policy to try, and how many rows the denoiser runs at once under it
         if self._task.guided:
             yield replace(self._base, micro_batch=1, guidance_split=True), 1
         for size in PADDED_SIZES:
@@ -181,7 +181,7 @@ class _Probe:
         return decode_bytes, tuple(sorted(decode_s.items()))
 
     def _decode_series(self, piece: Any, pixels: int, decode_bytes: _Taken) -> _Taken:
-        # Of more and more such pieces at once, until more do not fit or do not gain: seconds of a call
+        # Decode more and more of these pieces at once, until more do not fit or gain; seconds of each call
         series = _Taken()
         for size in PADDED_SIZES:
             if size > 1 and size * pixels > _BUSY_PIXELS:
@@ -248,9 +248,9 @@ class _Probe:
     def _too_little(self, stage: str) -> MemoryNeededError:
         needed_bytes = peak_bytes(self._estimate, _least(self._base, PROBED_UNDER[-1]), self._task)
         return MemoryNeededError(
-            f"{self._task.width}x{self._task.height} px: not even one image at a time fits ({stage}); some "
-            f"{needed_bytes / GIB:.1f} GiB of free device memory are needed, {self._gauge.free_bytes() / GIB:.2f} GiB "
-            "are there: free some, or make smaller images"
+            f"{self._task.width}x{self._task.height} px: not even one image at a time fits ({stage}); about "
+            f"{needed_bytes / GIB:.1f} GiB of free device memory are needed, but only "
+            f"{self._gauge.free_bytes() / GIB:.2f} GiB are free: free some, or make smaller images"
         )
 
 
@@ -259,7 +259,7 @@ def _points(taken: _Taken) -> Points:
 
 
 def _no_gain(known: _Taken, amount: float, seconds: float) -> bool:
-    # Whether so many at once take as long each as the last ones did. Short calls wait for the host, now more and now
-    # less: it is false before there are three of them.
+    # Whether this many at once take as long for each as the last number did. Short calls wait for the host, sometimes
+    # more and sometimes less, so three of them are needed to tell.
     rates = [one_s / many for many, one_s in known.items()]
     return len(rates) > (2 if seconds < _SHORT_S else 0) and seconds / amount > (1 - _GAIN) * rates[-1]

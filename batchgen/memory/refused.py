@@ -1,11 +1,11 @@
-"""Which errors say that the device or the host refused memory. No torch."""
+"""Which errors mean that the device or the host refused memory. Works without torch."""
 
 import errno
 import re
 
-# What torch 2.13 says in a RuntimeError, and what it calls: the allocators of CUDA, ROCm, XPU and the host, cuBLAS,
-# cuDNN 8 and 9, cuSOLVER, cuSPARSE, cuFFT, the C++ library. 'an illegal memory access' is something else, and so is
-# 'cannot allocate memory in static TLS block': that library cannot be loaded however much is free.
+# The words of torch 2.13's RuntimeErrors, and of the libraries that it calls: the allocators of CUDA, ROCm, XPU and the
+# host, cuBLAS, cuDNN 8 and 9, cuSOLVER, cuSPARSE, cuFFT, the C++ library. 'an illegal memory access' is something else.
+# So is 'cannot allocate memory in static TLS block', where the library cannot be loaded however much memory is free.
 _SIGNS = re.compile(
     "|".join(
         (
@@ -14,9 +14,9 @@ _SIGNS = re.compile(
             "_ALLOC(ATION)?_FAILED",
             # The memory that a library's handle needs was refused.
             "(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_NOT_INITIALIZED",
-            # cuDNN tried all its engines, and none got its workspace.
+            # cuDNN tried all its engines, and none of them got its workspace.
             "unable to find an engine",
-            # The allocator was about to say who holds the memory, and could not ask.
+            # The allocator tried to report who holds the memory, but could not ask.
             r"NVML_SUCCESS == .*CUDACachingAllocator",
             "can't allocate memory",
             "not enough memory",
@@ -28,11 +28,11 @@ _SIGNS = re.compile(
 
 
 def memory_was_refused(error: BaseException) -> bool:
-    """Whether `error` says that there was too little memory, of the device or of the host."""
+    """Whether `error` means that there was too little memory on the device or on the host."""
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    # Rust's words (safetensors), in an exception of its own kind
+    # Rust's message (from safetensors), in an exception of its own type
     said = str(error)
     return "(os error 12)" in said or (isinstance(error, RuntimeError) and _SIGNS.search(said) is not None)

@@ -1,4 +1,4 @@
-"""After an out-of-memory error: the next smaller policy, at the stage that failed. Pure, no torch."""
+"""The next smaller policy after an out-of-memory error, for the stage that failed. Pure, without torch."""
 
 from dataclasses import replace
 
@@ -9,12 +9,12 @@ _SMALLEST_TILE_PX = 128
 
 
 def step_down(policy: Policy, stage: str, width: int, height: int, guided: bool = True) -> Policy | None:
-    """What to try when `stage` (load, encode, denoise, decode) ran out of memory; None: nothing smaller is left.
+    """The policy to try after `stage` (load, encode, denoise, decode) ran out of memory; None if nothing is smaller.
 
-    `guided`: whether the rows that were denoised have guidance, without which there is none to split.
+    `guided` is whether the denoised rows have guidance; without guidance there is nothing to split.
 
-    What costs little speed comes first: weights that are sent less far ahead, fewer rows at once, then less of the
-    image or of guidance at once, then weights that wait in host memory.
+    What costs little speed comes first: weights are sent less far ahead, then fewer rows run at once, then less of the
+    image or of guidance runs at once, then weights wait in host memory.
     """
     if stage == "denoise":
         if policy.stream_buffers > STREAM_BUFFERS[0]:
@@ -37,7 +37,7 @@ def step_down(policy: Policy, stage: str, width: int, height: int, guided: bool 
 
 
 def _smaller_tile(tile_px: int, edge_px: int) -> int | None:
-    # The next power of two below the tile, or below the image where there are no tiles yet
+    # The next power of two below the tile, or below the image if there are no tiles yet
     largest = (tile_px or edge_px) - 1
     smaller = 1 << (largest.bit_length() - 1)
     return smaller if smaller >= _SMALLEST_TILE_PX else None

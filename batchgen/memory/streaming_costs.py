@@ -1,10 +1,10 @@
-"""Weight streaming in figures: how a UNet's layers are packed, and how long a pass takes while they cross. Pure."""
+"""The costs of weight streaming: how a denoiser's layers are packed, and how long a pass takes with copying. Pure."""
 
 import math
 import re
 from functools import lru_cache
 
-# Buffers on the device are used in turn, each of this size or that of the largest layer.
+# Buffers on the device are used in turn. Each has this size, or that of the largest layer if it is larger.
 GROUP_BYTES = 64 << 20
 _TEXT_PLACES = 77
 _PASSES = 3  # the first ones fill the buffers
@@ -14,14 +14,14 @@ _PART = re.compile(
 )
 
 Groups = tuple[tuple[float, float], ...]
-"""(bytes of weights, share of a pass's computing), in the order in which they run."""
+"""(bytes of weights, share of a pass's computing) for each group, in the order in which they run."""
 
 
 def pack(layers: dict[str, int], value_bytes: int, resolutions: int, places: int) -> Groups:
-    """The groups that weight streaming makes of a UNet's layers, each by diffusers' name with its number of weights.
+    """The groups that weight streaming makes of a UNet's layers: {name in diffusers: number of weights}.
 
-    What a layer computes goes by its weights and the places of the latent where it sits, self-attention by the places'
-    square. `resolutions`: how many the UNet has; `places`: of the latent at the first of them.
+    The computing of a layer is in proportion to its weights and to the places of the latent where it sits, for
+    self-attention to their square. The UNet has `resolutions`; at the first the latent has `places`.
     """
     groups: list[tuple[float, float]] = []
     size_bytes = computed = 0.0
@@ -38,7 +38,7 @@ def pack(layers: dict[str, int], value_bytes: int, resolutions: int, places: int
 
 
 def turn(name: str) -> tuple[int, ...]:
-    """When a layer runs; the layers of one residual or attention block have the same."""
+    """When a layer runs, as a key to sort by. The layers of one residual or attention block have the same key."""
     found = _PART.match(name)
     if found is None:
         return (4,) if name.startswith(("conv_norm_out", "conv_out")) else (0,)
@@ -47,7 +47,7 @@ def turn(name: str) -> tuple[int, ...]:
 
 
 def _level(place: tuple[int, ...], last: int) -> int:
-    # How often the latent has been halved where a layer sits: on its way down, after a sampler once more; up likewise
+    # How often the latent has been halved where a layer sits: each sampler on the way down halves it, and up doubles it
     if len(place) == 1:
         return 0
     stage, block, sampler = place[:3]
@@ -56,7 +56,7 @@ def _level(place: tuple[int, ...], last: int) -> int:
 
 
 def _computed(name: str, weights: int, places: float) -> float:
-    # In multiplications; what is done once for a row is nothing beside them
+    # The number of multiplications; layers that run once for a row do not count beside them
     if "time_emb" in name or name.startswith("add_embedding"):
         return 0.0
     if name.endswith(("attn2.to_k", "attn2.to_v")):
@@ -67,13 +67,13 @@ def _computed(name: str, weights: int, places: float) -> float:
 
 @lru_cache(maxsize=1024)
 def pass_s(groups: Groups, compute_s: float, copied_bytes_per_s: float, buffers: int) -> float:
-    """Seconds of a pass that computes for `compute_s`, pass after pass, while its groups cross.
+    """Seconds of one of many passes, each of which computes for `compute_s` while its groups are copied.
 
-    As streaming.py does it: one copy after the other, each as soon as a buffer is free; a group computes when it is
-    there and the one before it is done.
+    It follows pipeline/streaming.py: one copy runs after the other, each as soon as a buffer is free. A group computes
+    as soon as it has arrived and the group before it is done.
     """
     buffers = min(buffers, len(groups))
-    done = [0.0] * buffers  # when the groups computed last were: of the one that had this buffer first
+    done = [0.0] * buffers  # for each buffer: when the group that used it last was computed
     copied = computed = began = 0.0
     for number in range(_PASSES):
         began = computed

@@ -2,5 +2,5 @@
 
 import os
 
-# diffusers reads it once, when it is imported, which several modules here do: no code that comes with a model is run.
+# diffusers reads this once, when one of the modules here imports it. With it no code that comes with a model is run.
 os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"

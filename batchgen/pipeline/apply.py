@@ -1,4 +1,4 @@
-"""A pipeline in memory, set up as a policy says: placement, memory format, attention, how its UNet is called."""
+"""A pipeline in memory, set up by a policy: its placement, memory format and attention, and how its UNet is called."""
 
 import dataclasses
 import gc
@@ -43,9 +43,9 @@ class LoadedModel:
         self._applied: tuple[Policy, Policy, str | None] | None = None
 
     def apply(self, policy: Policy) -> tuple[Policy, str | None]:
-        """Set the model up; returns the policy as it could be had, and why it is another (None: it is not)."""
+        """Set the model up. Returns the policy that the device can run, and why if it differs (otherwise None)."""
         if self._applied is None or self._applied[0] != policy:
-            self._applied = None  # what fails half way is done anew
+            self._applied = None  # what fails half way is done again
             self._applied = (policy, *self._set_up(policy))
         return self._applied[1:]
 
@@ -63,22 +63,22 @@ class LoadedModel:
         return dataclasses.replace(policy, attention=attention), why
 
     def enter(self, stage: str) -> None:
-        """Bring the stage's weights to where it runs."""
+        """Bring the stage's weights to the device."""
         assert self._placement is not None, "apply comes first"
         self._placement.enter(stage)
 
     def attention(self) -> Any:
-        """A context in which attention is computed as the policy says."""
+        """A context in which attention is computed with the policy's backend."""
         return attention_kernel(self._attention)
 
     def reload(self) -> None:
-        """Load the pipeline anew, the old one gone first: hooks and half-moved weights go with it."""
+        """Drop the pipeline with its hooks and half-moved weights, then load it again."""
         self.pipe = self._placement = self._forward = None
         self.collect()
         self._load()
 
     def recover(self) -> None:
-        """After an out-of-memory error: free what can be freed, with every weight, hook and dtype as before."""
+        """Free what can be freed after an out-of-memory error. Every weight, hook and dtype is restored."""
         if self._layout is not None and self._layout[0] in UNHOOKED:
             assert self._placement is not None
             self._placement.leave()
@@ -88,13 +88,13 @@ class LoadedModel:
         self.reload()  # hooks may have stopped half way
 
     def collect(self) -> None:
-        """Give memory back to the device that nothing uses and that was kept for later."""
+        """Give back to the device memory that nothing uses and that was kept for later."""
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _restore_vae(self) -> bool:
-        # It may have been half way to another dtype, or back; False where there is no memory even for that.
+        # The error may have stopped it half way to another dtype or back. False if there is no memory even for this.
         if all(weight.dtype == self.vae_dtype for weight in self.pipe.vae.parameters()):
             return True
         try:

@@ -1,9 +1,11 @@
-"""The check of a model that needs torch, in a process of its own: are its weights all there, does its scheduler work.
+"""The part of checking a model that needs torch: whether its weights are complete and its scheduler works.
+
+It runs in a process of its own:
 
     python -m batchgen.pipeline.check < request.json > answer.json
 
-Weights are not read: each part is built without memory (on torch's meta device), and the names and shapes in the
-headers of its files go through the very functions with which its loader renames and ties them.
+No weights are read. Each part is built without memory (on torch's meta device), and the names and shapes in the
+headers of its files go through the functions with which its loader renames and ties them.
 """
 
 import json
@@ -16,19 +18,19 @@ from batchgen.errors import ModelError
 from batchgen.models.find import check_model
 from batchgen.models.parts import Part, settings, tensors
 
-# Of these a key that is not loaded means that the model is another; elsewhere it may be a leftover.
+# In these parts a key that is not loaded means that they belong to another model; in others it may be a leftover.
 _STRICT = ("unet", "vae")
-# They are tried too, so that another number of steps need not be checked another day.
+# These numbers of steps are tried too, so that using one of them later needs no new check.
 _USUAL_STEPS = range(1, 61)
 
 
 def check(
     folder: Path, variant: str | None, safety_checker: bool, scheduler: str, steps: list[int], likely: list[int]
 ) -> dict[str, Any]:
-    """What can be known of a model before its weights are loaded.
+    """What can be known about a model before its weights are loaded.
 
-    {"told": remarks, "steps": numbers of steps that the scheduler can make: all of `steps`, and more}.
-    Raises ModelError for what a run could not use, in one line.
+    Returns {"told": remarks, "steps": numbers of steps that the scheduler can make: all of `steps`, and more}.
+    Raises ModelError, with a message of one line, if a run could not use the model.
     """
     os.environ |= {"DIFFUSERS_DISABLE_REMOTE_CODE": "1", "HF_HUB_OFFLINE": "1"}
     parts = check_model(folder, scheduler, safety_checker, variant)
@@ -37,7 +39,7 @@ def check(
 
 
 def judge(part: Part) -> list[str]:
-    """What to tell about a part's weights. Raises ModelError where they are not what its configuration needs."""
+    """Remarks about a part's weights. Raises ModelError if they are not what its configuration needs."""
     import torch
 
     state = {name: torch.empty(shape, device="meta") for path in part.weights for name, shape in tensors(path).items()}
@@ -45,15 +47,15 @@ def judge(part: Part) -> list[str]:
     where = next(iter(part.weights)).parent
     try:
         missing, unexpected, odd = find(part, state)
-    except Exception as error:  # foreign settings in foreign constructors: any kind
+    except Exception as error:  # a constructor may raise anything for settings it does not expect
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise ModelError(f"{where}: the model's {part.name} cannot be made from its config.json: {reason}") from error
+        raise ModelError(f"{where}: the model's {part.name} cannot be built from its config.json: {reason}") from error
     advice = "its weights and its config.json do not belong together; copy both from the same model"
     if missing:
         also = f" and has {_count(unexpected)} that the model does not know" if unexpected else ""
         raise ModelError(f"{where} lacks {_count(missing)}{also}: {advice}")
     if odd:
-        raise ModelError(f"{where} has {_count(odd)} of another shape: {advice}")
+        raise ModelError(f"{where} has {_count(odd)} of the wrong shape: {advice}")
     if unexpected and part.name in _STRICT:
         raise ModelError(f"{where} has {_count(unexpected)} that the model does not know: {advice}")
     return [f"{where} has {_count(unexpected)} that the model does not use"] if unexpected else []
@@ -64,7 +66,8 @@ def _count(keys: list[str]) -> str:
 
 
 def _diffusers_keys(part: Part, state: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
-    # As ModelMixin.from_pretrained and _load_pretrained_model of diffusers 0.42.1: missing, unexpected, of other shapes
+    # Missing keys, unexpected keys and keys of the wrong shape, found as ModelMixin.from_pretrained and
+    # _load_pretrained_model of diffusers 0.42.1 find them
     import re
 
     import diffusers
@@ -72,7 +75,7 @@ def _diffusers_keys(part: Part, state: dict[str, Any]) -> tuple[list[str], list[
 
     with torch.device("meta"):
         model = getattr(diffusers, part.kind).from_config(settings(part))
-    if len(part.weights) == 1:  # of pieces it renames nothing
+    if len(part.weights) == 1:  # it renames nothing in a model of several files
         model._fix_state_dict_keys_on_load(state)
     expected = model.state_dict()
     unexpected = sorted(state.keys() - expected.keys())
@@ -83,7 +86,7 @@ def _diffusers_keys(part: Part, state: dict[str, Any]) -> tuple[list[str], list[
 
 
 def _transformers_keys(part: Part, state: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
-    # As PreTrainedModel.from_pretrained of transformers 5.23 reports them
+    # The same, as PreTrainedModel.from_pretrained of transformers 5.23 reports them
     import diffusers.pipelines
     import transformers
 
@@ -104,11 +107,11 @@ def _transformers_keys(part: Part, state: dict[str, Any]) -> tuple[list[str], li
 
 
 def working_steps(folder: Path, name: str, steps: list[int], likely: list[int]) -> list[int]:
-    """The numbers of steps that the scheduler called `name` can make: of `steps`, of `likely` and of usual ones.
+    """The numbers of steps that the scheduler `name` can make, among `steps`, `likely` ones and usual ones.
 
-    It goes through all steps with a latent of a few numbers. Raises ModelError for one of `steps` that it cannot make.
+    Each is tried with a latent of a few numbers. Raises ModelError if the scheduler cannot make one of `steps`.
     """
-    from batchgen.pipeline.load import scheduler_of
+    from batchgen.pipeline.schedulers import scheduler_of
 
     scheduler = scheduler_of(folder, name)
     working = []
@@ -120,7 +123,7 @@ def working_steps(folder: Path, name: str, steps: list[int], likely: list[int]) 
             kind = type(scheduler).__name__
             raise ModelError(
                 f"{kind} cannot make {count} steps: {problem}. Set job.steps (or a row's steps) to another number, or "
-                "job.scheduler to another"
+                "job.scheduler to another one"
             )
     return sorted(working)
 
@@ -135,16 +138,16 @@ def _problem(scheduler: Any, count: int) -> str | None:
         for timestep in scheduler.timesteps:
             noise = 0.5 * scheduler.scale_model_input(sample, timestep)
             sample = scheduler.step(noise, timestep, sample, return_dict=False)[0]
-    except Exception as error:  # foreign arithmetic: any kind
+    except Exception as error:  # a scheduler may raise anything
         return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return None if bool(sample.isfinite().all()) else "its numbers leave the finite range"
+    return None if bool(sample.isfinite().all()) else "its values become infinite or not a number"
 
 
 def main() -> int:
-    """Answer the request on standard input: what `check` gives, or {"problem": why the model is refused}."""
+    """Answer the request on standard input with what `check` returns, or {"problem": why the model is refused}."""
     request = json.loads(sys.stdin.read())
     answers = os.dup(1)
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # what libraries print must not mix with the answer
     try:
         answer = check(Path(request.pop("folder")), **request)
     except ModelError as error:

@@ -24,25 +24,25 @@ from batchgen.policy import Policy, pad, padded_rows, spans
 from batchgen.quality import is_blank
 from batchgen.types import Decoded, Prompt
 
-# Texts are encoded in padded groups of this many: with the shape fixed, neighbours don't change a text's bits.
+# Texts are encoded in padded groups of this size. Because the shape is fixed, neighbours don't change a text's bits.
 TEXT_ROWS = 8
 _KEPT_TEXTS = 64
 
 
 @dataclass(frozen=True)
 class EncodedText:
-    """What the text encoders made of one text: tensors of (1, ...), and the text beyond the tokenizer's limit."""
+    """What the text encoders made of one text: tensors of (1, ...). `cut` is the text beyond the tokenizer's limit."""
 
     tensors: tuple[torch.Tensor, ...]
     cut: str | None
 
 
 class DiffusersEngine:
-    """Runs one model on one device. Stateless between calls but for a cache of encoded texts.
+    """Runs one model on one device. Between calls it keeps no state except a cache of encoded texts.
 
-    `beat` is called after each denoising step, each decode and each group of texts. On a GPU it says that the host got
-    on: a device takes some thousand kernels into its queue and then has the host wait, so a kernel that hangs stops
-    the beat a few steps later, and at the latest where latents or pixels come back.
+    `beat` is called after each denoising step, each decode and each group of texts. On a GPU it tells that the host
+    makes progress. The device queues some thousand kernels and then lets the host wait, so a kernel that hangs stops
+    the beat a few steps later, and at the latest when latents or pixels are copied back.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class DiffusersEngine:
         return self._model.pipe
 
     def prepare(self, policy: Policy) -> tuple[Policy, str | None]:
-        """Set the model up for the stages that follow. Returns the policy as this device can have it, and why."""
+        """Set the model up for the stages that follow. Returns the policy that the device can run, and why."""
         torch.set_num_threads(policy.threads)
         return self._model.apply(policy)
 
     @contextmanager
     def passes(self) -> Iterator[list[Stopwatch]]:
-        """Within it, each call of the UNet is timed by a stopwatch of the list."""
+        """A context in which each call of the denoiser is timed by a new stopwatch in the list."""
         watches: list[Stopwatch] = []
 
         def start(*_: Any) -> None:
@@ -96,20 +96,20 @@ class DiffusersEngine:
                 hook.remove()
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Whether the device or the host refused memory, in any of the ways in which torch says so."""
+        """Whether `error` is one of the ways in which torch reports that the device or the host refused memory."""
         return memory_was_refused(error)
 
     def collect(self) -> None:
-        """Give memory back to the device that nothing uses and that was kept for later."""
+        """Give back to the device memory that nothing uses and that was kept for later."""
         self._model.collect()
 
     def recover(self) -> None:
-        """After an out-of-memory error, its exception gone: free what can be freed, and mend the pipeline."""
+        """Free what can be freed after an out-of-memory error, once its exception is gone, and repair the pipeline."""
         self._model.recover()
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[Prompt]) -> dict[str, EncodedText]:
-        """Each distinct text of the prompts and their negatives, encoded once."""
+        """Encode each distinct text of the prompts and their negative prompts once. Returns text -> EncodedText."""
         negatives = [prompt.negative_text for prompt in prompts if prompt.guidance > 1.0]
         wanted = list(dict.fromkeys([prompt.prompt for prompt in prompts] + negatives))
         new = [text for text in wanted if text not in self._texts]
@@ -140,12 +140,12 @@ class DiffusersEngine:
         tokenizer = self._pipe.tokenizer
         kept = tokenizer.model_max_length
         ids = tokenizer(text, truncation=False, verbose=False).input_ids
-        # The last token kept is the end mark, and so is the last of all.
+        # The last token that is kept is the end mark, and so is the last one of the whole text.
         return tokenizer.decode(ids[kept - 1 : -1]) if len(ids) > kept else None
 
     @torch.inference_mode()
     def denoise(self, texts: dict[str, EncodedText], prompts: Sequence[Prompt], policy: Policy) -> list[torch.Tensor]:
-        """Latents of each prompt, (channels, height / 8, width / 8), made at once and padded by the policy."""
+        """The latents of each prompt, (channels, height / 8, width / 8), made at once with the policy's padding."""
         self._model.enter("denoise")
         places = pad(range(len(prompts)), padded_rows(len(prompts), policy.micro_batch))
         rows = [prompts[place] for place in places]
@@ -166,7 +166,7 @@ class DiffusersEngine:
                 output_type="latent",
                 return_dict=False,
                 callback_on_step_end=self._after_step,
-                callback_on_step_end_tensor_inputs=[],  # no tensor comes along, so nothing waits for the device
+                callback_on_step_end_tensor_inputs=[],  # without tensors nothing waits for the device
             )[0]
         return list(latents[: len(prompts)])
 
@@ -193,10 +193,10 @@ class DiffusersEngine:
 
     @torch.inference_mode()
     def decode(self, latents: Sequence[torch.Tensor], policy: Policy) -> list[Decoded]:
-        """Images of the latents, decoded at once. Rows that are not finite, or blank, are decoded again in fp32."""
+        """Decode the latents at once. Images that are not finite or are blank are decoded again in fp32."""
         self._model.enter("decode")
         set_tiling(self._pipe.vae, policy.tile_px, self._pipe.vae_scale_factor)
-        # Always a full chunk: chunks are small, and so an image's bits never depend on how many are left.
+        # A chunk is always full, so that an image's bits never depend on how many are left. Chunks are small.
         places = pad(range(len(latents)), policy.decode_chunk)
         rows = torch.stack([latents[place] for place in places])
         images = self._decode_in(self._model.vae_dtype, rows)[: len(latents)]
@@ -211,12 +211,12 @@ class DiffusersEngine:
         return [Decoded(image, width, height, again, flag) for image, again, flag in rows_of]
 
     def crop(self, latent: torch.Tensor, width_px: int, height_px: int) -> torch.Tensor:
-        """The latent of a corner of an image."""
+        """The latent of the top left corner of an image."""
         factor = self._pipe.vae_scale_factor
         return latent[:, : height_px // factor, : width_px // factor]
 
     def _flags(self, images: Sequence[bytes | None], width: int, height: int) -> list[bool | None]:
-        # What the model's safety checker says of each; None where it is off, or there is no image
+        # What the model's safety checker says about each image; None if it is off, or there is no image
         if not self._checked:
             return [None] * len(images)
         return [None if image is None else self._is_flagged(image, width, height) for image in images]
@@ -225,12 +225,12 @@ class DiffusersEngine:
         picture = Image.frombytes("RGB", (width, height), pixels)
         checker = self._pipe.safety_checker
         seen = self._pipe.feature_extractor(picture, return_tensors="pt").pixel_values
-        # It paints what it flags black: it is given something else to paint.
+        # The checker paints what it flags black, so it is given an array that nobody needs.
         _, flags = checker(clip_input=seen.to(self.device, checker.dtype), images=np.zeros((1, 1, 1, 3)))
         return bool(flags[0])
 
     def _decode_in(self, dtype: torch.dtype, latents: torch.Tensor) -> list[bytes | None]:
-        # latents: (rows, channels, height / 8, width / 8); returns height x width x 3 bytes a row, None: not finite
+        # latents: (rows, channels, height / 8, width / 8); returns height x width x 3 bytes a row, None if not finite
         vae = self._pipe.vae
         try:
             if dtype != self._model.vae_dtype:
@@ -246,7 +246,7 @@ class DiffusersEngine:
         return [array[row].tobytes() if sound else None for row, sound in enumerate(finite)]
 
     def _unscale(self, latents: torch.Tensor) -> torch.Tensor:
-        # Undoes the VAE's own scale of latents, as the family's pipeline of diffusers 0.42.1 does
+        # Undoes the VAE's scaling of latents, as the family's pipeline in diffusers 0.42.1 does
         config = self._pipe.vae.config
         if self._family.vae_mean_std and None not in (config.get("latents_mean"), config.get("latents_std")):
             mean, std = (

@@ -1,4 +1,4 @@
-"""Guidance: a scale for each row, and its two passes one after the other where memory is short."""
+"""Guidance with a scale for each row, and with its two passes one after the other if memory is short."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,12 +7,12 @@ import torch
 
 
 class RowGuidance:
-    """A guidance scale for each row, where diffusers' pipelines expect one number.
+    """A guidance scale for each row, used where diffusers' pipelines expect one number.
 
-    They ask `scale > 1` and compute `scale * (text - unconditional)`; nothing else is offered here, so that a
-    pipeline which does more with it fails loudly. Rows of a batch all have guidance or all have none.
+    The pipelines ask `scale > 1` and compute `scale * (text - unconditional)`. Nothing else is offered here, so that a
+    pipeline that does more with the scale fails loudly. Either all rows of a batch have guidance or none has.
 
-    The scales are on `device` from the beginning, in fp32: the steps then wait for no copy. A product is rounded to
+    The scales are on `device` in fp32 from the beginning, so that no step waits for a copy. A product is rounded to
     the rows' dtype once, as torch does with a Python number.
     """
 
@@ -30,10 +30,10 @@ class RowGuidance:
 
 
 def in_two_passes(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """A UNet's `forward` that runs the first half of its rows, then the second: half the activations at once.
+    """A denoiser's `forward` that runs the first half of its rows, then the second, with half the activations at once.
 
-    With guidance the halves are the unconditional and the text rows. All tensors of (2 x rows, ...) are divided.
-    One row, which then has no guidance, is not divided.
+    With guidance the halves are the unconditional rows and the text rows. All tensors of (2 x rows, ...) are divided.
+    A single row has no guidance and is not divided.
     """
 
     def halves(sample: torch.Tensor, *arguments: Any, **keywords: Any) -> tuple[torch.Tensor]:

@@ -1,6 +1,6 @@
-"""Where a model's weights are while it works: on the device, or in host memory and brought in as they are needed.
+"""Where a model's weights are while it works: on the device, or in host memory, from where they come when needed.
 
-Moving weights changes no bit of an image. Nothing is copied back: the host keeps its copy, the device's is dropped.
+Moving weights changes no bit of an image. Nothing is copied back: the host keeps its copy, and the device drops its.
 """
 
 from typing import Any
@@ -15,15 +15,15 @@ STAGES = Held._fields
 
 
 class Placement:
-    """One pipeline's weights, held as PLACEMENTS says. Made from a pipeline on the CPU that no other placement has.
+    """The weights of one pipeline, held as PLACEMENTS says. The pipeline must be on the CPU and have no placement yet.
 
-    Hooks of group and sequential offload have no dependable way back: for another placement load the pipeline anew.
+    The hooks of group and sequential offload cannot be removed reliably; for another placement load the pipeline again.
     """
 
     def __init__(self, pipe: Any, name: str, device: torch.device) -> None:
         self._staged: dict[str, list[Staged | Streamer]] = {stage: [] for stage in STAGES}
         self._at: str | None = None
-        self._pinned: list[Pinned] = []  # what hooks bring in from
+        self._pinned: list[Pinned] = []  # the buffers from which hooks bring weights in
         for stage, how in zip(STAGES, PLACEMENTS[name], strict=True):
             for module in components(pipe, stage):
                 self._hold(module, stage, how, device)
@@ -44,13 +44,13 @@ class Placement:
             _group(module, device, "block_level" if how == "blocks" else "leaf_level")
 
     def stream_ahead(self, buffers: int) -> None:
-        """Under weight streaming: with so many groups of the UNet's layers on the device at once."""
+        """Under weight streaming, have this many groups of the denoiser's layers on the device at once."""
         for part in self._staged["denoise"]:
             if isinstance(part, Streamer):
                 part.use_buffers(buffers)
 
     def enter(self, stage: str) -> None:
-        """Bring in what the stage needs, and drop what belongs to others. The stage's weights stay until the next."""
+        """Bring in the stage's weights and drop those of other stages. They stay until the next stage."""
         if stage == self._at:
             return
         self.leave()
@@ -102,7 +102,7 @@ def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def _bring_in_by_layers(module: torch.nn.Module, device: torch.device) -> None:
-    # As diffusers' enable_sequential_cpu_offload, which cannot be told to use the CPU, for tests
+    # The same as diffusers' enable_sequential_cpu_offload, which tests cannot use because it refuses the CPU
     from accelerate import cpu_offload
 
     weights = module.state_dict()
@@ -110,7 +110,7 @@ def _bring_in_by_layers(module: torch.nn.Module, device: torch.device) -> None:
 
 
 def _group(module: torch.nn.Module, device: torch.device, level: str) -> None:
-    # With streams it pins each tensor for itself, but for those that are pinned already.
+    # With streams diffusers pins each tensor by itself, unless it is already pinned.
     from diffusers.hooks import apply_group_offloading
 
     on_cuda = device.type == "cuda"
@@ -127,6 +127,6 @@ def _group(module: torch.nn.Module, device: torch.device, level: str) -> None:
 
 
 def _fix_execution_device(pipe: Any, device: torch.device) -> None:
-    # diffusers asks its first module where to compute, and that one may be in host memory just now.
+    # diffusers computes where its first module is, and that one may be in host memory just now.
     kind = type(pipe)
     pipe.__class__ = type(kind.__name__, (kind,), {"_execution_device": property(lambda _: device)})

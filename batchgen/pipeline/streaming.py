@@ -1,10 +1,11 @@
-"""Weight streaming: a module's weights cross to the device group by group, ahead of their use.
+"""Weight streaming: a module's weights are copied to the device group by group, ahead of their use.
 
-Group offload of diffusers 0.42 has one group on its way at a time and waits on the host for each; its leaf level makes
-a copy for every tensor. Here the layers are packed, in the order in which they run, into flat pinned buffers of some
-64 MiB, which cross in one copy each into buffers on the device that are used in turn. Copies run on a stream of their
-own; events order them, and the host never waits. The order is circular: the first groups of the next step cross while
-the last layers of this one compute. (Double buffering with events, as musubi-tuner's and nunchaku's offloaders do.)
+Group offload in diffusers 0.42 has one group on its way at a time, and the host waits for each; its leaf level makes a
+copy for every tensor. Here the layers are packed, in the order in which they run, into flat pinned buffers of about
+64 MiB. Each is copied at once into a buffer on the device, and the device's buffers are used in turn. Copies run on a
+stream of their own; events order them, and the host never waits. The order is circular: the first groups of the next
+step are copied while the last layers of this step compute. (musubi-tuner's and nunchaku's offloaders also use double
+buffering with events.)
 """
 
 from collections import deque
@@ -20,15 +21,15 @@ from batchgen.policy import STREAM_BUFFERS
 
 
 class Streamer:
-    """Streams one module's weights. Until its first pass has shown the order of layers, each comes when it is called.
+    """Streams one module's weights. Its first pass shows the order of layers; in it each is copied when it is called.
 
-    `leave` frees the device's buffers; the next pass allocates them again. A layer's bits are the same wherever they
-    lie, so images don't change.
+    `leave` frees the device's buffers, and the next pass allocates them again. A layer's bits are the same wherever
+    they are, so images don't change.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, group_bytes: int = GROUP_BYTES) -> None:
         self._device, self._group_bytes = device, group_bytes
-        # SDXL's pipeline asks its text encoders where they are, and sends their inputs there: to the host.
+        # SDXL's pipeline sends the inputs of its text encoders to where their weights are, which is the host.
         module.register_forward_pre_hook(lambda _, *given: send_to_device(given, device), with_kwargs=True)
         self._order: list[_Layer] = []
         self._groups: list[_Group] = []
@@ -40,13 +41,13 @@ class Streamer:
         self._turns = _Turns(device, self._groups)
 
     def use_buffers(self, count: int) -> None:
-        """Have so many groups on the device at once from now on: one that computes and others on their way."""
+        """From now on have `count` groups on the device at once: one that computes and others on their way."""
         if count != self._turns.buffers:
             self._turns.end()
             self._turns.buffers = count
 
     def enter(self) -> None:
-        """Nothing: the first layer brings its group in."""
+        """Do nothing, because the first layer brings its group in."""
 
     def leave(self) -> None:
         """Free what is on the device."""
@@ -70,7 +71,7 @@ class Streamer:
         return let_go
 
     def _pack(self) -> None:
-        # After the first pass: its layers, in their order, into groups
+        # After the first pass, pack its layers into groups in their order.
         if self._groups or not self._order:
             return
         with torch.inference_mode(False):  # tensors made here outlive it
@@ -85,7 +86,7 @@ class Streamer:
 
 
 class _Layer:
-    """A module without children that has weights: its tensors, and where they are in host memory."""
+    """A module that has weights but no children, with its tensors and where they are in host memory."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -95,13 +96,13 @@ class _Layer:
         self.group: int | None = None
 
     def point_at(self, places: list[Tensor]) -> None:
-        """Let the module's tensors be these."""
+        """Make the module use these tensors' data."""
         for tensor, place in zip(self._tensors, places, strict=True):
             tensor.data = place
 
 
 class _Group:
-    """Layers that cross together: one flat buffer in host memory, pinned where the host grants it."""
+    """Layers that are copied together, from one flat buffer in host memory, which is pinned if the host allows it."""
 
     def __init__(self, number: int, layers: list[_Layer], device: torch.device) -> None:
         self.layers = layers
@@ -116,7 +117,7 @@ class _Group:
             layer.group = number
 
     def views(self, flat: Tensor) -> list[list[Tensor]]:
-        """Each layer's tensors as they lie in `flat`, strides as they were (channels_last stays so)."""
+        """Each layer's tensors as views into `flat`, with the same strides as before (channels_last stays)."""
         found, start = [], 0
         for layer in self.layers:
             found.append(views(flat[start : start + layer.size_bytes], layer.host))
@@ -125,7 +126,7 @@ class _Group:
 
 
 class _Turns:
-    """The device's buffers: which group is in which, which may be written again, and what is on its way."""
+    """The device's buffers: which group is in each, which may be written again, and what is on its way."""
 
     def __init__(self, device: torch.device, groups: list[_Group]) -> None:
         self._device, self._groups = device, groups
@@ -133,14 +134,14 @@ class _Turns:
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._coming: deque[_Loan] = deque()
         self._current: _Loan | None = None
-        self._free: list[tuple[Tensor, Any]] = []  # with what the device must have done before it is written
+        self._free: list[tuple[Tensor, Any]] = []  # each with the event after which it may be written
 
     def use(self, number: int) -> None:
         """Make this group's layers ready for the device's next work, and send for the ones after it."""
         if self._current is not None and self._current.number == number:
             return
         if self._coming and self._coming[0].number != number:
-            self.end()  # the pass before was cut off: begin anew
+            self.end()  # the pass before was interrupted, so start again
         self._let_go()
         if not self._coming:
             self._send(number)
@@ -154,7 +155,7 @@ class _Turns:
             layer.point_at(places)
 
     def end(self) -> None:
-        """Let all buffers go. What is on its way arrives before their memory is used for anything else."""
+        """Free all buffers. Copies on their way arrive before the memory is used for anything else."""
         self._let_go()
         if self._copies is not None:
             torch.cuda.current_stream(self._device).wait_stream(self._copies)
@@ -193,14 +194,14 @@ class _Turns:
 
 
 class _Loan:
-    """A buffer with a group in it, or on its way; `ready`: the event of its arrival."""
+    """A buffer that holds a group, or will once the event `ready` has happened."""
 
     def __init__(self, number: int, buffer: Tensor, ready: Any) -> None:
         self.number, self.buffer, self.ready = number, buffer, ready
 
 
 def _layers(module: nn.Module, device: torch.device) -> list[_Layer]:
-    # What is shared by two layers, or held by a module with children, is small: it stays on the device.
+    # Tensors that two layers share, or that a module with children holds, are small and stay on the device.
     leaves = [one for one in module.modules() if not list(one.children())]
     seen: dict[int, int] = {}
     for leaf in leaves:

@@ -1,4 +1,4 @@
-"""determinism=strict: one kernel for one shape, in this process."""
+"""determinism=strict: in this process each shape always runs with the same kernels."""
 
 import os
 
@@ -6,9 +6,9 @@ import torch
 
 
 def pin_kernels() -> None:
-    """Have torch use deterministic kernels only, and never choose among them by timing. Call it before any work.
+    """Make torch use only deterministic kernels and never choose among them by timing. Call it before any work.
 
-    Where torch has none, it says so in the worker's log and goes on. Source:
+    If torch has no deterministic kernel, it says so in the worker's log and goes on. Source:
     https://docs.pytorch.org/docs/stable/generated/torch.use_deterministic_algorithms.html
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first use

@@ -1,4 +1,4 @@
-"""Decoding in tiles: as diffusers does it, but for its blending of borders line by line, thousands of small kernels."""
+"""Decoding in tiles as diffusers does it, except that borders are blended at once and not line by line."""
 
 from functools import partial
 from typing import Any
@@ -7,9 +7,10 @@ import torch
 
 
 def set_tiling(vae: Any, tile_px: int, factor: int) -> None:
-    """From now on decode in tiles of `tile_px` that overlap by a quarter; 0: whole. `factor`: pixels to a latent place.
+    """From now on decode in tiles of `tile_px` that overlap by a quarter, or whole images if it is 0.
 
-    The VAE is an AutoencoderKL of diffusers 0.42.1. The threshold that it takes from its config is often wrong.
+    `factor` is the edge in pixels of one place of the latent. The VAE is an AutoencoderKL of diffusers 0.42.1, whose
+    config often has a wrong threshold for tiling.
     """
     if not tile_px:
         vae.disable_tiling()
@@ -21,9 +22,9 @@ def set_tiling(vae: Any, tile_px: int, factor: int) -> None:
 
 
 def blend(before: torch.Tensor, tile: torch.Tensor, extent: int, dim: int) -> torch.Tensor:
-    """`tile` with its first `extent` lines along `dim` faded in over the last ones of `before`; in place.
+    """Fade the first `extent` lines of `tile` along `dim` in over the last lines of `before`, in place.
 
-    Both are (rows, channels, height, width). The same bits as by AutoencoderKL's blend_v (dim 2) and blend_h (dim 3).
+    Both are (rows, channels, height, width). The bits are those of AutoencoderKL's blend_v (dim 2) and blend_h (dim 3).
     """
     extent = min(before.shape[dim], tile.shape[dim], extent)
     share = torch.arange(extent, dtype=torch.float64, device=tile.device) / extent

@@ -1,4 +1,4 @@
-"""The prompt files of a job, and their rows; a bad row becomes a Reject, a bad file a PromptError."""
+"""The prompt files of a job and their rows. A bad row becomes a Reject, a bad file a PromptError."""
 
 import codecs
 import zlib
@@ -21,21 +21,21 @@ _ITEM_FORMATS = (".json", ".parquet")
 def read_prompts(
     files: Sequence[Path], columns: Columns, encoding: str = "utf-8-sig", first_file: int = 0
 ) -> Iterator[Row | Reject]:
-    """Return an iterator over the rows of the files, in order, with a Reject for each that cannot be used.
+    """Return an iterator over the rows of the files, in order, with a Reject for each row that cannot be used.
 
-    It holds one row at a time, or some lines of a broken one. `first_file` is the first file's Row.file.
-    Raises PromptError: at once if `encoding` or `columns` is not possible; while iterating if a file cannot
+    It holds one row at a time, or some lines of a broken row. `first_file` is the first file's Row.file.
+    Raises PromptError: at once if `encoding` or `columns` is not valid; while iterating if a file cannot
     be read to its end, is not text in that encoding, or has no column for the prompt.
     """
     try:
         codecs.lookup(encoding)
-        "a".encode(encoding)  # the codecs that are not for text are known only by use
+        "a".encode(encoding)  # only use shows that a codec is not for text
     except (LookupError, ValueError):
         raise PromptError(f"job.encoding: {shown(encoding)} is not a known text encoding") from None
     named = [getattr(columns, column.name) for column in fields(columns)]
     twice = doubled([name for name in named if name is not None])
     if twice is not None:
-        raise PromptError(f"job.columns: {shown(twice)} is named for more than one field")
+        raise PromptError(f"job.columns: {shown(twice)} is set for more than one field")
     return _rows(files, columns, encoding, first_file)
 
 

@@ -12,7 +12,7 @@ from batchgen.prompts.records import path_name
 
 
 def find_files(patterns: Sequence[str], base: Path) -> list[Path]:
-    """Return the prompt files that paths and globs (relative to `base`, ** and ~ allowed) name, each once.
+    """Return the prompt files that paths and globs (relative to `base`, ** and ~ allowed) name, each of them once.
 
     Raises PromptError if a path is missing or a directory, a glob matches no file, or a suffix is unknown.
     """
@@ -24,7 +24,7 @@ def find_files(patterns: Sequence[str], base: Path) -> list[Path]:
             raise PromptError(_missing(pattern, path, base))
         for match in matches:
             if not match.is_file():
-                raise PromptError(f"{path_name(match)} is not a file; name its files, or a glob like *.csv")
+                raise PromptError(f"{path_name(match)} is not a file; name the files in it, or use a glob like *.csv")
             format_of(match)
             found.setdefault(os.path.realpath(match), match)
     return list(found.values())
@@ -45,5 +45,5 @@ def _missing(pattern: str, path: Path, base: Path) -> str:
         problem = f"folder {path_name(folder)} cannot be read ({error.strerror})"
         return f"no prompt file {path_name(pattern)}: {problem}"
     near = difflib.get_close_matches(path.name, names)
-    hint = f"; the nearest names there: {', '.join(map(path_name, near))}" if near else ""
+    hint = f"; similar names there: {', '.join(map(path_name, near))}" if near else ""
     return f"no prompt file {path_name(pattern)} in {path_name(folder)}{hint}"

@@ -1,4 +1,4 @@
-"""The formats of prompt files: each is a stream of records, where a broken record costs only itself."""
+"""The formats of prompt files. Each is read as a stream of records, and a broken record spoils no other."""
 
 import gzip
 import io
@@ -15,20 +15,20 @@ from batchgen.prompts.parquet import parquet_records
 from batchgen.prompts.records import OnHeader, Record, path_name
 from batchgen.prompts.tables import table_records
 
-_FORMATS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")  # each also with .gz behind it
+_FORMATS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")  # each may be followed by .gz
 
 
 def format_of(path: Path) -> str:
-    """Return which format the file is in, going by its suffix; raise PromptError if in no known one."""
+    """Return the format of the file, which is its suffix. Raises PromptError if the suffix is not known."""
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix not in _FORMATS:
         known = " ".join(_FORMATS)
-        raise PromptError(f"{path_name(path)}: unknown suffix; known are {known}, also with .gz behind")
+        raise PromptError(f"{path_name(path)}: unknown suffix; use one of {known}, or one of these followed by .gz")
     return suffix
 
 
 def read_records(path: Path, encoding: str, on_header: OnHeader) -> Iterator[Record]:
-    """Yield the records of a file; `on_header` is called once, before the first record, if there is a header.
+    """Yield the records of a file. If it has a header, `on_header` is called once, before the first record.
 
     Raises DamagedFileError, OSError, EOFError, zlib.error (gzip) or UnicodeError if the file cannot be read.
     """

@@ -1,4 +1,4 @@
-"""JSON: the value of a line or an item, and the items of an array that is read as a stream."""
+"""Reading JSON: the value of a line or an item, and the items of an array that is read as a stream."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def item_value(item: str) -> dict[str, Any] | str:
     """The string or object of an item of a JSON array. Raises BadRow, DamagedFileError."""
     try:
         return _value(item)
-    except json.JSONDecodeError as error:  # where it ends, and so where the next one begins, is a guess then
+    except json.JSONDecodeError as error:  # where this item ends, and so where the next one begins, is unknown
         raise DamagedFileError(f"the next item is not valid JSON: {error.msg}") from None
 
 
@@ -59,7 +59,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, pars
 
 
 def _value(text: str) -> dict[str, Any] | str:
-    """Return the object or string that the text holds; raise BadRow, or JSONDecodeError if it is not JSON."""
+    """Return the object or string that the text holds. Raises BadRow, or JSONDecodeError if it is not JSON."""
     text = text.strip(_SPACE)
     try:
         value, end = _DECODER.raw_decode(text)
@@ -78,15 +78,15 @@ def _value(text: str) -> dict[str, Any] | str:
     return value
 
 
-# A whole string, if it ends in this chunk, is one token.
+# A string that ends in this chunk is one token.
 _OUTSIDE_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
 _INSIDE_STRING = re.compile(r'"|\\.', re.DOTALL)
 
 
 def _pieces(text: io.TextIOWrapper) -> Iterator[tuple[str, str]]:
-    """Cut the text at the outermost brackets and the commas between items: yield each piece and what ends it.
+    """Cut the text at the outermost brackets and the commas between items. Yields each piece and what ends it.
 
-    That is "" at the end of a chunk, where the piece goes on.
+    At the end of a chunk, where the piece continues in the next one, what ends it is "".
     """
     depth, in_string, skip = 0, False, 0
     while chunk := text.read(_CHUNK_CHARS):
@@ -103,15 +103,15 @@ def _pieces(text: io.TextIOWrapper) -> Iterator[tuple[str, str]]:
                 start = at
             depth += opens - closes
         yield chunk[start:], ""
-        # A backslash that ends the chunk has found no partner: that is the first character of the next one.
+        # A backslash that ends the chunk escapes the first character of the next chunk.
         skip = int(in_string and chunk.endswith("\\", at))
 
 
 def item_texts(text: io.TextIOWrapper) -> Iterator[str | None]:
-    """Yield the text of each item of the array, None in place of an over-long one.
+    """Yield the text of each item of the array, or None for an item that is too long. Raises DamagedFileError.
 
-    Not by ijson: its parser makes a lone surrogate's escape a "?", keeps the last of two members of one name,
-    and gives up the whole file for one bad byte or large number.
+    It does not use ijson, whose parser turns the escape of a lone surrogate into "?", keeps the last of two members
+    with the same name, and gives up the whole file for one bad byte or large number.
     """
     place, parts, size, first = "before", list[str](), 0, True
     for piece, end in _pieces(text):
@@ -127,11 +127,11 @@ def item_texts(text: io.TextIOWrapper) -> Iterator[str | None]:
         if not end:
             continue
         if end == "}":
-            raise DamagedFileError("a } where the array should go on")
+            raise DamagedFileError("there is a } where the array should continue")
         item = "".join(parts) if size <= MAX_LINE_CHARS else None
-        if not first or end == "," or item is None or item.strip(_SPACE):  # else it is []
+        if not first or end == "," or item is None or item.strip(_SPACE):  # otherwise it is []
             yield item
         parts, size, first = [], 0, False
         place = "after" if end == "]" else place
     if place == "inside":
-        raise DamagedFileError("breaks off within the array")
+        raise DamagedFileError("the file ends inside the array")

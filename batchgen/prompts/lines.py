@@ -1,4 +1,4 @@
-"""The text of a prompt file, and its lines, none of which is held beyond the longest that is allowed."""
+"""The text of a prompt file and its lines. Of a line that is too long only a part is held in memory."""
 
 import codecs
 import io
@@ -17,7 +17,7 @@ _BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
 
 
 def decoded(raw: io.BufferedReader, encoding: str) -> io.TextIOWrapper:
-    """Return the file's text, where all line ends are \\n and bad bytes lone surrogates; a BOM is obeyed."""
+    """Return the file's text. Line ends become \\n, bad bytes become lone surrogates, and a BOM is obeyed."""
     name = codecs.lookup(encoding).name
     head = raw.peek(4)
     for bom, found in _BOMS:
@@ -28,7 +28,7 @@ def decoded(raw: io.BufferedReader, encoding: str) -> io.TextIOWrapper:
 
 
 def lines_of(text: io.TextIOWrapper) -> Iterator[str | None]:
-    """Yield the lines with their ends, None in place of an over-long one, of which only a part is held."""
+    """Yield the lines with their ends, or None for a line that is too long, of which only a part is held."""
     read = text.readline
     while line := read(MAX_LINE_CHARS + 1):
         if len(line) <= MAX_LINE_CHARS or line[-1] == "\n":
@@ -40,7 +40,7 @@ def lines_of(text: io.TextIOWrapper) -> Iterator[str | None]:
 
 
 def check_text(text: str, encoding: str) -> None:
-    """Raise BadRow where text from the file has a NUL or a byte that could not be decoded."""
+    """Raise BadRow if text from the file has a NUL or a byte that could not be decoded."""
     if "\0" in text:
         raise BadRow("has a NUL character")
     if not text.isascii():
@@ -55,7 +55,7 @@ def check_text(text: str, encoding: str) -> None:
 def parse_each(
     pieces: Iterator[str | None], parse: Callable[[str], dict[str, Any] | str], encoding: str
 ) -> Iterator[Record]:
-    """One record for each piece of text, parsed; None stands for a piece that was too long."""
+    """Yield one record for each piece of text. None stands for a piece that was too long."""
     for number, piece in enumerate(pieces, 1):
         try:
             if piece is None:

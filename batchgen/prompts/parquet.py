@@ -1,4 +1,4 @@
-"""The rows of .parquet files, as values that JSON knows; pyarrow is imported only for such a file."""
+"""The rows of .parquet files, as values that JSON knows. pyarrow is imported only for these files."""
 
 import io
 import math
@@ -11,7 +11,7 @@ _BATCH_ROWS = 1_000
 
 
 def parquet_records(file: IO[bytes], on_header: OnHeader) -> Iterator[Record]:
-    """The rows of a parquet file, a few thousand in memory at a time. Raises DamagedFileError."""
+    """Yield the rows of a parquet file, with a few thousand in memory at a time. Raises DamagedFileError."""
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
     import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
 
@@ -37,7 +37,7 @@ def parquet_records(file: IO[bytes], on_header: OnHeader) -> Iterator[Record]:
 
 
 def _is_binary(kind: Any) -> bool:
-    """Say whether the values of an Arrow type hold bytes, at any depth."""
+    """Whether the values of an Arrow type hold bytes, at any depth."""
     from pyarrow import types
 
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
@@ -71,7 +71,7 @@ def _batch_rows(batch: Any, fields: Collection[str]) -> Iterator[dict[str, Any] 
 
 
 def _as_text(batch: Any, names: Sequence[str]) -> Any:
-    """Return the batch with the dates and times among these columns as text: Python's hold no nanoseconds."""
+    """Return the batch with the dates and times in these columns as text, because Python's hold no nanoseconds."""
     import pyarrow as pa
 
     for index, column in enumerate(batch.schema):
@@ -82,7 +82,7 @@ def _as_text(batch: Any, names: Sequence[str]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value with nothing in it that JSON does not know; not-a-number is None."""
+    """Return the value with everything in it converted to what JSON knows; not-a-number becomes None."""
     if isinstance(value, str | int | None):
         return value
     if isinstance(value, float):

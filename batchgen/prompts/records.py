@@ -1,4 +1,4 @@
-"""What all readers of prompt files share: a record, what makes one bad, and how it is named in a message."""
+"""What all readers of prompt files share: records, what makes a record bad, and how messages name things."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -6,21 +6,22 @@ from pathlib import Path
 from typing import Any
 
 MAX_LINE_CHARS = 2**20  # of a line, of a quoted record of many lines, of an item of a .json file
-MAX_DEPTH = 100  # of nested JSON: what comes after may recurse (json, pickle) and must not run out of stack
+MAX_DEPTH = 100  # of nested JSON: later code may recurse (json, pickle) and must not run out of stack
 TOO_LONG = f"longer than {MAX_LINE_CHARS:,} characters"
 
 
 class DamagedFileError(Exception):
-    """The file as a whole is broken: it breaks off, or is not what its suffix says."""
+    """The file as a whole is broken: it ends too early, or is not what its suffix says."""
 
 
 class BadRow(Exception):
-    """A record that cannot be used, and the reason; raised where that is found, yielded by the readers."""
+    """A record that cannot be used, and the reason. It is raised where that is found, and the readers yield it."""
 
 
-# The line or item from 1; what it holds: cells by column (the reader's to keep), a bare prompt, or neither.
+# The number of the line or item, from 1, and what it holds: cells by column (the reader may keep and change the
+# dictionary), a bare prompt, or neither.
 Record = tuple[int, dict[str, Any] | str | BadRow]
-# Takes the names in a header, returns those that hold fields; the others travel as they are.
+# It takes the names in a header and returns those that hold fields; the other columns are passed on as they are.
 OnHeader = Callable[[Sequence[str]], Collection[str]]
 
 
@@ -36,13 +37,13 @@ def path_name(path: Path | str) -> str:
 
 
 def doubled(names: Sequence[str]) -> str | None:
-    """Return one of the names that are there more than once, None if there is none."""
+    """Return one of the names that appear more than once; None if there is none."""
     name, count = Counter(names).most_common(1)[0] if names else ("", 0)
     return name if count > 1 else None
 
 
 def check_value(value: object) -> None:
-    """Raise BadRow where a string anywhere in the value has a NUL or lone surrogate, or nests too deeply."""
+    """Raise BadRow if a string anywhere in the value has a NUL or lone surrogate, or the value nests too deeply."""
     todo: list[tuple[object, int, object]] = [(value, 0, "it")]
     while todo:
         item, depth, name = todo.pop()

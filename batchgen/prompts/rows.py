@@ -1,4 +1,4 @@
-"""The rows of a prompt file, made from its records: which columns hold the fields, and what each may hold."""
+"""The rows of a prompt file, made from its records: which columns hold the fields, and what each field may hold."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -17,7 +17,7 @@ _OTHER_FIELDS = tuple(column.name for column in fields(Columns) if column.name !
 
 
 class RowReader:
-    """Makes Rows of one file's records."""
+    """Makes Rows from the records of one file."""
 
     def __init__(self, file: int, path: Path, columns: Columns, cells_are_text: bool) -> None:
         self._file = file
@@ -30,7 +30,7 @@ class RowReader:
         self._cells_are_text = cells_are_text
 
     def take_header(self, names: Sequence[str]) -> list[str]:
-        """Settle which columns hold the fields, and return them; raise PromptError if they cannot be told."""
+        """Settle which columns hold the fields, and return them. Raises PromptError if that cannot be known."""
         twice = doubled(names)
         if twice is not None:
             raise PromptError(f"{path_name(self._path)}: two columns are named {shown(twice)}")
@@ -45,7 +45,7 @@ class RowReader:
         return [prompt, *(column for _, column in self._fields)]
 
     def row(self, place: int, line: int, value: dict[str, Any] | str | BadRow) -> Row | Reject:
-        """Return what a record holds, as a Row if all of it can be used."""
+        """Return what a record holds: a Row if all of it can be used, otherwise a Reject."""
         try:
             if isinstance(value, str):
                 return Row(self._file, place, self._source, line, _prompt(value))
@@ -118,7 +118,7 @@ def _field(name: str, value: Any) -> str | int | float:
 
 
 def _from_text(name: str, cell: str) -> int | float | str:
-    """Return the number that a table's cell spells, the cell without its outer spaces if it spells none."""
+    """Return the number in a table's cell, or the cell without its outer spaces if it holds no number."""
     text = cell.strip()
     if BOUNDS[name].kind is int:
         digits = text.removeprefix("-")

@@ -1,4 +1,4 @@
-"""The records of .csv and .tsv files: a stray quote costs its own line, not those after it."""
+"""The records of .csv and .tsv files. A stray quote spoils its own line, not the lines after it."""
 
 import csv
 import io
@@ -13,11 +13,11 @@ MAX_RECORD_LINES = 1_000
 
 
 class _Lines:
-    """The lines of a file, some of which can be put back and read again."""
+    """The lines of a file. Some of them can be put back and read again."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self.number = 0  # of the latest line
-        self.record: list[str | None] = []  # the lines of the record at hand, kept short by who reads them
+        self.record: list[str | None] = []  # the lines of the current record; the reader keeps it short
         self._fresh = lines_of(text)
         self._again: deque[str | None] = deque()
 
@@ -31,15 +31,15 @@ class _Lines:
         return line
 
     def put_back(self) -> None:
-        """Put the record's lines back, all but the first."""
+        """Put all of the record's lines back, except the first."""
         self._again.extendleft(reversed(self.record[1:]))
         self.number -= len(self.record) - 1
         del self.record[1:]
 
 
 def table_records(text: io.TextIOWrapper, kind: str, on_header: OnHeader) -> Iterator[Record]:
-    """The rows of a .csv or .tsv file, after its header was told to `on_header`."""
-    csv.field_size_limit(4 * MAX_LINE_CHARS)  # beyond what a record may have, so that it never strikes
+    """Yield the rows of a .csv or .tsv file, after `on_header` was called with its header. Raises DamagedFileError."""
+    csv.field_size_limit(4 * MAX_LINE_CHARS)  # above what a record may have, so that csv never complains
     cells_of = _csv_cells if kind == ".csv" else _tsv_cells
     lines = _Lines(text)
     header: list[str] = []
@@ -68,7 +68,7 @@ def table_records(text: io.TextIOWrapper, kind: str, on_header: OnHeader) -> Ite
 
 
 def _tsv_cells(line: str, lines: _Lines, width: int) -> list[str]:
-    """Like _csv_cells, but quotes are text where a line has the right number of columns only so."""
+    """Like _csv_cells, but quotes count as text if only that gives the line the right number of columns."""
     if '"' in line:
         plain = line.removesuffix("\n").split("\t")
         try:
@@ -82,12 +82,12 @@ def _tsv_cells(line: str, lines: _Lines, width: int) -> list[str]:
 
 
 def _csv_cells(line: str, lines: _Lines, width: int, delimiter: str = ",") -> list[str]:
-    """Return the cells of the record that begins with `line`, taking from `lines` what else belongs to it.
+    """Return the cells of the record that begins with `line`, and take the rest of it from `lines`.
 
-    Raises BadRow; of a record that breaks in a later line only the first is used up, for the quote that holds
-    the others together may be a stray one. A `width` of 0 stands for any number of columns.
+    Raises BadRow. If a record turns out to be broken in a later line, only its first line is used up, because the
+    quote that holds the lines together may be a stray one. A `width` of 0 stands for any number of columns.
     """
-    if '"' not in line:  # then csv.reader would do no more than this, at a multiple of the time
+    if '"' not in line:  # csv.reader would do the same, but takes several times as long
         cells = line.removesuffix("\n").split(delimiter)
     else:
         try:
@@ -103,7 +103,7 @@ def _csv_cells(line: str, lines: _Lines, width: int, delimiter: str = ",") -> li
 
 
 def _record(line: str, lines: _Lines) -> Iterator[str]:
-    """Yield the line and those after it, as far as one record may reach."""
+    """Yield the line and the lines after it, as far as one record may reach."""
     yield line
     size = len(line)
     for more in lines:

@@ -81,11 +81,11 @@ def test_an_old_driver_one_without_words_and_one_that_hangs(cards: Any, monkeypa
     cards(TWO[1], "Unable to determine the device handle for GPU0: GPU is lost", script="trap 'exit 15' EXIT\n")
     assert [gpu.device for gpu in find_gpus()] == ["GPU-bbb2"]
     cards("Failed to initialize NVML: Driver/library version mismatch", script="trap 'exit 18' EXIT\n")
-    with pytest.raises(DeviceError, match="nvidia-smi fails, .* version mismatch"):
+    with pytest.raises(DeviceError, match="nvidia-smi failed, .* version mismatch"):
         find_gpus()
     monkeypatch.setattr(gpus, "_LIMIT_S", 0.2)
     cards(script="exec sleep 20\n")
-    with pytest.raises(DeviceError, match=r"nvidia-smi gave no answer in 0\.2 s"):
+    with pytest.raises(DeviceError, match=r"nvidia-smi did not answer within 0\.2 s"):
         find_gpus()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert find_gpus() == [Gpu("0"), Gpu("1")]
@@ -94,7 +94,7 @@ def test_an_old_driver_one_without_words_and_one_that_hangs(cards: Any, monkeypa
 def test_a_gpu_that_was_given_is_never_replaced_by_the_cpu(cards: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cards(*TWO)
     check_reached(True, "")
-    with pytest.raises(DeviceError, match=r"GPU-aaa1 \(Card 6\), GPU-bbb2 \(Card 6\): no driver\. Mend that"):
+    with pytest.raises(DeviceError, match=r"GPU-aaa1 \(Card 6\), GPU-bbb2 \(Card 6\): no driver\. Fix that"):
         check_reached(False, "no driver")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # on purpose
     check_reached(False, "no driver")
@@ -133,7 +133,7 @@ def test_a_job_that_no_gpu_can_do_is_refused_for_the_one_with_the_most_room(card
     for more in ((), ("dry_run=true",)):
         refused = front(tmp_path / "run", prompts, "job.width=2048", "job.height=2048", *more)
         assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1), refused.stderr
-        assert "0.05 GiB are there" in refused.stderr
+        assert "only 0.05 GiB are free" in refused.stderr
 
 
 def test_bf16_is_refused_only_where_no_gpu_has_it(cards: Any, tmp_path: Path) -> None:

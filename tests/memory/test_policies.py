@@ -279,7 +279,7 @@ def test_who_waits_may_be_stopped_and_takes_over_from_one_that_is_gone(plan: Pla
     assert lease is not None
     stop = threading.Event()
     stop.set()
-    with pytest.raises(StoppedError, match="while another worker measured"):
+    with pytest.raises(StoppedError, match="while another worker was measuring"):
         policies(plan, Engine(6 * GIB), stop=stop).of(512, 512)
     waiting: Any = Engine(6 * GIB)
     hung = Policies(plan, waiting, EventLog(plan.run.worker_log("late")), "late", Watch(0.2), threading.Event())
@@ -350,12 +350,12 @@ def test_an_estimate_foresees_and_does_not_refuse_what_may_fit(tmp_path: Path) -
     folder, task = models_dir() / "tiny", task_of(config, 1024, 1024)
     _, measured = foresee(config, folder, "fingerprint", task, "Card 6", "fp16", 2 * GIB)
     assert not measured
-    with pytest.raises(MemoryNeededError, match=r"at least 0\.\d\d GiB .* 0\.02 GiB are there") as refused:
+    with pytest.raises(MemoryNeededError, match=r"at least 0\.\d\d GiB .* 0\.02 GiB are free") as refused:
         foresee(config, folder, "fingerprint", task, "Card 6", "fp16", 16 << 20)
     needed_gib = float(str(refused.value).split("at least ")[1].split()[0])
     choice, _ = foresee(config, folder, "fingerprint", task, "Card 6", "fp16", int(needed_gib / 1.4 * GIB))
-    assert f"more than the {needed_gib / 1.4:.1f} GiB free, and tried nevertheless" in choice.reason
-    with pytest.raises(MemoryNeededError, match=f"{needed_gib / 1.6:.2f} GiB are there"):
+    assert f"more than the {needed_gib / 1.4:.1f} GiB free, but tried anyway" in choice.reason
+    with pytest.raises(MemoryNeededError, match=f"{needed_gib / 1.6:.2f} GiB are free"):
         foresee(config, folder, "fingerprint", task, "Card 6", "fp16", int(needed_gib / 1.6 * GIB))
 
 
@@ -396,7 +396,7 @@ def test_a_job_that_cannot_fit_is_refused_before_a_worker_starts(tmp_path: Path,
         refused = front(tmp_path / "run", prompts, "job.width=2048", "job.height=2048")
         assert refused.returncode == 2
         assert "GiB of free device memory are needed beside CUDA's context" in refused.stderr
-        assert f"{there} GiB are there" in refused.stderr
+        assert f"{there} GiB are free" in refused.stderr
         assert len(refused.stderr.splitlines()) == 1
     assert not list((tmp_path / "run").glob("logs/workers/*"))
 

@@ -117,12 +117,12 @@ def cut_to_one(part):
             under_a_prefix,
             r"text_encoder lacks 36 weights \(the first: .*\) and has 36 weights \(the first: cond_",
         ),
-        (TEXT, cut_to_one("final_layer_norm.weight"), "text_encoder has the weight .* of another shape"),
+        (TEXT, cut_to_one("final_layer_norm.weight"), "text_encoder has the weight .* of the wrong shape"),
         (UNET, without("conv_in"), r"unet lacks 2 weights \(the first: conv_in.bias\)"),
         (UNET, with_one_more, "unet has the weight one_more.weight that the model does not know"),
         (VAE, without("decoder.mid"), r"vae lacks \d+ weights \(the first: decoder.mid"),
         (VAE, with_one_more, "vae has the weight one_more.weight that the model does not know"),
-        (VAE, cut_to_one("decoder.conv_out"), "vae has 2 weights .* of another shape"),
+        (VAE, cut_to_one("decoder.conv_out"), "vae has 2 weights .* of the wrong shape"),
     ],
 )
 def test_weights_that_are_not_what_the_model_needs_are_refused_by_name(models, tmp_path, name, change, words):
@@ -147,7 +147,7 @@ def test_settings_that_make_no_model_are_refused_in_one_line(models, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(models["sd15"], folder)
     edit_json(folder, "unet/config.json", down_block_types=["NoSuchBlock"])
-    with pytest.raises(ModelError, match="the model's unet cannot be made from its config.json: ") as caught:
+    with pytest.raises(ModelError, match="the model's unet cannot be built from its config.json: ") as caught:
         checked(folder)
     assert "\n" not in str(caught.value)
 

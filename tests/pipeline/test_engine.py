@@ -11,8 +11,9 @@ from diffusers import DiffusionPipeline
 from batchgen.errors import ModelError
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.guidance import RowGuidance
-from batchgen.pipeline.load import SCHEDULERS, load_pipeline
+from batchgen.pipeline.load import load_pipeline
 from batchgen.pipeline.noise import generators, starting_noise
+from batchgen.pipeline.schedulers import SCHEDULERS
 from batchgen.policy import Policy, spans
 from batchgen.types import Prompt
 from tests.pipeline.small_models import KINDS, save

@@ -20,7 +20,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from batchgen.pipeline.engine import DiffusersEngine
-from batchgen.pipeline.load import SCHEDULERS, scheduler_of
+from batchgen.pipeline.schedulers import SCHEDULERS, scheduler_of
 from batchgen.types import EMPTY_NEGATIVE
 from tests.pipeline.small_models import ALL_KINDS, BETAS, save
 from tests.pipeline.test_engine import prompt

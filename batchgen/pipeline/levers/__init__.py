@@ -1,1 +1,1 @@
-"""What changes how the denoiser computes: each lever is a field of the policy or of the speed settings."""
+"""The levers change how the denoiser computes. Each is a field of the policy or of the speed settings."""

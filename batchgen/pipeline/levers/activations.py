@@ -1,4 +1,4 @@
-"""A UNet's activations in less memory, where diffusers keeps what it reads no more."""
+"""A UNet's activations take less memory here, because diffusers keeps some that are no longer read."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from torch.nn import functional
 
 
 def shrink_activations(unet: torch.nn.Module) -> None:
-    """Let a UNet2DConditionModel of diffusers 0.42.1 compute the same values in less memory; its weights stay.
+    """Make a UNet2DConditionModel of diffusers 0.42.1 compute the same values in less memory. Its weights stay.
 
-    For inference only: what a gradient needs is overwritten.
+    It is only for inference, because what a gradient needs is overwritten.
     """
     for module in unet.modules():
         if isinstance(module, GEGLU):
@@ -28,8 +28,9 @@ class _GEGLU(GEGLU):  # type: ignore[misc]
 
 
 class _GatedLinear(torch.nn.Linear):
-    # A transformer block is largest here: values, gate and their product, each four times its width. Values and gate
-    # one by one are contiguous, which is also faster. Still one layer with one weight, as offloading expects.
+    # A transformer block needs most memory here: for values, gate and their product, each four times its width.
+    # Computed one by one, values and gate are contiguous, which is also faster. It is still one layer with one weight,
+    # as offloading expects.
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         of_values, of_gate = self.weight.chunk(2)
         bias_of_values, bias_of_gate = self.bias.chunk(2)
@@ -39,6 +40,6 @@ class _GatedLinear(torch.nn.Linear):
 
 
 class _SiLU(torch.nn.Module):
-    # Maps come from a norm, and nothing else reads them. The time embedding, of two dimensions, is read by all blocks.
+    # Maps come from a norm, and nothing else reads them. All blocks read the time embedding, which has two dimensions.
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         return functional.silu(maps, inplace=maps.ndim == 4)

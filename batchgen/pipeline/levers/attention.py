@@ -1,4 +1,4 @@
-"""Which kernel computes attention: tried by running it, since much that is offered does not run everywhere."""
+"""Which kernel computes attention. It is tried by running it, because not all kernels run everywhere."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -9,15 +9,15 @@ import torch.nn.functional as F
 
 from batchgen.memory.refused import memory_was_refused
 
-# SDPA's own kernels (torch.nn.attention.SDPBackend); sdpa lets torch choose, plain computes it step by step.
+# The kernels of SDPA (torch.nn.attention.SDPBackend). sdpa lets torch choose; plain computes step by step.
 _KERNELS = {"flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cudnn": "CUDNN_ATTENTION", "plain": "MATH"}
 _TOKENS = 64
 
 
 def usable_attention(wanted: str, pipe: Any, device: torch.device, dtype: torch.dtype) -> tuple[str, str | None]:
-    """The backend to use, `wanted` or else sdpa, and why `wanted` cannot be used here (None: it can).
+    """The backend to use, which is `wanted` or sdpa, and why `wanted` cannot be used here (None if it can).
 
-    Raises what says that memory was refused: a full device says nothing about a backend.
+    An error that means that memory was refused passes unchanged, because a full device says nothing about a backend.
     """
     if wanted == "sdpa":
         return wanted, None
@@ -25,7 +25,7 @@ def usable_attention(wanted: str, pipe: Any, device: torch.device, dtype: torch.
         for width in sorted(_head_widths(pipe.unet)):
             query = torch.zeros(1, 2, _TOKENS, width, device=device, dtype=dtype)
             _tried(wanted, query)
-    except Exception as error:  # each backend has its own ways to fail
+    except Exception as error:  # each backend fails in its own ways
         if memory_was_refused(error):
             raise
         return "sdpa", f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
@@ -45,7 +45,7 @@ def _tried(backend: str, query: torch.Tensor) -> None:
 
 
 def attention_kernel(backend: str) -> AbstractContextManager[Any]:
-    """Within it, scaled_dot_product_attention uses that kernel alone."""
+    """A context in which scaled_dot_product_attention uses only this kernel."""
     if backend not in _KERNELS:
         return nullcontext()
     from torch.nn.attention import SDPBackend, sdpa_kernel

@@ -1,4 +1,4 @@
-"""A UNet that was traced: the recorded operations run without Python between them, once for each shape."""
+"""A traced denoiser: its operations are recorded once for each shape and then run without Python between them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 
 class TracedForward:
-    """Stands in for a UNet's `forward`; traces it at each new shape (torch.jit.trace)."""
+    """Replaces a denoiser's `forward` and traces it at each new shape (torch.jit.trace)."""
 
     def __init__(self, unet: Any) -> None:
         self._forward: Callable[..., Any] = unet.forward
@@ -15,7 +15,7 @@ class TracedForward:
         self._traces: dict[tuple[Any, ...], Any] = {}
 
     def __call__(self, sample: torch.Tensor, time: Any, **keywords: Any) -> tuple[torch.Tensor]:
-        """As the UNet's forward with return_dict=False. Only tensors vary between calls of one shape."""
+        """The same as the denoiser's forward with return_dict=False. For one shape only tensors may vary."""
         texts = keywords["encoder_hidden_states"]
         added = keywords.get("added_cond_kwargs") or {}
         names = tuple(sorted(added))
@@ -29,13 +29,13 @@ class TracedForward:
         import warnings
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that tracing is deprecated, and that shapes become constants
+            warnings.simplefilter("ignore")  # they say that tracing is deprecated, and that shapes become constants
             trace: Callable[..., Any] = torch.jit.trace
             return trace(_Positional(self._unet, self._forward, names), tensors, check_trace=False)
 
 
 class _Positional(torch.nn.Module):
-    # torch.jit.trace takes tensors by position alone.
+    # torch.jit.trace takes tensors only by position.
     def __init__(self, unet: Any, forward: Callable[..., Any], names: tuple[str, ...]) -> None:
         super().__init__()
         self.unet = unet

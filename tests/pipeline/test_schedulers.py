@@ -11,7 +11,8 @@ import diffusers
 from diffusers.schedulers import KarrasDiffusionSchedulers
 
 from batchgen.errors import ModelError
-from batchgen.pipeline.load import SCHEDULERS, load_pipeline, scheduler_of
+from batchgen.pipeline.load import load_pipeline
+from batchgen.pipeline.schedulers import SCHEDULERS, scheduler_of
 from tests.pipeline.small_models import KINDS, save
 
 OWN = sorted(set(KarrasDiffusionSchedulers.__members__) - {"EDMEulerScheduler"})  # it names none that can replace it
