@@ -45,7 +45,9 @@ def check(config: Config) -> None:
     if (problem := BOUNDS["width"].problem("model.size_px", config.model.size_px)) is not None:
         raise ConfigError(problem)
     if not _NAME.fullmatch(config.job.name):
-        raise ConfigError(f"job.name={config.job.name!r} must be a plain name (letters, digits, _ . -), because it names the run's directory")
+        raise ConfigError(
+            f"job.name={config.job.name!r} must be a plain name (letters, digits, _ . -): it names the run's directory"
+        )
     prompts = config.job.prompts
     if not (isinstance(prompts, str) or _is_list_of_text(prompts)) or not prompts:
         raise ConfigError("job.prompts must be a path, a glob, or a list of them, such as '[a.txt,b/*.csv]'")

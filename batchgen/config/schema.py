@@ -23,6 +23,8 @@ class JobConfig:
     prompts: Any = "???"
     # The text encoding of the prompt files.
     encoding: str = "utf-8-sig"
+    # Which column of a prompt file holds which field. null for the prompt finds its column by the name; null for
+    # another field means that no column sets it.
     columns: Columns = field(default_factory=Columns)
     # Only the first rows, up to this number, are used; null uses all of them.
     limit: int | None = None
@@ -101,7 +103,7 @@ class MemoryConfig:
 
 @dataclass
 class SpeedConfig:
-    """How the model computes. Each of these settings changes the low bits of images."""
+    """How the model computes. These settings may change the low bits of images."""
 
     # Use the memory format that tensor cores prefer for convolutions.
     channels_last: bool = False
