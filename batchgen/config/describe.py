@@ -58,7 +58,7 @@ def _group(kind: Any, prefix: str, about: str | None = None) -> Iterator[str]:
     title = f"`{prefix.rstrip('.')}`" if prefix else "Top level"
     yield f"## {title}\n\n{about or ' '.join(str(kind.__doc__).split())}\n"
     yield "| key | type | default | valid values | meaning |\n| --- | --- | --- | --- | --- |"
-    groups = []
+    groups: list[tuple[Any, str, str | None]] = []
     for field in fields(kind):
         if is_dataclass(field.default_factory):
             groups.append((field.default_factory, f"{prefix}{field.name}.", comments.get(field.name)))
