@@ -1,35 +1,42 @@
-# Everything from a fresh checkout, with nothing but Python 3.11 and make.
+# Everything from a fresh checkout, with nothing but Python 3.11 or newer and make. `make help` lists the targets.
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: mars test torture lint format wheel clean
+.PHONY: mars test torture lint format docs wheel clean help
 
-mars: $(VENV)/ready
+mars: $(VENV)/ready  ## set everything up and make the images of job=mars_batch (the default)
 	$(BIN)/python -m batchgen job=mars_batch
 
-test: $(VENV)/ready
+test: $(VENV)/ready  ## run the tests, on all cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-torture: $(VENV)/ready
+torture: $(VENV)/ready  ## run the fault injection, about half an hour on two cores
 	$(BIN)/python -m pytest -m torture
 
-lint: $(VENV)/ready
+lint: $(VENV)/ready  ## run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/ready
+format: $(VENV)/ready  ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-wheel: $(VENV)/ready
+docs: $(VENV)/ready  ## write docs/configuration.md from the schema
+	$(BIN)/python -m batchgen.config.describe > docs/configuration.new
+	mv docs/configuration.new docs/configuration.md
+
+wheel: $(VENV)/ready  ## build dist/batchgen-*.whl
 	$(BIN)/python -m build --wheel --no-isolation
+
+clean:  ## remove the environment, what was built and the caches
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+
+help:  ## list the targets
+	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
-
-clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -16,7 +16,7 @@ from batchgen.commandline import run_dir_command
 from tests.commands import FAKE, ROOT, front, run, write_prompts
 
 MISTAKES = {
-    "no job": ([], "say which job: job=NAME; possible: landscape_4k, mars_batch, parti"),
+    "no job": ([], "name a job with job=NAME; choose one of landscape_4k, mars_batch, parti"),
     "misspelt job": (["job=mars_bach"], "did you mean mars_batch?"),
     "misspelt key": (["job=mars_batch", "job.batch_siz=64"], "job.batch_siz: no such key; did you mean job.batch_size"),
     "added key": (["job=mars_batch", "+job.foo=1"], "job.foo: no such key"),
@@ -29,14 +29,14 @@ MISTAKES = {
     "bad batch": (["job=mars_batch", "job.batch_size=0"], "job.batch_size must be between 1"),
     "huge number": (["job=mars_batch", f"job.steps={'9' * 400}"], "job.steps must be between"),
     "scheduler": (["job=mars_batch", "job.scheduler=dpm"], "did you mean dpm++?"),
-    "dtype": (["job=mars_batch", "model.dtype=int8"], "model.dtype=int8 is not possible"),
-    "format": (["job=mars_batch", "output.format=gif"], "possible: png, jpg, webp"),
+    "dtype": (["job=mars_batch", "model.dtype=int8"], "model.dtype=int8 is not valid"),
+    "format": (["job=mars_batch", "output.format=gif"], "choose one of png, jpg, webp"),
     "no file": (["job=mars_batch", "job.prompts=nowhere.txt"], "nowhere.txt"),
     "no match": (["job=mars_batch", "job.prompts=nowhere/*.csv"], "nowhere/*.csv"),
     "no model": (["job=mars_batch", "model.path=./nowhere"], "model.path=./nowhere: no such folder"),
     "misspelt carried model": (["job=mars_batch", "model.path=tinny"], "did you mean tiny?"),
-    "a list without quotes": (["job=mars_batch", "job.prompts=a.txt,b.txt"], "a list is written"),
-    "two equals": (["job=mars_batch", "job.negative_prompt=a=b"], "cannot be read"),
+    "a list without quotes": (["job=mars_batch", "job.prompts=a.txt,b.txt"], "write a list in quotes"),
+    "two equals": (["job=mars_batch", "job.negative_prompt=a=b"], "cannot be parsed"),
     "encoding": (["job=mars_batch", "job.encoding=utf-99"], "utf-99"),
 }
 

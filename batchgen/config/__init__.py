@@ -1,1 +1,1 @@
-"""The configuration: its schema, what is valid, and how Hydra composes it."""
+"""The configuration: its schema, which values are valid, and how Hydra composes it."""

@@ -1,4 +1,4 @@
-"""Which configurations are valid, beyond their types: choices, bounds and what excludes each other."""
+"""Which configurations are valid, beyond their types: choices, bounds, and settings that exclude each other."""
 
 import difflib
 import re
@@ -26,10 +26,10 @@ CHOICES = {
 
 
 def check(config: Config) -> None:
-    """Refuse values that no run could use. Raises ConfigError with one line that says what is possible."""
+    """Refuse values that no run could use. Raises ConfigError with one line that says which values are valid."""
     for name, value in flatten(asdict(config)).items():
         if name in CHOICES and value not in CHOICES[name]:
-            raise ConfigError(f"{name}={value} is not possible{did_you_mean(str(value), CHOICES[name])}")
+            raise ConfigError(f"{name}={value} is not valid{did_you_mean(str(value), CHOICES[name])}")
         bound = None if name.startswith("job.columns.") else BOUNDS.get(name.rpartition(".")[2])
         no_tiling = name == "memory.policy.tile_px" and value == 0
         if bound and value is not None and not no_tiling and (problem := bound.problem(name, value)):
@@ -39,13 +39,15 @@ def check(config: Config) -> None:
             size_bytes(f"memory.{name}", value)
     if config.speed.traced and config.memory.policy.placement not in (None, *UNHOOKED):
         raise ConfigError(
-            f"speed.traced=true needs the UNet's weights in one place, not memory.policy.placement="
-            f"{config.memory.policy.placement}: set one of the two"
+            f"speed.traced=true needs a placement that does not move the UNet's weights, but memory.policy.placement="
+            f"{config.memory.policy.placement} does: change one of the two"
         )
     if (problem := BOUNDS["width"].problem("model.size_px", config.model.size_px)) is not None:
         raise ConfigError(problem)
     if not _NAME.fullmatch(config.job.name):
-        raise ConfigError(f"job.name={config.job.name!r} must be a plain name: it becomes the run's directory")
+        raise ConfigError(
+            f"job.name={config.job.name!r} must be a plain name (letters, digits, _ . -): it names the run's directory"
+        )
     prompts = config.job.prompts
     if not (isinstance(prompts, str) or _is_list_of_text(prompts)) or not prompts:
         raise ConfigError("job.prompts must be a path, a glob, or a list of them, such as '[a.txt,b/*.csv]'")
@@ -56,9 +58,9 @@ def _is_list_of_text(value: object) -> bool:
 
 
 def did_you_mean(wrong: str, known: Any) -> str:
-    """What to append to 'X is not possible': the nearest right names, or the possible ones when none is near."""
-    names = list(known)
+    """What to append to 'X is not valid': the names that are close to it, or all valid names if none is close."""
+    names = [str(name) for name in known if name is not None]
     near = difflib.get_close_matches(wrong, names, n=3, cutoff=0.6)
     if near:
         return f"; did you mean {' or '.join(near)}?"
-    return f"; possible: {', '.join(names)}" if len(names) <= _LISTED_NAMES else "; --help lists the possible ones"
+    return f"; choose one of {', '.join(names)}" if len(names) <= _LISTED_NAMES else "; --help lists the valid ones"

@@ -1,4 +1,4 @@
-"""How Hydra composes the configuration: all that touches it, its errors in one line included.
+"""How Hydra composes the configuration. All code that touches Hydra is here, and so is the wording of its errors.
 
 Hydra acts once, at the front door.
 """
@@ -16,13 +16,13 @@ from batchgen.config.schema import Config, known_keys
 from batchgen.errors import ConfigError
 from batchgen.paths import jobs_dir
 
-# Which run it is: not part of what a run of a sweep is called.
+# These keys do not become part of the name of a run in a sweep.
 _UNNAMED = ("job", "run_dir", "dry_run", "extend", "retry_failed")
 _MAX_NAME_CHARS = 100
 
 
 def register() -> None:
-    """Tell Hydra the schema and the resolvers that conf/ uses."""
+    """Register the schema and the resolvers that conf/ uses with Hydra."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
@@ -32,17 +32,17 @@ def register() -> None:
 
 
 def _scratch() -> str:
-    """Hydra insists on a folder for each sweep's multirun.yaml; nobody reads it."""
+    """Make a folder for the multirun.yaml that Hydra writes for each sweep; nobody reads it."""
     folder = tempfile.mkdtemp(prefix="batchgen-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def load(composed: Any) -> Config:
-    """A checked `Config` from what Hydra composed. Raises ConfigError, or OmegaConf's own errors."""
+    """Turn what Hydra composed into a checked `Config`. Raises ConfigError, or OmegaConf's own errors."""
     from omegaconf import OmegaConf
 
-    # Composed once more: a key added with + has slipped past the schema.
+    # Merge into the schema again: a key that was added with + has not been checked against it.
     plain = OmegaConf.to_container(composed, resolve=False)
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
     assert isinstance(config, Config)
@@ -51,9 +51,9 @@ def load(composed: Any) -> Config:
 
 
 def run_dir_of(config: Config) -> str:
-    """The run directory; in a sweep (-m) each run gets one of its own, named by its overrides.
+    """Return the run directory; in a sweep (-m) each run gets its own, named by its overrides.
 
-    The name depends on the overrides alone, so that the same sweep resumes all its runs.
+    The name depends only on the overrides, so that the same sweep resumes all its runs.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -75,17 +75,17 @@ def run_dir_of(config: Config) -> str:
 
 
 def require_job(composed: Any) -> None:
-    """Raise ConfigError, with the jobs there are, where none was named."""
+    """Raise ConfigError with the list of jobs if none was named."""
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
     if OmegaConf.is_missing(composed.job, "name"):
         loader = GlobalHydra.instance().config_loader()
-        raise ConfigError(f"say which job: job=NAME; possible: {', '.join(loader.get_group_options('job'))}")
+        raise ConfigError(f"name a job with job=NAME; choose one of {', '.join(loader.get_group_options('job'))}")
 
 
 def explain(error: Exception) -> ConfigError:
-    """Hydra's or OmegaConf's error as one line that says what is possible."""
+    """Turn an error of Hydra or OmegaConf into one line that says what is valid."""
     cause = error.__cause__ or error
     text = f"{error}\n{cause}"
     key = str(getattr(cause, "full_key", None) or "")
@@ -98,13 +98,13 @@ def explain(error: Exception) -> ConfigError:
     if option := re.search(r"Could not find '(\w+)/([^']+)'", text):
         return ConfigError(f"{option[1]}={option[2]}: no such option{did_you_mean(option[2], options)}")
     if override := getattr(error, "override", None):
-        return ConfigError(f"{override!r} cannot be read: write \"key='a value, quoted'\" or 'key=[a,list]'")
+        return ConfigError(f"{override!r} cannot be parsed: put it in quotes, like \"key='a value'\" or 'key=[a,list]'")
     if text.startswith("Ambiguous value"):
-        return ConfigError("a comma starts a sweep, which needs -m; a list is written 'key=[a,b]', in quotes")
+        return ConfigError("a comma starts a sweep, which needs -m; write a list in quotes: 'key=[a,b]'")
     first = _first_line(str(cause))
     return ConfigError(f"{key}: {first}" if key and key not in first else first)
 
 
 def _first_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if lines else "the configuration cannot be composed"
+    return lines[0] if lines else "the configuration could not be composed"

@@ -1,6 +1,7 @@
 """The configuration: types and defaults here, values in conf/.
 
-Nothing past the front door sees OmegaConf: a run holds a plain `Config`.
+The comment above a field is its description in docs/configuration.md (`make docs`). Code behind the front door never
+sees OmegaConf: a run holds a plain `Config`.
 """
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -14,50 +15,79 @@ ATTENTION = ("sdpa", "flash", "efficient", "cudnn", "plain", "xformers")
 
 @dataclass
 class JobConfig:
-    """What to make. Rows of the prompt files may override size, steps, guidance, seed and the like."""
+    """What to make. A row of a prompt file may override the size, steps, guidance, seed and the like for itself."""
 
+    # The job's name; it becomes the name of the run's directory.
     name: str = "???"
-    prompts: Any = "???"  # a path, a glob, or a list of them; relative to the working directory
+    # The prompt files: a path, a glob, or a list of them. Paths are relative to the working directory.
+    prompts: Any = "???"
+    # The text encoding of the prompt files.
     encoding: str = "utf-8-sig"
+    # Which column of a prompt file holds which field. null for the prompt finds its column by the name; null for
+    # another field means that no column sets it.
     columns: Columns = field(default_factory=Columns)
-    limit: int | None = None  # only the first so many rows
+    # Only the first rows, up to this number, are used; null uses all of them.
+    limit: int | None = None
+    # What happens to a row that cannot be used: skip lists it in plan/rejects.jsonl, fail stops at the first.
     on_bad_row: str = "skip"
+    # How many prompts go into a batch.
     batch_size: int = 32
+    # How many images are made for each prompt, each from a seed of its own.
     images_per_prompt: int = 1
+    # The width of the images, in pixels.
     width: int = "${model.size_px}"  # type: ignore[assignment]
+    # The height of the images, in pixels.
     height: int = "${model.size_px}"  # type: ignore[assignment]
+    # How many denoising steps are made for each image.
     steps: int = 30
+    # How strongly an image follows its prompt; at 1 or below there is no guidance, which takes half the work.
     guidance: float = "${model.guidance}"  # type: ignore[assignment]
+    # What the images should not show. <none> means no negative prompt, <empty> means that the empty text is encoded.
     negative_prompt: str = ""
+    # The scheduler; model takes the model's own.
     scheduler: str = "model"
+    # The seed of the run, from which the seed of each row is derived unless the row has its own.
     seed: int = 0
 
 
 @dataclass
 class ModelConfig:
-    """Which model: the name of one that the package carries, a folder in the diffusers layout, or a hub id."""
+    """Which model makes the images."""
 
+    # The name of a bundled model, a folder in the diffusers layout, or a hub id.
     path: str = "???"
+    # The revision (branch, tag or commit) of a hub model.
     revision: str | None = None
-    variant: str | None = None  # which set of weight files: fp16, say; a part without them has plain ones
-    dtype: str = "auto"  # auto: fp32 on the CPU, fp16 on a GPU
-    size_px: int = 512  # the size the model was trained for; the default of job.width and job.height
-    guidance: float = 7.5  # how strongly it likes to be guided; the default of job.guidance
-    # Of a model that has one: flag notes what it says in the sample's JSON, drop leaves such images out.
+    # Which set of weight files is loaded, for example fp16. A part without these files uses its plain ones.
+    variant: str | None = None
+    # The number format of the weights. auto means fp32 on the CPU and on GPUs that are slow in fp16, else fp16.
+    dtype: str = "auto"
+    # The size that the model was trained for, in pixels; the default of job.width and job.height.
+    size_px: int = 512
+    # The guidance that suits the model; the default of job.guidance.
+    guidance: float = 7.5
+    # The model's own safety checker: flag notes its verdict in the sample's JSON, drop leaves flagged images out.
     safety_checker: str = "off"
 
 
 @dataclass
 class PolicyConfig:
-    """The memory policy; a field that is null is chosen."""
+    """The memory policy. A field that is null is chosen by batchgen, by measurement on a GPU."""
 
-    micro_batch: int | None = None  # rows denoised at once
-    decode_chunk: int | None = None  # images the VAE decodes at once; 1 is VAE slicing
-    tile_px: int | None = None  # edge of a VAE tile; 0: no tiling
-    placement: str | None = None  # resident, or where the weights wait in host memory
-    stream_buffers: int | None = None  # weight streaming: how many groups of layers are on the device at once
-    guidance_split: bool | None = None  # the two passes of guidance one after the other: half the activations
-    threads: int | None = None  # of torch on the CPU
+    # How many rows are denoised at once.
+    micro_batch: int | None = None
+    # How many images the VAE decodes at once; 1 is VAE slicing.
+    decode_chunk: int | None = None
+    # The edge of a VAE tile, in pixels; 0 turns tiling off.
+    tile_px: int | None = None
+    # Where the weights wait: on the device (resident) or in host memory.
+    placement: str | None = None
+    # Under weight streaming: how many groups of layers are on the device at once; 0 leaves the number to batchgen.
+    stream_buffers: int | None = None
+    # Whether the two passes of guidance run one after the other, which needs half the memory for activations.
+    guidance_split: bool | None = None
+    # How many threads torch uses on the CPU.
+    threads: int | None = None
 
 
 @dataclass
@@ -65,48 +95,64 @@ class MemoryConfig:
     """How the model sits in memory."""
 
     policy: PolicyConfig = field(default_factory=PolicyConfig)
-    max_vram: str | None = None  # the most that a worker may take of its GPU: 6GiB, say
-    assume_vram: str | None = None  # of a dry run on a machine without a GPU: plan for one with so much free
+    # The most memory that a worker may take on its GPU, for example 6GiB.
+    max_vram: str | None = None
+    # For a dry run, with or without a GPU: plan for this much free GPU memory, for example 24GiB.
+    assume_vram: str | None = None
 
 
 @dataclass
 class SpeedConfig:
-    """How the model computes. Each changes low bits of images."""
+    """How the model computes. These settings may change the low bits of images."""
 
-    channels_last: bool = False  # the memory format that tensor cores like for convolutions
-    traced: bool = False  # the UNet recorded by torch.jit.trace, once for each shape
-    attention: str = "sdpa"  # tried at the start; where it does not run, sdpa is used and the log says why
+    # Use the memory format that tensor cores prefer for convolutions.
+    channels_last: bool = False
+    # Record the UNet with torch.jit.trace, once for each shape.
+    traced: bool = False
+    # The attention backend. It is tried when a worker starts; where it does not run, sdpa is used and the log says why.
+    attention: str = "sdpa"
 
 
 @dataclass
 class OutputConfig:
     """What is written."""
 
+    # The image format.
     format: str = "png"
-    quality: int | None = None  # of jpg and webp
-    batches_per_shard: int | None = None  # null: by batches and workers (cutting.py), 32 at most
+    # The quality of jpg and webp images; null takes the format's default.
+    quality: int | None = None
+    # How many batches a shard holds. null lets the planner decide by images and workers, with at most 32 batches.
+    batches_per_shard: int | None = None
 
 
 @dataclass
 class LaunchConfig:
-    """The worker processes; free to change when a run is resumed."""
+    """The worker processes. All of these settings may change when a run is resumed."""
 
-    workers: int | None = None  # null: one for each GPU, or one on the CPU
-    restarts: int = 3  # how often in a row a worker that died is started again without having got on
-    lease_timeout_s: float = 60.0  # a worker not heard of for so long, or for ten of its steps, is taken to be dead
-    wait_for_others: bool = True  # workers stay until the last shard is in, to take over what a dead one leaves
+    # How many workers run; null starts one for each GPU, or one on the CPU.
+    workers: int | None = None
+    # How many times in a row a dead worker is started again without having finished anything.
+    restarts: int = 3
+    # A worker counts as dead when it has been silent for this many seconds, or for ten of its steps if that is longer.
+    lease_timeout_s: float = 60.0
+    # Whether workers stay until the last shard is finished, so that they can take over from a worker that dies.
+    wait_for_others: bool = True
 
 
 @dataclass
 class Config:
     """The whole configuration."""
 
+    # The directory of the run. In a sweep (-m) the overrides are added to its name.
     run_dir: str = "outputs/${job.name}"
+    # Show what the command would do, and write nothing.
     dry_run: bool = False
-    extend: bool = False  # plan the rows of prompt files that were added to a run
-    retry_failed: bool = False  # try failed images again
-    # strict: nothing may change a low bit of an image. No batch is cut for the workers, a rest is padded to the whole
-    # micro-batch, and a device that cannot have the run's policy ends its worker.
+    # Plan the rows of prompt files that were added to a run, as new shards.
+    extend: bool = False
+    # Try the failed images again, in new shards.
+    retry_failed: bool = False
+    # strict refuses whatever would change the low bits of an image: no batch is cut for the workers, the last rows are
+    # padded to a whole micro-batch, and a worker stops if its device cannot use the run's policy.
     determinism: str = "best"
     job: JobConfig = field(default_factory=JobConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -117,7 +163,7 @@ class Config:
 
 
 def from_plain(values: dict[str, Any]) -> Config:
-    """The `Config` that `asdict` made plain, as a plan's config.yaml holds it."""
+    """Turn the plain values of a plan's config.yaml back into the `Config` that `asdict` made them from."""
     config = _build(Config, values)
     assert isinstance(config, Config)
     return config
@@ -129,13 +175,13 @@ def _build(kind: Any, values: dict[str, Any]) -> Any:
 
 
 def prompt_patterns(config: Config) -> list[str]:
-    """`job.prompts` as a list."""
+    """Return `job.prompts` as a list."""
     prompts = config.job.prompts
     return [prompts] if isinstance(prompts, str) else list(prompts)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'job': {'steps': 20}} as {'job.steps': 20}; lists stay whole."""
+    """Turn {'job': {'steps': 20}} into {'job.steps': 20}; lists stay whole."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -143,7 +189,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def known_keys() -> list[str]:
-    """Every key of the configuration, dotted, groups too: job, job.name, ..."""
+    """List every dotted key of the configuration, groups included: job, job.name, ..."""
     leaves = flatten(asdict(Config()))
     groups = {key[:at] for key in leaves for at, char in enumerate(key) if char == "."}
     return sorted(groups | set(leaves))

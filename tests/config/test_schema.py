@@ -79,12 +79,13 @@ def test_possible_values_pass(tmp_path: Path, name: str, value: Any) -> None:
         ("launch__workers", 0, "launch.workers must be between"),
         ("launch__lease_timeout_s", "60", "launch.lease_timeout_s must be a number"),
         ("output__quality", 101, "output.quality must be between"),
-        ("output__format", "jpeg", "output.format=jpeg is not possible; did you mean"),
-        ("job__scheduler", "eulr", "job.scheduler=eulr is not possible; did you mean euler"),
-        ("model__dtype", "half", "model.dtype=half is not possible; possible: auto, fp32, fp16, bf16"),
-        ("job__on_bad_row", "", "job.on_bad_row= is not possible"),
+        ("output__format", "jpeg", "output.format=jpeg is not valid; did you mean"),
+        ("job__scheduler", "eulr", "job.scheduler=eulr is not valid; did you mean euler"),
+        ("model__dtype", "half", "model.dtype=half is not valid; choose one of auto, fp32, fp16, bf16"),
+        ("job__on_bad_row", "", "job.on_bad_row= is not valid"),
         ("job__name", "", "job.name='' must be a plain name"),
         ("job__name", "a/b", "job.name='a/b' must be a plain name"),
+        ("memory__policy__placement", "zzz", "memory.policy.placement=zzz is not valid; choose one of resident, "),
         ("job__prompts", [], "job.prompts must be"),
         ("job__prompts", "", "job.prompts must be"),
         ("job__prompts", ["a.txt", 3], "job.prompts must be"),
@@ -129,8 +130,8 @@ def test_keys_are_dotted_and_lists_stay_whole() -> None:
     ("wrong", "known", "said"),
     [
         ("stpes", ["steps", "seed"], "; did you mean steps?"),
-        ("zzz", ["steps", "seed"], "; possible: steps, seed"),
-        ("zzz", [f"name{number}" for number in range(50)], "; --help lists the possible ones"),
+        ("zzz", ["steps", "seed"], "; choose one of steps, seed"),
+        ("zzz", [f"name{number}" for number in range(50)], "; --help lists the valid ones"),
     ],
 )
 def test_a_wrong_name_gets_the_nearest_right_ones(wrong: str, known: list[str], said: str) -> None:
