@@ -5,12 +5,16 @@ and letters that the terminal does not have: whoever prints, a library or the in
 of it.
 """
 
+import argparse
 import io
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from batchgen.errors import BatchgenError
+from batchgen.errors import EXIT_INTERRUPTED, BatchgenError, from_os_error
+from batchgen.paths import RunDir
 
 
 class _Deaf(io.FileIO):
@@ -51,3 +55,24 @@ def complain(error: BatchgenError) -> int:
     """Say what is wrong on stderr; return the exit code."""
     say(str(error))
     return error.exit_code
+
+
+def run_dir_command(
+    name: str, description: str, act: Callable[[RunDir], int], rehearse: Callable[[RunDir], int] | None = None
+) -> int:
+    """`python -m batchgen.NAME RUN_DIR`, with `rehearse` for `--dry-run`; returns the exit code."""
+    open_console()
+    parser = argparse.ArgumentParser(prog=f"python -m batchgen.{name}", description=description)
+    parser.add_argument("run_dir", type=Path, help="the directory of a run, such as outputs/mars_batch")
+    if rehearse is not None:
+        parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+    options = parser.parse_args()
+    try:
+        return (rehearse if rehearse is not None and options.dry_run else act)(RunDir(options.run_dir))
+    except KeyboardInterrupt:
+        say("stopped")
+        return EXIT_INTERRUPTED
+    except BatchgenError as error:
+        return complain(error)
+    except OSError as error:  # a full disk, a forbidden directory
+        return complain(from_os_error(error, options.run_dir))

@@ -23,8 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from batchgen.commandline import run_dir_command
-from batchgen.console import say
+from batchgen.console import run_dir_command, say
 from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, BatchgenError, BrokenRunError, UserError
 from batchgen.files import is_plain, move, new_directory, sha256_file, sync_directory, to_json, write_new
 from batchgen.paths import RunDir

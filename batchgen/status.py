@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from batchgen.commandline import run_dir_command
+from batchgen.console import run_dir_command
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES
 from batchgen.paths import RunDir
 from batchgen.plan.rejects import rejected_line

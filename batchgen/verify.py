@@ -19,8 +19,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from batchgen.commandline import run_dir_command
-from batchgen.console import say
+from batchgen.console import run_dir_command, say
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BatchgenError
 from batchgen.events import read_events
 from batchgen.files import is_plain, sha256_bytes, sha256_file

@@ -15,7 +15,7 @@ MAX_LINES = 300
 # Every module; each imports only from modules that come before it.
 ORDER = [
     "batchgen", "types", "errors", "paths", "units", "policy", "engine", "machine", "machine.process", "files",
-    "config", "config.schema", "config.bounds", "config.check", "config.compose", "console", "commandline",
+    "config", "config.schema", "config.bounds", "config.check", "config.compose", "console",
     "prompts.records", "prompts.lines", "prompts.tables", "prompts.json_items", "prompts.parquet",
     "prompts.formats", "prompts.find", "prompts.rows", "prompts", "plan", "plan.planner", "plan.cutting",
     "plan.recipe", "plan.free", "plan.drafts", "plan.store", "plan.replan", "plan.rejects", "quality", "shards",

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from batchgen import files, repair
-from batchgen.commandline import run_dir_command
+from batchgen.console import run_dir_command
 from batchgen.errors import EXIT_BROKEN, EXIT_USER, EXIT_WHOLE, BrokenRunError
 from batchgen.files import seal
 from batchgen.machine import process
