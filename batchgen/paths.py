@@ -1,7 +1,8 @@
-"""RunDir: the only place that knows the file names of a run."""
+"""RunDir and PlanDir: the only place that knows the file names of a run and of its plans."""
 
 import os
 import re
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,21 +10,15 @@ import platformdirs
 
 _SHARD_FILE = re.compile(r"(\d{6,})\.(?:json|tar|jsonl)")
 _ATTEMPT_FILE = re.compile(r"(\d{6,})\.([0-9a-f]{32})\.(tar|jsonl|json|at)")
+_FAILURE_FILE = re.compile(r"\d{6,}\.[0-9a-f]{32}\.json")
 _EXTENSION_DIR = re.compile(r"plan-(\d{3,})")
-
-
-def conf_dir() -> Path:
-    """Where conf/ is: inside the package when installed, beside it in a checkout."""
-    return _shipped("conf")
-
-
-def jobs_dir() -> Path:
-    """Where the shipped prompt files are: inside the package when installed, beside it in a checkout."""
-    return _shipped("jobs")
+_DRAFT_DIR = re.compile(r"plan\.[0-9a-f]{32}(\.swept)*")
+_SWEPT = ".swept"
+_MARK = "at-work."
 
 
 def models_dir() -> Path:
-    """Where the models that the package carries are."""
+    """Where the models that are bundled with the package are."""
     return Path(__file__).resolve().parent / "models"
 
 
@@ -31,12 +26,6 @@ def cache_dir() -> Path:
     """Where figures and checks are kept between runs: $BATCHGEN_CACHE, or a folder in the user's cache directory."""
     folder = os.environ.get("BATCHGEN_CACHE")
     return Path(folder) if folder else platformdirs.user_cache_path("batchgen")
-
-
-def _shipped(name: str) -> Path:
-    package = Path(__file__).resolve().parent
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +41,76 @@ class AttemptFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanDir:
+    """The directory of one plan, or of a draft that becomes one, and the names in it."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.yaml"
+
+    @property
+    def facts(self) -> Path:
+        """The run id, what the plan was made from, and the digests of the other files; written last."""
+        return self.root / "run.json"
+
+    @property
+    def rejects(self) -> Path:
+        """The rows that could not be used, one JSON line each."""
+        return self.root / "rejects.jsonl"
+
+    @property
+    def owner(self) -> Path:
+        """In a draft: which process makes it, and which plan it is to become."""
+        return self.root / "owner.json"
+
+    def shard(self, index: int) -> Path:
+        """The prompts of a shard, in batches."""
+        return self.root / f"{index:06d}.jsonl"
+
+    def new_draft(self) -> "PlanDir":
+        """A name that no other draft of this plan has."""
+        return PlanDir(self.root.with_name(f"plan.{uuid.uuid4().hex}"))
+
+    @property
+    def swept(self) -> "PlanDir":
+        """The name that a draft gets before it is removed, so that there is never half a draft."""
+        return PlanDir(self.root.with_name(f"{self.root.name}{_SWEPT}"))
+
+    @property
+    def is_swept(self) -> bool:
+        """Whether the name says that the draft is being removed."""
+        return self.root.name.endswith(_SWEPT)
+
+
+@dataclass(frozen=True, slots=True)
 class RunDir:
     """The directory of one run and the names in it."""
 
     root: Path
 
     @property
-    def plan(self) -> Path:
+    def plan(self) -> PlanDir:
         """The first plan; it exists only whole."""
-        return self.root / "plan"
+        return PlanDir(self.root / "plan")
 
-    def plans(self) -> list[Path]:
+    def plans(self) -> list[PlanDir]:
         """The plan and its extensions (plan-001, ...), in the order in which they were added."""
         extensions = sorted(
-            (path for path in self.root.glob("plan-*") if _EXTENSION_DIR.fullmatch(path.name)),
-            key=lambda path: int(path.name.partition("-")[2]),
+            (PlanDir(path) for path in self.root.glob("plan-*") if _EXTENSION_DIR.fullmatch(path.name)),
+            key=lambda extension: int(extension.root.name.partition("-")[2]),
         )
-        return ([self.plan] if self.plan.is_dir() else []) + extensions
+        return ([self.plan] if self.plan.root.is_dir() else []) + extensions
 
-    def extension(self, number: int) -> Path:
-        """The directory of the `number`-th extension of the plan, from 1."""
-        return self.root / f"plan-{number:03d}"
+    def extension(self, number: int) -> PlanDir:
+        """The `number`-th extension of the plan, counted from 1."""
+        return PlanDir(self.root / f"plan-{number:03d}")
+
+    def drafts(self) -> list[PlanDir]:
+        """The drafts of plans, finished or not, and those that are being removed."""
+        return [PlanDir(path) for path in self.root.glob("plan.*") if _DRAFT_DIR.fullmatch(path.name)]
 
     @property
     def free(self) -> Path:
@@ -98,6 +136,11 @@ class RunDir:
         """The crash that ended an attempt."""
         return self.failures / f"{shard:06d}.{attempt}.json"
 
+    def failure_files(self) -> list[Path]:
+        """The crashes that count."""
+        paths = self.failures.iterdir() if self.failures.is_dir() else ()
+        return [path for path in paths if _FAILURE_FILE.fullmatch(path.name)]
+
     @property
     def shards(self) -> Path:
         """Committed tars and their manifests."""
@@ -117,10 +160,30 @@ class RunDir:
         """The events of one worker."""
         return self.worker_logs / f"{name}.jsonl"
 
+    def worker_output(self, name: str) -> Path:
+        """What one worker and its libraries print."""
+        return self.worker_logs / f"{name}.log"
+
+    def event_logs(self) -> list[Path]:
+        """The events of all workers, one file each."""
+        return sorted(self.worker_logs.glob("*.jsonl")) if self.worker_logs.is_dir() else []
+
     @property
     def leases(self) -> Path:
         """Who works on what; for efficiency only."""
         return self.root / "leases"
+
+    def new_mark(self) -> Path:
+        """A name in leases/ by which a process states that it works by the plan."""
+        return self.leases / f"{_MARK}{uuid.uuid4().hex}"
+
+    def marks(self) -> list[Path]:
+        """The marks of the processes that work by the plan, or did."""
+        return list(self.leases.glob(f"{_MARK}*"))
+
+    def shard_leases(self) -> list[Path]:
+        """The leases on shards, by the shard's number."""
+        return sorted(path for path in self.leases.glob("[0-9]*") if path.name.isdecimal())
 
     @property
     def work(self) -> Path:
@@ -142,8 +205,8 @@ class RunDir:
         """What was submitted to SLURM."""
         return self.root / "slurm"
 
-    def make(self) -> None:
-        """Make the directories that workers write to."""
+    def create_directories(self) -> None:
+        """Create the directories that workers write to, where they are missing."""
         for directory in (self.policies, self.shards, self.memory_logs, self.worker_logs, self.leases, self.work):
             directory.mkdir(parents=True, exist_ok=True)
 
@@ -225,6 +288,11 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
 
 
-def shard_plan(plan: Path, shard: int) -> Path:
-    """The file in a plan directory that lists the prompts of a shard."""
-    return plan / f"{shard:06d}.jsonl"
+def why_file(place: Path, shard: int) -> Path:
+    """The note in a directory of damaged/ that says why a shard was set aside there."""
+    return place / f"{shard:06d}.why.json"
+
+
+def struck(failure: Path) -> Path:
+    """The name of a crash that no longer counts."""
+    return failure.with_suffix(".struck")

@@ -26,7 +26,7 @@ from typing import Any
 from batchgen.console import run_dir_command, say
 from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, BatchgenError, BrokenRunError, UserError
 from batchgen.files import is_plain, move, new_directory, sha256_file, sync_directory, to_json, write_new
-from batchgen.paths import RunDir
+from batchgen.paths import RunDir, why_file
 from batchgen.plan.store import Plan, check_plan, load_plan
 from batchgen.shards.attempt import is_done, read_manifest
 from batchgen.shards.leases import Lease, Watch, live_leases, read_lease
@@ -135,7 +135,7 @@ def set_aside(plan: Plan, damage: Damage, watch: Watch) -> Path:
         finally:
             lease.release()
     for problem in damage.index:
-        print(f"index.json set aside: {problem}")
+        print(f"{run.index.name} set aside: {problem}")
     return place
 
 
@@ -165,7 +165,7 @@ def _move_shard(run: RunDir, shard: int, problems: list[str], place: Path) -> No
         "files": [path.relative_to(run.root).as_posix() for path in paths],
         "set_aside_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_new(place / f"{shard:06d}.why.json", to_json(note).encode() + b"\n")
+    write_new(why_file(place, shard), to_json(note).encode() + b"\n")
     sync_directory(place)
     for path in paths:
         with suppress(FileNotFoundError):  # of an attempt that just lost, and removed its own files
@@ -203,7 +203,7 @@ def rehearse(run: RunDir) -> int:
     for shard, problems in sorted(damage.shards.items()):
         _tell(shard, problems, "would be set aside")
     for problem in damage.index:
-        print(f"index.json would be set aside: {problem}")
+        print(f"{run.index.name} would be set aside: {problem}")
     print(f"{run.root}: {len(damage.shards)} of {len(plan.sizes)} shards are damaged; dry run: nothing was changed")
     return _code(damage)
 
@@ -212,14 +212,14 @@ def repair(run: RunDir) -> int:
     """Set damaged shards aside; return the exit code. Raises BatchgenError."""
     plan = _load(run)
     watch = wait_until_idle(plan)
-    run.make()
+    run.create_directories()
     for shard in _pending(run):
         with suppress(BatchgenError, OSError):  # then it is damaged, which is found next
             is_done(run, shard)
     damage = find_damage(plan)
     if damage.shards or damage.index:
         place = set_aside(plan, damage, watch)
-        what = f"{len(damage.shards)} of {len(plan.sizes)} shards" if damage.shards else "index.json"
+        what = f"{len(damage.shards)} of {len(plan.sizes)} shards" if damage.shards else run.index.name
         print(f"{run.root}: {what} set aside in {place}; the command that started the run makes them again")
     else:
         print(f"{run.root}: no shard is damaged; nothing was set aside")

@@ -54,7 +54,7 @@ def run(config: Config) -> int:
     for line in filter(None, (computed_otherwise(plan.computes, config.job.scheduler), rejected_line(plan), broken)):
         say(line)
     gpus = _able_first(plan, gpus)
-    run_dir.make()
+    run_dir.create_directories()
     _make_durable(run_dir)
     if not supports_link(run_dir.work):
         say("this file system has no hard links: one worker, and start no second batchgen on this run meanwhile")

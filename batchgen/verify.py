@@ -194,7 +194,7 @@ def check_index(plan: Plan) -> list[str]:
 def made_twice(run: RunDir) -> int:
     """How many units were made more than once, by the workers' logs: work lost to interruptions."""
     made: Counter[tuple[int, int, int]] = Counter()
-    for path in sorted(run.worker_logs.glob("*.jsonl")) if run.worker_logs.is_dir() else ():
+    for path in run.event_logs():
         for event in read_events(path):
             if event.get("event") == "made":
                 with suppress(KeyError, TypeError):  # not ours

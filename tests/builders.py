@@ -65,7 +65,7 @@ def plan_run(tmp_path: Path, prompts: Sequence[str | dict[str, Any]] = ("a red f
     """A planned run in tmp_path/run, with the directories that workers write to."""
     config = make_config(tmp_path, prompts, **overrides)
     plan = prepare(RunDir(Path(config.run_dir)), config)
-    plan.run.make()
+    plan.run.create_directories()
     return plan
 
 

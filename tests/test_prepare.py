@@ -163,7 +163,7 @@ def test_who_begins_by_a_plan_that_was_just_replaced_is_told_at_once(tmp_path: P
     newer = prepare(plan.run, make_config(tmp_path, PROMPTS, job__steps=9))
     with pytest.raises(ResumeError, match="different settings just now"), replan.at_work(plan):
         pass
-    newer.run.make()
+    newer.run.create_directories()
     assert not list(plan.run.leases.iterdir())
 
 

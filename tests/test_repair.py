@@ -243,16 +243,14 @@ def test_an_index_that_is_wrong_is_written_anew(
 
 
 PLAN_DAMAGES: dict[str, tuple[Callable[[RunDir], object], str]] = {
-    "prompts of a shard": (lambda run: flip(run.plan / "000001.jsonl", 30), "000001.jsonl of the plan is damaged"),
-    "prompts of a shard gone": (lambda run: (run.plan / "000001.jsonl").unlink(), "of the plan cannot be read"),
-    "configuration": (lambda run: flip(run.plan / "config.yaml", -3), "the plan"),
+    "prompts of a shard": (lambda run: flip(run.plan.shard(1), 30), "000001.jsonl of the plan is damaged"),
+    "prompts of a shard gone": (lambda run: run.plan.shard(1).unlink(), "of the plan cannot be read"),
+    "configuration": (lambda run: flip(run.plan.config, -3), "the plan"),
     "run id": (
-        lambda run: (run.plan / "run.json").write_text(
-            (run.plan / "run.json").read_text().replace(load_plan(run).run_id, "f" * 32)
-        ),
+        lambda run: run.plan.facts.write_text(run.plan.facts.read_text().replace(load_plan(run).run_id, "f" * 32)),
         "run.json is damaged",
     ),
-    "not JSON": (lambda run: truncate(run.plan / "run.json", 9), "cannot be read"),
+    "not JSON": (lambda run: truncate(run.plan.facts, 9), "cannot be read"),
 }
 
 
@@ -560,7 +558,7 @@ def test_a_key_planned_twice_is_beyond_repair(
     run = RunDir(Path(config.run_dir))
     twice = [Shard(index, (Batch(0, (make_prompt("twice"),)),)) for index in range(2)]
     assert save_plan(run, run.plan, "run", 0, "a" * 32, Recipe(config, [], {"model": "tiny"}), twice)
-    run.make()
+    run.create_directories()
     finish_run(load_plan(run))
     before = contents(run)
     assert repair.repair(run) == EXIT_BROKEN

@@ -93,10 +93,10 @@ DAMAGES: dict[str, tuple[Callable[[RunDir], object], str]] = {
     "manifest that lists too little": (lambda run: reseal(run.manifest(1), samples=[]), "other keys than were planned"),
     "manifest of no planned shard": (add_unplanned_shard, "000003.json is of no planned shard"),
     "plan changed": (
-        lambda run: flip(run.plan / "000001.jsonl", 30),
+        lambda run: flip(run.plan.shard(1), 30),
         "000001.jsonl of the plan cannot be read: it is not what",
     ),
-    "plan of a shard gone": (lambda run: (run.plan / "000001.jsonl").unlink(), "000001.jsonl of the plan"),
+    "plan of a shard gone": (lambda run: run.plan.shard(1).unlink(), "000001.jsonl of the plan"),
     "index torn": (lambda run: truncate(run.index, 9), "index.json is damaged"),
     "index wrong": (edit_index, "index.json does not list the shards as they are"),
 }
@@ -165,7 +165,7 @@ def test_a_key_that_is_there_twice_is_named(tmp_path: Path, capsys: pytest.Captu
     run = RunDir(Path(config.run_dir))
     shards = [Shard(index, (Batch(0, (make_prompt("twice"),)),)) for index in range(2)]
     assert save_plan(run, run.plan, "run", 0, "a" * 32, Recipe(config, [], {"model": "tiny"}), shards)
-    run.make()
+    run.create_directories()
     finish_run(load_plan(run))
     assert show(run) == EXIT_BROKEN
     assert "key twice is there 2 times" in capsys.readouterr().err

@@ -14,7 +14,7 @@ def rejected_line(plan: Plan) -> str | None:
     if not segments:
         return None
     count = sum(segment.rejects for segment in segments)
-    listed = [f"{segment.directory.name}/rejects.jsonl" for segment in segments]
+    listed = [segment.files.rejects.relative_to(plan.run.root).as_posix() for segment in segments]
     said = f"{count} {'row was' if count == 1 else 'rows were'} left out"
     if (first := first_reject(plan)) is not None:
         said += f", the first {first.source}:{first.line}: {first.reason}; {remedy(first.source, first.reason)}"
@@ -26,7 +26,7 @@ def first_reject(plan: Plan) -> Reject | None:
     for segment in plan.segments:
         if segment.rejects:
             try:
-                with (segment.directory / "rejects.jsonl").open("rb") as file:
+                with segment.files.rejects.open("rb") as file:
                     reject = json.loads(file.readline())
                 return Reject(str(reject["file"]), int(reject["line"]), str(reject["reason"]))
             except (OSError, ValueError, KeyError, TypeError):

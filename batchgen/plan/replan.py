@@ -8,7 +8,6 @@ so either they see that their plan is gone, or this sees them, and puts the plan
 
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,8 +18,6 @@ from batchgen.machine import process
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan, run_id_of
 
-_MARK = "at-work."
-
 
 @contextmanager
 def at_work(plan: Plan) -> Iterator[None]:
@@ -28,7 +25,7 @@ def at_work(plan: Plan) -> Iterator[None]:
 
     Raises ResumeError where another command replaced the plan since it was loaded.
     """
-    mark = plan.run.leases / f"{_MARK}{uuid.uuid4().hex}"
+    mark = plan.run.new_mark()
     with suppress(OSError):  # a full disk must not end the work
         mark.write_bytes(to_json({"process": process.identity()}).encode())
     try:
@@ -42,7 +39,7 @@ def at_work(plan: Plan) -> Iterator[None]:
 
 def sweep_marks(run: RunDir) -> None:
     """Remove what processes that were killed stated of themselves."""
-    for mark in run.leases.glob(f"{_MARK}*"):
+    for mark in run.marks():
         if _is_gone(mark):
             mark.unlink(missing_ok=True)
 
@@ -58,13 +55,14 @@ def _is_gone(mark: Path) -> bool:
 
 def is_untouched(run: RunDir) -> bool:
     """Whether no work was begun on what is planned, none is about to begin, and none was handed over to others."""
-    return not any(_holds_anything(directory) for directory in (run.shards, run.work, run.leases, run.slurm))
+    marks = set(run.marks())  # read first: a mark that appears after this counts
+    return not any(_holds_anything(directory, marks) for directory in (run.shards, run.work, run.leases, run.slurm))
 
 
-def _holds_anything(directory: Path) -> bool:
-    # But for temporaries, and what processes that were killed stated of themselves
+def _holds_anything(directory: Path, marks: set[Path]) -> bool:
+    # Temporary files do not count, nor do marks of processes that were killed.
     paths = list(directory.iterdir()) if directory.is_dir() else []
-    return any(not (path.name.startswith(".") or path.name.startswith(_MARK) and _is_gone(path)) for path in paths)
+    return any(not (path.name.startswith(".") or path in marks and _is_gone(path)) for path in paths)
 
 
 def give_way(plan: Plan) -> bool:
@@ -75,7 +73,7 @@ def give_way(plan: Plan) -> bool:
     moved = []
     try:
         # What was chosen for its model; then its extensions, the last first, so that what is left is always a plan.
-        for path in (run.policies, run.failures, *reversed(run.plans())):
+        for path in (run.policies, run.failures, *(plan.root for plan in reversed(run.plans()))):
             if path.exists():
                 os.rename(path, place / path.name)
                 moved.append(path)

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -21,8 +20,8 @@ from batchgen.config.schema import Config
 from batchgen.errors import BrokenRunError, PromptError, UserError
 from batchgen.files import sha256_bytes, sha256_file, sync, sync_directory, to_json, write_new
 from batchgen.machine.process import versions
-from batchgen.paths import RunDir, shard_plan
-from batchgen.plan.drafts import OWNER, new_draft
+from batchgen.paths import PlanDir, RunDir
+from batchgen.plan.drafts import new_draft
 from batchgen.plan.free import with_free
 from batchgen.plan.recipe import COMPUTES, as_planned
 from batchgen.types import Batch, Prompt, Reject, Shard
@@ -34,7 +33,7 @@ FORMAT = 1
 class Segment:
     """One plan directory: the first plan of a run, or an extension of it."""
 
-    directory: Path
+    files: PlanDir
     kind: str  # "run", "extend" or "retry"
     first_shard: int
     shards: list[list[int]]  # [batches, images] of each shard
@@ -88,7 +87,7 @@ class Plan:
     def shard(self, index: int) -> tuple[Shard, str]:
         """A shard and its fingerprint, the sha256 of its file. Raises BrokenRunError."""
         segment = next(one for one in reversed(self.segments) if one.first_shard <= index)
-        path = shard_plan(segment.directory, index)
+        path = segment.files.shard(index)
         try:
             data = path.read_bytes()
             digest = sha256_bytes(data)
@@ -115,34 +114,34 @@ class Plan:
 
 def load_plan(run: RunDir) -> Plan:
     """The plan of a run. Raises UserError where there is none, BrokenRunError where it cannot be read."""
-    directories = run.plans()
-    if not directories or directories[0] != run.plan:
+    plans = run.plans()
+    if not plans or plans[0] != run.plan:
         raise UserError(f"{run.root} is not a run: it has no plan/. Name the directory that holds one")
     try:
-        segments = [_load_segment(directory) for directory in directories]
-        data = (run.plan / "config.yaml").read_bytes()
-        if segments[0].sha256["config.yaml"] != sha256_bytes(data):
-            raise ValueError("config.yaml is not what was planned; its sha256 differs")
+        segments = [_load_segment(files) for files in plans]
+        data = run.plan.config.read_bytes()
+        if segments[0].sha256[run.plan.config.name] != sha256_bytes(data):
+            raise ValueError(f"{run.plan.config.name} is not what was planned; its sha256 differs")
         planned = as_planned(yaml.safe_load(data))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise BrokenRunError(f"the plan in {run.root} cannot be read: {error}") from error
     return Plan(run, with_free(run, planned), planned, segments)
 
 
-def _load_segment(directory: Path) -> Segment:
-    facts = json.loads((directory / "run.json").read_bytes())
+def _load_segment(files: PlanDir) -> Segment:
+    facts = json.loads(files.facts.read_bytes())
     if facts["format"] != FORMAT:
         raise ValueError(f"format {facts['format']} is of another version of batchgen")
     if facts.get("checksum") != _checksum(facts):
-        raise ValueError(f"{directory}/run.json is damaged, or of a batchgen that wrote no checksums")
+        raise ValueError(f"{files.facts} is damaged, or of a batchgen that wrote no checksums")
     names = ("kind", "first_shard", "shards", "rejects", "inputs", "recipe", "run_id", "sha256")
-    return Segment(directory, **{name: facts[name] for name in names}, computes=facts.get("computes", 1))
+    return Segment(files, **{name: facts[name] for name in names}, computes=facts.get("computes", 1))
 
 
 def run_id_of(run: RunDir) -> str | None:
     """The run id in the plan that is there now; None without one that can be read."""
     try:
-        return str(json.loads((run.plan / "run.json").read_bytes())["run_id"])
+        return str(json.loads(run.plan.facts.read_bytes())["run_id"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -151,7 +150,7 @@ def check_plan(plan: Plan) -> None:
     """Prove the plan to be what was once written. Reads all of it. Raises BrokenRunError."""
     first_shard = 0
     for segment in plan.segments:
-        directory = segment.directory
+        directory = segment.files.root
         if (segment.first_shard, segment.run_id) != (first_shard, plan.run_id):
             raise BrokenRunError(f"{directory} does not go on where the plan before it ends: one is missing or foreign")
         for name, digest in segment.sha256.items():
@@ -190,7 +189,7 @@ class Recipe:
 
 def save_plan(
     run: RunDir,
-    target: Path,
+    target: PlanDir,
     kind: str,
     first_shard: int,
     run_id: str,
@@ -207,8 +206,8 @@ def save_plan(
         sizes, rejects = _write_shards(draft, shards)
         if not sizes:
             raise PromptError(_nothing_usable(draft, rejects))
-        write_new(draft / "config.yaml", yaml.safe_dump(asdict(recipe.config), sort_keys=False).encode())
-        digests = {path.name: sha256_file(path) for path in sorted(draft.iterdir()) if path.name != OWNER}
+        write_new(draft.config, yaml.safe_dump(asdict(recipe.config), sort_keys=False).encode())
+        digests = {path.name: sha256_file(path) for path in sorted(draft.root.iterdir()) if path != draft.owner}
         facts: dict[str, Any] = {
             "format": FORMAT,
             "run_id": run_id,
@@ -224,35 +223,35 @@ def save_plan(
             "sha256": digests,
         }
         facts["checksum"] = _checksum(facts)
-        write_new(draft / "run.json", (json.dumps(facts, indent=1) + "\n").encode())
-        sync_directory(draft)
-        os.rename(draft, target)
+        write_new(draft.facts, (json.dumps(facts, indent=1) + "\n").encode())
+        sync_directory(draft.root)
+        os.rename(draft.root, target.root)
     except OSError as error:
-        swept = error.errno == errno.ENOENT and not draft.exists()  # by one that finished the run meanwhile
+        swept = error.errno == errno.ENOENT and not draft.root.exists()  # by one that finished the run meanwhile
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) and not swept:
             raise
         return False
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(draft.root, ignore_errors=True)
         for path in made:
             with suppress(OSError):  # it holds the plan, or what another process put there
                 path.rmdir()
-    (target / OWNER).unlink(missing_ok=True)
+    target.owner.unlink(missing_ok=True)
     sync_directory(run.root)
     return True
 
 
-def _write_shards(draft: Path, shards: Iterable[Shard | Reject]) -> tuple[list[list[int]], int]:
+def _write_shards(draft: PlanDir, shards: Iterable[Shard | Reject]) -> tuple[list[list[int]], int]:
     sizes = []
     rejects = 0
-    with (draft / "rejects.jsonl").open("wb") as reject_file:
+    with draft.rejects.open("wb") as reject_file:
         for shard in shards:
             if isinstance(shard, Reject):
                 line = to_json({"file": shard.source, "line": shard.line, "reason": shard.reason})
                 reject_file.write(line.encode() + b"\n")
                 rejects += 1
                 continue
-            write_new(shard_plan(draft, shard.index), _shard_lines(shard))
+            write_new(draft.shard(shard.index), _shard_lines(shard))
             sizes.append([len(shard.batches), sum(len(batch.prompts) for batch in shard.batches)])
         reject_file.flush()
         sync(reject_file.fileno())
@@ -269,9 +268,9 @@ def _shard_lines(shard: Shard) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def _nothing_usable(draft: Path, rejects: int) -> str:
+def _nothing_usable(draft: PlanDir, rejects: int) -> str:
     if not rejects:
         return "the prompt files hold no rows"
-    with (draft / "rejects.jsonl").open("rb") as file:
+    with draft.rejects.open("rb") as file:
         first = json.loads(file.readline())
     return f"none of the {rejects} rows can be used; the first: {first['file']}:{first['line']}: {first['reason']}"

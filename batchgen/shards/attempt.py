@@ -219,7 +219,7 @@ def publish(run: RunDir, manifest: dict[str, Any]) -> None:
     if (problem := tar_problem(run, shard, manifest["bytes"])) is not None:
         raise BrokenRunError(f"{tar}: {problem}: {_advice(run)}")
     if not run.memory_logs.is_dir():
-        run.make()  # somebody removed the logs
+        run.create_directories()  # somebody removed the logs
     log = run.memory_log(shard)
     with suppress(FileNotFoundError):
         if not put(files.journal, log) and not log.samefile(files.journal):

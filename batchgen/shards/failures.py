@@ -17,13 +17,12 @@ from typing import Any
 from batchgen.errors import BatchgenError
 from batchgen.events import EventLog, now, read_events
 from batchgen.files import seal, sync_directory, unseal, write_new
-from batchgen.paths import RunDir
+from batchgen.paths import RunDir, struck
 from batchgen.types import Shard
 
 CRASH_SIGNALS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 # A device that crashes on so many shards in a row is at fault itself.
 SHARDS_IN_A_ROW = 3
-_FAILURE_FILE = re.compile(r"(\d{6,})\.[0-9a-f]{32}\.json")
 # What CUDA says of a device that is gone, broken or full, whatever it computed.
 _DEVICE_ALONE = re.compile(
     r"\bECC\b|NVLink|GPU is lost|device lost|fallen off the bus|unspecified launch failure|hardware stack error|"
@@ -128,14 +127,14 @@ def strike(crashes: Iterable[Crash]) -> None:
     """Let crashes count no more: the device was at fault."""
     for crash in crashes:
         with suppress(FileNotFoundError):
-            crash.path.rename(crash.path.with_suffix(".struck"))
+            crash.path.rename(struck(crash.path))
 
 
 def read_crashes(run: RunDir, run_id: str) -> dict[int, list[Crash]]:
     """The crashes that count, by shard, the oldest first."""
     found: dict[int, list[Crash]] = {}
-    for path in run.failures.iterdir() if run.failures.is_dir() else ():
-        if _FAILURE_FILE.fullmatch(path.name) and (crash := _read(path, run_id)) is not None:
+    for path in run.failure_files():
+        if (crash := _read(path, run_id)) is not None:
             found.setdefault(crash.shard, []).append(crash)
     return {shard: sorted(crashes, key=lambda crash: crash.at) for shard, crashes in found.items()}
 

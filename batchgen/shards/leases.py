@@ -117,7 +117,7 @@ def live_leases(run: RunDir, watch: Watch) -> dict[Path, bytes]:
     Raises UserError for one that is not a plain file, and OSError.
     """
     live = {}
-    for path in sorted(path for path in run.leases.glob("[0-9]*") if path.name.isdecimal()):
+    for path in run.shard_leases():
         if not is_plain(path) and os.path.lexists(path):
             raise UserError(f"{path} is not a plain file, and so not a lease: remove it")
         if (content := watch.live(path)) is not None:

@@ -26,14 +26,14 @@ import batchgen.run
 import batchgen.verify
 from batchgen import __main__ as front_door
 from batchgen import prepare
-from batchgen.config.compose import load, register
+from batchgen.config.compose import conf_dir, load, register
 from batchgen.errors import BatchgenError
 from batchgen.launch import local
 from batchgen.machine.process import versions as process_versions
 from batchgen.models import admit
 from batchgen.models.find import locate
 from batchgen.models.fingerprint import fingerprint_model
-from batchgen.paths import RunDir, conf_dir
+from batchgen.paths import RunDir
 from batchgen.plan import store as plan
 from batchgen.shards import attempt as shards
 from batchgen.shards import leases
