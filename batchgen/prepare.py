@@ -22,8 +22,7 @@ from batchgen.plan.replan import give_way, is_untouched
 from batchgen.plan.store import Plan, Recipe, load_plan, save_plan
 from batchgen.policy import PADDED_SIZES, padded_rows, spans
 from batchgen.prompts import find_files, read_prompts
-from batchgen.shards.stock import take_stock
-from batchgen.status import failed_samples
+from batchgen.shards.progress import failed_samples, shard_states
 from batchgen.types import Prompt, Reject, Shard
 
 _TRIES = 10  # to plan more while other commands do
@@ -158,7 +157,7 @@ def _check_same(plan: Plan, config: Config, files: list[Path]) -> list[int]:
 def _refuse_other_bits(plan: Plan) -> None:
     """Raise ResumeError where the rest of a strict run would be computed in another way than what is there."""
     otherwise = computed_otherwise(plan.computes, plan.config.job.scheduler)
-    if otherwise and plan.config.determinism == "strict" and take_stock(plan).open:
+    if otherwise and plan.config.determinism == "strict" and shard_states(plan).open:
         raise ResumeError(f"{otherwise}: determinism=strict does not go on; start a new run with another run_dir=DIR")
 
 

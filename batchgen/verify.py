@@ -28,8 +28,8 @@ from batchgen.plan.store import Plan, load_plan
 from batchgen.shards.attempt import read_manifest
 from batchgen.shards.index import index_of, is_current, read_index
 from batchgen.shards.journal import read_journal
+from batchgen.shards.progress import failed_samples
 from batchgen.shards.tars import read_samples
-from batchgen.status import failed_samples
 from batchgen.types import Prompt
 
 IMAGE_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}

@@ -14,12 +14,12 @@ from batchgen.policy import Policy
 from batchgen.prepare import prepare
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.index import write_index
-from batchgen.shards.samples import Maker
+from batchgen.shards.samples import SampleMaker
 from batchgen.types import Batch, Decoded, Prompt, Row, Sample
 
 SIZE_PX = 64
 POLICY = Policy(micro_batch=2, decode_chunk=1, tile_px=0, placement="resident", dtype="fp32", threads=1)
-MAKER = Maker("tiny", None, "model", "cpu", "png", None)
+MAKER = SampleMaker("tiny", None, "model", "cpu", "png", None)
 # What the memory log says of a unit besides the proof.
 RECORD = {
     "started_at": "2026-01-02T03:04:05+00:00",
@@ -116,7 +116,7 @@ def fake_image(prompt: Prompt, finite: bool = True) -> Decoded:
 
 def fake_sample(prompt: Prompt, finite: bool = True) -> Sample:
     """The sample of a fake image, made as a worker makes it."""
-    return MAKER.make(prompt, None, fake_image(prompt, finite), POLICY)
+    return MAKER.assemble(prompt, None, fake_image(prompt, finite), POLICY)
 
 
 def start_attempt(plan: Plan, shard: int = 0, **changes: str) -> Attempt:

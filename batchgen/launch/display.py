@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from batchgen.plan.store import Plan
 from batchgen.shards.leases import Watch
-from batchgen.status import Progress, progress_line, read_progress
+from batchgen.shards.progress import Progress, progress_line, read_progress
 from batchgen.units import GIB
 
 _BAR_EVERY_S = 0.5

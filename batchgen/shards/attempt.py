@@ -272,7 +272,7 @@ def is_done(run: RunDir, shard: int) -> bool:
 def is_settled(run: RunDir, shard: int) -> bool:
     """Whether there is nothing to make of a shard: it is done, or was committed and came to harm.
 
-    The latter is told by `take_stock` and is for `repair` to decide; it keeps nobody from the other shards.
+    The latter is told by `shard_states` and is for `repair` to decide; it keeps nobody from the other shards.
     """
     try:
         return is_done(run, shard)
@@ -283,6 +283,8 @@ def is_settled(run: RunDir, shard: int) -> bool:
 def sweep(run: RunDir) -> None:
     """Remove what attempts at committed shards left in work/. An attempt at such a shard cannot win."""
     for files in run.attempts():
-        with suppress(BrokenRunError):  # its tar is gone, say: that is told by `take_stock`, and nothing of it removed
+        with suppress(
+            BrokenRunError
+        ):  # its tar is gone, say: that is told by `shard_states`, and nothing of it removed
             if is_done(run, files.shard):
                 remove(files)

@@ -15,7 +15,7 @@ from batchgen.plan.replan import sweep_marks
 from batchgen.plan.store import Plan, load_plan
 from batchgen.shards import index
 from batchgen.shards.attempt import sweep
-from batchgen.shards.stock import take_stock
+from batchgen.shards.progress import shard_states
 
 MIB = 1 << 20
 
@@ -36,9 +36,9 @@ def finish(plan: Plan) -> Outcome:
     """
     run = plan.run
     sweep(run)
-    stock = take_stock(plan)
-    if stock.broken:
-        raise BrokenRunError(stock.complaint(run))
+    states = shard_states(plan)
+    if states.broken:
+        raise BrokenRunError(states.complaint(run))
     for directory in (run.root, run.work, run.leases, run.policies, run.shards, run.memory_logs):
         remove_temporaries(directory)
     sweep_drafts(run)
@@ -52,7 +52,7 @@ def finish_alone(plan: Plan, say: Callable[[str], None]) -> int:
 
     Raises as `finish`.
     """
-    if take_stock(plan).open:
+    if shard_states(plan).open:
         return EXIT_WHOLE  # others are at work on the rest
     end = finish(plan)
     for line in end.lines:
@@ -64,8 +64,8 @@ def _write_index(plan: Plan) -> None:
     newest = load_plan(plan.run)
     if newest.run_id != plan.run_id:
         raise ResumeError(f"another command planned {plan.run.root} again meanwhile, with different settings")
-    stock = take_stock(newest)
-    if not stock.open and not stock.broken:
+    states = shard_states(newest)
+    if not states.open and not states.broken:
         index.write_index(newest)
         if len(plan.run.plans()) > len(newest.segments):  # extended just now, and perhaps finished before us
             _write_index(plan)

@@ -6,7 +6,7 @@ from typing import Any
 from batchgen.files import replace
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan
-from batchgen.shards.stock import stated_of
+from batchgen.shards.progress import stated_of
 
 FORMAT = 1
 

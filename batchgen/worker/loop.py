@@ -31,7 +31,7 @@ from batchgen.plan.store import Plan
 from batchgen.shards.attempt import Attempt, is_settled
 from batchgen.shards.failures import read_crashes, suspects_last
 from batchgen.shards.leases import Lease, Watch
-from batchgen.shards.samples import Maker
+from batchgen.shards.samples import SampleMaker
 from batchgen.types import Shard
 from batchgen.units import size_bytes
 from batchgen.worker.shard import ShardMaker
@@ -111,19 +111,19 @@ class Worker:
             return False
         try:
             if not is_settled(self._run, index):
-                self._make(maker, shard, digest, lease)
+                self._work_on(maker, shard, digest, lease)
         finally:
             lease.release()
             self._slowest_step_s = lease.step_s
         return True
 
-    def _make(self, maker: ShardMaker, shard: Shard, digest: str, lease: Lease) -> None:
+    def _work_on(self, maker: ShardMaker, shard: Shard, digest: str, lease: Lease) -> None:
         attempt = Attempt(self._run, shard, self._plan.run_id, digest, self.name)
         try:
             attempt.resume()
             self.log.add("shard", shard=shard.index, attempt=attempt.files.attempt, rows_resumed=attempt.rows)
             crashes = read_crashes(self._run, self._plan.run_id).get(shard.index, ())
-            if maker.make(shard, attempt, lease, self._plan.tried_again(shard.index), crashes):
+            if maker.generate(shard, attempt, lease, self._plan.tried_again(shard.index), crashes):
                 won = attempt.commit()
                 self.log.add("commit" if won else "commit_lost", shard=shard.index, attempt=attempt.files.attempt)
         finally:
@@ -161,7 +161,7 @@ class Worker:
             output = self._plan.config.output
             self._maker = ShardMaker(
                 engine,
-                Maker(
+                SampleMaker(
                     Path(model.path).name if Path(model.path).is_dir() else model.path,
                     model.revision or str(self._plan.recipe["model"]),
                     engine.scheduler_name,

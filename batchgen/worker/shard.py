@@ -22,7 +22,7 @@ from batchgen.policy import Policy, spans
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.failures import Crash, RowsAt, Trial, trials
 from batchgen.shards.leases import Lease
-from batchgen.shards.samples import Maker
+from batchgen.shards.samples import SampleMaker
 from batchgen.types import Batch, Sample, Shard
 from batchgen.worker.stages import Fitting
 
@@ -83,7 +83,7 @@ class ShardMaker:
     def __init__(
         self,
         engine: Engine,
-        maker: Maker,
+        maker: SampleMaker,
         policies: Policies,
         worker: dict[str, str],
         log: EventLog,
@@ -104,7 +104,7 @@ class ShardMaker:
             self._policies.of(*batch.size)
         self._fitting.begin(shard.batches[0].size)
 
-    def make(
+    def generate(
         self,
         shard: Shard,
         attempt: Attempt,
@@ -199,7 +199,9 @@ class ShardMaker:
             decoded = self._fitting.decode(batch.size, latents)[before : before + len(prompts)]
             for prompt, (image, policy) in zip(prompts, decoded, strict=True):
                 unit.retries += image.retried_in_fp32
-                futures.append(place.writer.encode(self._maker.make, prompt, texts[prompt.prompt].cut, image, policy))
+                futures.append(
+                    place.writer.encode(self._maker.assemble, prompt, texts[prompt.prompt].cut, image, policy)
+                )
         self._log.add("made", shard=unit.shard, batch=unit.batch, first_row=unit.first_row, images=len(prompts))
         record = self._record(unit, policy, place.attempt, batch.size, len(prompts))
         place.writer.append(place.attempt, futures, record)

@@ -37,7 +37,7 @@ def made(plan, engine, crashes):
     freeze(plan.run.policy(engine.device_kind, 64, 64), lambda: POLICY)
     policies = Policies(plan, engine, log, "test", Watch(60), threading.Event())
     maker = ShardMaker(engine, MAKER, policies, {"worker": "test"}, log, threading.Event())
-    assert maker.make(shard, attempt, lease, (), crashes)
+    assert maker.generate(shard, attempt, lease, (), crashes)
     lease.release()
     with tarfile.open(attempt.files.tar) as tar:
         found = {member.name: tar.extractfile(member.name).read() for member in tar}  # type: ignore[union-attr]

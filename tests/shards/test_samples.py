@@ -7,15 +7,17 @@ from dataclasses import asdict, replace
 import pytest
 from PIL import Image
 
-from batchgen.shards.samples import Maker
+from batchgen.shards.samples import SampleMaker
 from batchgen.types import Decoded, Prompt, Sample
 from tests.builders import MAKER, POLICY, fake_image, make_prompt
 
 PROMPT = make_prompt("fox", prompt="a f\u00fcchs", source="/home/me/prompts.txt", line=3, extra={"id": 9})
 
 
-def make(prompt: Prompt = PROMPT, maker: Maker = MAKER, image: Decoded | None = None, cut: str | None = None) -> Sample:
-    return maker.make(prompt, cut, fake_image(prompt) if image is None else image, POLICY)
+def make(
+    prompt: Prompt = PROMPT, maker: SampleMaker = MAKER, image: Decoded | None = None, cut: str | None = None
+) -> Sample:
+    return maker.assemble(prompt, cut, fake_image(prompt) if image is None else image, POLICY)
 
 
 def about(sample: Sample) -> dict[str, object]:

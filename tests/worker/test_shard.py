@@ -39,7 +39,7 @@ def make(plan, engine=None, stop=None):
         freeze(plan.run.policy("fake", 64, 64), lambda: POLICY)
         engine = engine or FakeEngine()
         maker = ShardMaker(engine, MAKER, Policies(plan, engine, log, "test", Watch(60), stop), worker, log, stop)
-        return maker.make(shard, attempt, lease), attempt
+        return maker.generate(shard, attempt, lease), attempt
     finally:
         attempt.close()
         log.close()

@@ -7,7 +7,7 @@ import pytest
 
 from batchgen.plan.store import Plan
 from batchgen.shards import attempt as shards
-from batchgen.shards.stock import glance, take_stock
+from batchgen.shards.progress import finished_by_name, shard_states
 from tests.builders import flip, full_attempt, plan_run, truncate
 
 PROMPTS = [f"fox {number}" for number in range(6)]
@@ -23,8 +23,8 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def test_what_is_in_and_what_is_to_be_made(plan: Plan) -> None:
-    stock = take_stock(plan)
-    assert (set(stock.whole), stock.broken, set(stock.open)) == ({0, 1}, {}, {2})
+    states = shard_states(plan)
+    assert (set(states.whole), states.broken, set(states.open)) == ({0, 1}, {}, {2})
 
 
 @pytest.mark.parametrize(
@@ -40,18 +40,18 @@ def test_what_is_in_and_what_is_to_be_made(plan: Plan) -> None:
 def test_a_committed_shard_that_came_to_harm_is_neither_in_nor_to_be_made(
     plan: Plan, harm: Callable[[Plan], object], said: str
 ) -> None:
-    assert take_stock(plan).broken == {}
+    assert shard_states(plan).broken == {}
     harm(plan)
-    stock = take_stock(plan)
-    assert (set(stock.whole), set(stock.open)) == ({0}, {2})
-    assert said in stock.broken[1]
-    assert said in stock.complaint(plan.run) and "put them back" in stock.complaint(plan.run)
+    states = shard_states(plan)
+    assert (set(states.whole), set(states.open)) == ({0}, {2})
+    assert said in states.broken[1]
+    assert said in states.complaint(plan.run) and "put them back" in states.complaint(plan.run)
 
 
 def test_what_the_display_counts_has_a_tar(plan: Plan) -> None:
-    assert set(glance(plan)) == {0, 1}
+    assert set(finished_by_name(plan)) == {0, 1}
     plan.run.tar(1).unlink()
-    assert set(glance(plan)) == {0}
+    assert set(finished_by_name(plan)) == {0}
 
 
 def test_a_commit_that_was_cut_off_is_in(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,4 +61,4 @@ def test_a_commit_that_was_cut_off_is_in(plan: Plan, monkeypatch: pytest.MonkeyP
         with pytest.raises(ZeroDivisionError):
             attempt.commit()
     assert not plan.run.tar(2).exists()
-    assert take_stock(plan).whole == {0, 1, 2}
+    assert shard_states(plan).whole == {0, 1, 2}
