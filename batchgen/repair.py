@@ -21,7 +21,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from batchgen.console import run_dir_command, say
 from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, BatchgenError, BrokenRunError, UserError
@@ -30,6 +29,7 @@ from batchgen.paths import RunDir, why_file
 from batchgen.plan.store import Plan, check_plan, load_plan
 from batchgen.shards.attempt import is_done, read_manifest
 from batchgen.shards.leases import Lease, Watch, live_leases, read_lease
+from batchgen.shards.records import Manifest
 from batchgen.verify import check_index, check_shard, check_shards
 
 _LOOK_AGAIN_S = 0.1
@@ -53,9 +53,9 @@ def find_damage(plan: Plan, pending: Collection[int] = ()) -> Damage:
     run = plan.run
     damage = Damage()
     committed = run.committed()
-    planned = set(range(len(plan.sizes)))
+    planned = set(range(plan.shard_count))
     for shard in sorted(committed - planned):
-        if _says(run, shard).get("run_id") == plan.run_id:
+        if (manifest := _manifest(run, shard)) is not None and manifest.get("run_id") == plan.run_id:
             raise BrokenRunError(f"{run.manifest(shard)} was made by this run and is not in its plan: a part is gone")
         damage.shards[shard] = [f"{run.manifest(shard)} is of no planned shard"]
     for shard, paths in run.shard_files().items():
@@ -73,12 +73,12 @@ def find_damage(plan: Plan, pending: Collection[int] = ()) -> Damage:
     return damage
 
 
-def _says(run: RunDir, shard: int) -> dict[str, Any]:
-    """What a shard's manifest says; nothing where it is damaged."""
+def _manifest(run: RunDir, shard: int) -> Manifest | None:
+    """A shard's manifest; None where it is missing or damaged."""
     try:
-        return read_manifest(run, shard) if is_plain(run.manifest(shard)) else {}
+        return read_manifest(run, shard) if is_plain(run.manifest(shard)) else None
     except (BatchgenError, OSError, ValueError):
-        return {}
+        return None
 
 
 def _pending(run: RunDir) -> list[int]:
@@ -89,8 +89,8 @@ def _pending(run: RunDir) -> list[int]:
 def _can_publish(run: RunDir, shard: int) -> bool:
     if os.path.lexists(run.tar(shard)) and not is_plain(run.tar(shard)):
         return False
-    manifest = _says(run, shard)
-    return any(
+    manifest = _manifest(run, shard)
+    return manifest is not None and any(
         is_plain(files.tar) and sha256_file(files.tar) == manifest.get("sha256")
         for files in run.attempts(shard)
         if files.attempt == manifest.get("attempt")
@@ -142,7 +142,7 @@ def set_aside(plan: Plan, damage: Damage, watch: Watch) -> Path:
 def _is_mended(plan: Plan, shard: int) -> bool:
     if shard not in plan.run.committed():
         return shard not in plan.run.shard_files()
-    return shard < len(plan.sizes) and not check_shard(plan, shard).problems
+    return shard < plan.shard_count and not check_shard(plan, shard).problems
 
 
 def _move_shard(run: RunDir, shard: int, problems: list[str], place: Path) -> None:
@@ -150,12 +150,12 @@ def _move_shard(run: RunDir, shard: int, problems: list[str], place: Path) -> No
     in_shards = run.shard_files().get(shard, [])
     manifests = [path for path in in_shards if path.suffix == ".json"]
     tars = [path for path in in_shards if path.suffix == ".tar"]
-    attempt = _says(run, shard).get("attempt")
+    manifest = _manifest(run, shard)
     # By the manifest these are the same damaged bytes. Its writer, should it only be stopped, finds them gone.
     attempts = [
         path
         for files in run.attempts(shard)
-        if files.attempt == attempt
+        if manifest is not None and files.attempt == manifest.get("attempt")
         for path in (files.manifest, files.journal, files.tar)
     ]
     paths = [path for path in [*manifests, run.memory_log(shard), *attempts, *tars] if os.path.lexists(path)]
@@ -204,7 +204,7 @@ def rehearse(run: RunDir) -> int:
         _tell(shard, problems, "would be set aside")
     for problem in damage.index:
         print(f"{run.index.name} would be set aside: {problem}")
-    print(f"{run.root}: {len(damage.shards)} of {len(plan.sizes)} shards are damaged; dry run: nothing was changed")
+    print(f"{run.root}: {len(damage.shards)} of {plan.shard_count} shards are damaged; dry run: nothing was changed")
     return _code(damage)
 
 
@@ -219,7 +219,7 @@ def repair(run: RunDir) -> int:
     damage = find_damage(plan)
     if damage.shards or damage.index:
         place = set_aside(plan, damage, watch)
-        what = f"{len(damage.shards)} of {len(plan.sizes)} shards" if damage.shards else run.index.name
+        what = f"{len(damage.shards)} of {plan.shard_count} shards" if damage.shards else run.index.name
         print(f"{run.root}: {what} set aside in {place}; the command that started the run makes them again")
     else:
         print(f"{run.root}: no shard is damaged; nothing was set aside")

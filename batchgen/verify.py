@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -29,6 +28,7 @@ from batchgen.shards.attempt import read_manifest
 from batchgen.shards.index import index_of, is_current, read_index
 from batchgen.shards.journal import read_journal
 from batchgen.shards.progress import failed_samples
+from batchgen.shards.records import Manifest
 from batchgen.shards.tars import read_samples
 from batchgen.types import Prompt
 
@@ -51,13 +51,12 @@ class Findings:
 def verify(plan: Plan) -> Findings:
     """Check all that a run states about itself. Reads every byte; changes nothing."""
     findings = Findings()
-    sizes = plan.sizes
     committed = plan.run.committed()
-    findings.missing_shards = [shard for shard in range(len(sizes)) if shard not in committed]
+    findings.missing_shards = [shard for shard in range(plan.shard_count) if shard not in committed]
     findings.problems += [
-        f"{plan.run.manifest(shard)} is of no planned shard" for shard in sorted(committed) if shard >= len(sizes)
+        f"{plan.run.manifest(shard)} is of no planned shard" for shard in sorted(committed) if shard >= plan.shard_count
     ]
-    present = [shard for shard in range(len(sizes)) if shard in committed]
+    present = [shard for shard in range(plan.shard_count) if shard in committed]
     for shard in check_shards(plan, present):
         findings.problems += shard.problems
         findings.warnings += shard.warnings
@@ -162,7 +161,7 @@ def _check_sample(prompt: Prompt, files: dict[str, bytes], digests: dict[str, st
     return None
 
 
-def _check_log(path: Path, manifest: dict[str, Any]) -> list[str]:
+def _check_log(path: Path, manifest: Manifest) -> list[str]:
     """What is wrong with a shard's memory log, which proves nothing that the manifest does not."""
     if os.path.lexists(path) and not is_plain(path):
         return [f"its memory log {path.name} is not a plain file"]
@@ -219,9 +218,9 @@ def show(run: RunDir) -> int:
         print(f"python -m batchgen.repair {run.root} sets damaged shards aside, to be made again")
         return EXIT_BROKEN
     failed = failed_samples(plan)
-    checked = len(plan.sizes) - len(findings.missing_shards)
+    checked = plan.shard_count - len(findings.missing_shards)
     print(
-        f"{run.root}: {checked} of {len(plan.sizes)} shards, {findings.images} of {plan.images} images checked, "
+        f"{run.root}: {checked} of {plan.shard_count} shards, {findings.images} of {plan.images} images checked, "
         f"{len(failed)} failed, {sum(segment.rejects for segment in plan.segments)} rows rejected"
     )
     print(f"{made_twice(run)} batches were made twice")

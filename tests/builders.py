@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from batchgen.config.schema import Config, JobConfig, ModelConfig
 from batchgen.machine.process import identity
@@ -14,6 +14,7 @@ from batchgen.policy import Policy
 from batchgen.prepare import prepare
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.index import write_index
+from batchgen.shards.records import UnitRecord
 from batchgen.shards.samples import SampleMaker
 from batchgen.types import Batch, Decoded, Prompt, Row, Sample
 
@@ -21,13 +22,16 @@ SIZE_PX = 64
 POLICY = Policy(micro_batch=2, decode_chunk=1, tile_px=0, placement="resident", dtype="fp32", threads=1)
 MAKER = SampleMaker("tiny", None, "model", "cpu", "png", None)
 # What the memory log says of a unit besides the proof.
-RECORD = {
-    "started_at": "2026-01-02T03:04:05+00:00",
-    "images": 2,
-    "seconds": 1.0,
-    "peak_allocated_bytes": None,
-    "host_rss_bytes": 1 << 20,
-}
+RECORD = cast(
+    UnitRecord,
+    {
+        "started_at": "2026-01-02T03:04:05+00:00",
+        "images": 2,
+        "seconds": 1.0,
+        "peak_allocated_bytes": None,
+        "host_rss_bytes": 1 << 20,
+    },
+)
 
 
 def write_rows(path: Path, rows: Sequence[str | dict[str, Any]]) -> Path:
@@ -149,7 +153,7 @@ def full_attempt(plan: Plan, shard: int = 0, failed: Collection[str] = ()) -> At
 
 def finish_run(plan: Plan, failed: Collection[str] = ()) -> None:
     """Make every shard of the plan that is not in yet, then the index."""
-    for shard in range(len(plan.sizes)):
+    for shard in range(plan.shard_count):
         if shard not in plan.run.committed():
             assert full_attempt(plan, shard, failed).commit()
     write_index(plan)

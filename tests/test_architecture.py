@@ -15,10 +15,10 @@ MAX_LINES = 300
 # Every module; each imports only from modules that come before it.
 ORDER = [
     "batchgen", "types", "errors", "paths", "units", "policy", "engine", "machine", "machine.process", "files",
-    "config", "config.schema", "config.bounds", "config.check", "config.compose", "console",
-    "prompts.records", "prompts.lines", "prompts.tables", "prompts.json_items", "prompts.parquet",
-    "prompts.formats", "prompts.find", "prompts.rows", "prompts", "plan", "plan.planner", "plan.cutting",
-    "plan.recipe", "plan.free", "plan.drafts", "plan.store", "plan.replan", "plan.rejects", "quality", "shards",
+    "config", "config.schema", "config.bounds", "config.check", "config.compose", "console", "prompts.records",
+    "prompts.lines", "prompts.tables", "prompts.json_items", "prompts.parquet", "prompts.formats", "prompts.find",
+    "prompts.rows", "prompts", "plan", "plan.records", "plan.planner", "plan.cutting", "plan.recipe", "plan.free",
+    "plan.drafts", "plan.store", "plan.replan", "plan.rejects", "quality", "shards", "shards.records",
     "shards.images", "shards.samples", "shards.tars", "shards.journal", "shards.attempt", "shards.leases",
     "shards.progress", "shards.index", "shards.finish", "events", "shards.failures", "machine.gpus", "status",
     "verify", "repair", "launch", "launch.display", "models", "models.parts", "models.fingerprint", "models.find",

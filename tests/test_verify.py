@@ -209,7 +209,7 @@ def test_a_retry_of_a_failed_image_counts(tmp_path: Path, fails_again: bool, cod
     plan = plan_with_one_failure(tmp_path)
     retry = make_config(tmp_path, PROMPTS, output__batches_per_shard=1, retry_failed=True)
     plan = prepare(plan.run, retry)
-    assert len(plan.sizes) == 4
+    assert plan.shard_count == 4
     finish_run(plan, failed=set(plan.shard(3)[0].keys) if fails_again else set())
     assert show(plan.run) == code
 

@@ -84,7 +84,7 @@ class _Crew:
 
     def __init__(self, plan: Plan, devices: Sequence[str], say: Callable[[str], None]) -> None:
         self._plan, self._devices, self._say = plan, devices, say
-        self._world = min(plan.config.launch.workers or len(self._devices) or 1, len(plan.sizes))
+        self._world = min(plan.config.launch.workers or len(self._devices) or 1, plan.shard_count)
         self._children: dict[int, _Child] = {}
         self._ended_s = time.monotonic()
         self.codes: dict[int, int] = {}
@@ -103,7 +103,7 @@ class _Crew:
 
     def is_whole(self) -> bool:
         """Whether every shard is in."""
-        return self._plan.run.committed() >= set(range(len(self._plan.sizes)))
+        return self._plan.run.committed() >= set(range(self._plan.shard_count))
 
     def ask_to_end(self) -> None:
         """Ask the workers to end after what they are at."""

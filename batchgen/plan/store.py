@@ -24,6 +24,7 @@ from batchgen.paths import PlanDir, RunDir
 from batchgen.plan.drafts import new_draft
 from batchgen.plan.free import with_free
 from batchgen.plan.recipe import COMPUTES, as_planned
+from batchgen.plan.records import RunFacts, ShardSize, checksum
 from batchgen.types import Batch, Prompt, Reject, Shard
 
 FORMAT = 1
@@ -36,7 +37,7 @@ class Segment:
     files: PlanDir
     kind: str  # "run", "extend" or "retry"
     first_shard: int
-    shards: list[list[int]]  # [batches, images] of each shard
+    shards: list[ShardSize]
     rejects: int
     inputs: list[dict[str, Any]]
     recipe: dict[str, Any]
@@ -75,14 +76,19 @@ class Plan:
         return min(segment.computes for segment in self.segments)
 
     @property
-    def sizes(self) -> list[list[int]]:
-        """[batches, images] of each shard, by its index."""
+    def sizes(self) -> list[ShardSize]:
+        """How much each shard holds, by its index."""
         return [size for segment in self.segments for size in segment.shards]
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards are planned."""
+        return sum(len(segment.shards) for segment in self.segments)
 
     @property
     def images(self) -> int:
         """How many different images are planned; a retry plans none anew."""
-        return sum(images for segment in self.segments if segment.kind != "retry" for _, images in segment.shards)
+        return sum(size.images for segment in self.segments if segment.kind != "retry" for size in segment.shards)
 
     def shard(self, index: int) -> tuple[Shard, str]:
         """A shard and its fingerprint, the sha256 of its file. Raises BrokenRunError."""
@@ -129,13 +135,23 @@ def load_plan(run: RunDir) -> Plan:
 
 
 def _load_segment(files: PlanDir) -> Segment:
-    facts = json.loads(files.facts.read_bytes())
+    facts: RunFacts = json.loads(files.facts.read_bytes())
     if facts["format"] != FORMAT:
         raise ValueError(f"format {facts['format']} is of another version of batchgen")
-    if facts.get("checksum") != _checksum(facts):
+    if facts.get("checksum") != checksum(facts):
         raise ValueError(f"{files.facts} is damaged, or of a batchgen that wrote no checksums")
-    names = ("kind", "first_shard", "shards", "rejects", "inputs", "recipe", "run_id", "sha256")
-    return Segment(files, **{name: facts[name] for name in names}, computes=facts.get("computes", 1))
+    return Segment(
+        files,
+        kind=facts["kind"],
+        first_shard=facts["first_shard"],
+        shards=[ShardSize(*size) for size in facts["shards"]],
+        rejects=facts["rejects"],
+        inputs=facts["inputs"],
+        recipe=facts["recipe"],
+        run_id=facts["run_id"],
+        sha256=facts["sha256"],
+        computes=facts.get("computes", 1),
+    )
 
 
 def run_id_of(run: RunDir) -> str | None:
@@ -161,10 +177,6 @@ def check_plan(plan: Plan) -> None:
             if not sound:
                 raise BrokenRunError(f"{directory / name} of the plan is damaged")
         first_shard += len(segment.shards)
-
-
-def _checksum(facts: dict[str, Any]) -> str:
-    return sha256_bytes(to_json({name: fact for name, fact in facts.items() if name != "checksum"}).encode())
 
 
 def _parse_shard(index: int, data: bytes) -> Shard:
@@ -208,7 +220,7 @@ def save_plan(
             raise PromptError(_nothing_usable(draft, rejects))
         write_new(draft.config, yaml.safe_dump(asdict(recipe.config), sort_keys=False).encode())
         digests = {path.name: sha256_file(path) for path in sorted(draft.root.iterdir()) if path != draft.owner}
-        facts: dict[str, Any] = {
+        facts: RunFacts = {
             "format": FORMAT,
             "run_id": run_id,
             "kind": kind,
@@ -222,7 +234,7 @@ def save_plan(
             "computes": COMPUTES,
             "sha256": digests,
         }
-        facts["checksum"] = _checksum(facts)
+        facts["checksum"] = checksum(facts)
         write_new(draft.facts, (json.dumps(facts, indent=1) + "\n").encode())
         sync_directory(draft.root)
         os.rename(draft.root, target.root)
@@ -241,7 +253,7 @@ def save_plan(
     return True
 
 
-def _write_shards(draft: PlanDir, shards: Iterable[Shard | Reject]) -> tuple[list[list[int]], int]:
+def _write_shards(draft: PlanDir, shards: Iterable[Shard | Reject]) -> tuple[list[ShardSize], int]:
     sizes = []
     rejects = 0
     with draft.rejects.open("wb") as reject_file:
@@ -252,7 +264,7 @@ def _write_shards(draft: PlanDir, shards: Iterable[Shard | Reject]) -> tuple[lis
                 rejects += 1
                 continue
             write_new(draft.shard(shard.index), _shard_lines(shard))
-            sizes.append([len(shard.batches), sum(len(batch.prompts) for batch in shard.batches)])
+            sizes.append(ShardSize(len(shard.batches), sum(len(batch.prompts) for batch in shard.batches)))
         reject_file.flush()
         sync(reject_file.fileno())
     return sizes, rejects

@@ -12,7 +12,7 @@ import os
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import cast
 
 from batchgen.errors import BrokenRunError, ResumeError
 from batchgen.files import (
@@ -34,6 +34,7 @@ from batchgen.paths import AttemptFiles, RunDir
 from batchgen.plan.recipe import COMPUTES
 from batchgen.plan.store import run_id_of
 from batchgen.shards.journal import Journal, plan_of, read_journal, sound_prefix
+from batchgen.shards.records import Header, Manifest, Proof, SampleRecord, UnitRecord, proven, sample_record
 from batchgen.shards.tars import END_OF_TAR, tar_members
 from batchgen.types import Sample, Shard
 
@@ -48,7 +49,7 @@ class Attempt:
         self.files = run.attempt(shard.index, uuid.uuid4().hex)
         self._run = run
         self._shard = shard
-        self._header = {
+        self._header: Header = {
             "format": FORMAT,
             "run_id": run_id,
             "shard": shard.index,
@@ -58,7 +59,7 @@ class Attempt:
             "worker": worker,
             "process": process.identity(),
         }
-        self._samples: list[dict[str, Any]] = []
+        self._samples: list[SampleRecord] = []
         self._tar_bytes = 0
         self._tar = create(self.files.tar)
         try:
@@ -70,7 +71,7 @@ class Attempt:
         sync_directory(run.work)
 
     @property
-    def header(self) -> dict[str, Any]:
+    def header(self) -> Header:
         """What ties the attempt down: run, shard and plan, worker and process."""
         return self._header
 
@@ -109,7 +110,7 @@ class Attempt:
         sync_directory(self._run.work)
         self._samples = [sample for record in prefix.records for sample in record["samples"]]
 
-    def append(self, samples: Sequence[Sample], record: Callable[[], dict[str, Any]]) -> None:
+    def append(self, samples: Sequence[Sample], record: Callable[[], UnitRecord]) -> None:
         """Make a unit's samples durable, and then its record.
 
         `record` gives what else the memory log says; it is asked when the samples are on the disk.
@@ -117,14 +118,14 @@ class Attempt:
         data = b"".join(tar_members(sample) for sample in samples if sample.status == "ok")
         write_all(self._tar, data)
         sync(self._tar)
-        facts = [_sample_facts(sample) for sample in samples]
-        proof = {
+        facts = [sample_record(sample) for sample in samples]
+        proof: Proof = {
             "tar_start": self._tar_bytes,
             "tar_end": self._tar_bytes + len(data),
             "sha256": sha256_bytes(data),
             "samples": facts,
         }
-        write_all(self._journal, seal(record() | proof))
+        write_all(self._journal, seal(proven(record(), proof)))
         sync(self._journal)
         self._tar_bytes += len(data)
         self._samples += facts
@@ -148,7 +149,8 @@ class Attempt:
         write_all(self._tar, END_OF_TAR)
         sync(self._tar)
         self.close()
-        manifest = self._header | {
+        manifest: Manifest = {
+            **self._header,
             "bytes": self._tar_bytes + len(END_OF_TAR),
             "sha256": sha256_file(self.files.tar),
             "samples": self._samples,
@@ -185,23 +187,16 @@ class Attempt:
         remove(self.files)
 
 
-def _sample_facts(sample: Sample) -> dict[str, Any]:
-    facts: dict[str, Any] = {"key": sample.key, "status": sample.status}
-    if sample.status == "ok":
-        return facts | {"sha256": {name: sha256_bytes(data) for name, data in sorted(sample.files.items())}}
-    return facts | {"reason": sample.reason}
-
-
-def read_manifest(run: RunDir, shard: int) -> dict[str, Any]:
+def read_manifest(run: RunDir, shard: int) -> Manifest:
     """The manifest of a committed shard. Raises BrokenRunError where it is damaged or of another shard."""
     path = run.manifest(shard)
     manifest = unseal(path.read_bytes())
     if manifest is None or (manifest.get("shard"), manifest.get("format")) != (shard, FORMAT):
         raise BrokenRunError(f"{path} is damaged: {_advice(run)}")
-    return manifest
+    return cast(Manifest, manifest)
 
 
-def publish(run: RunDir, manifest: dict[str, Any]) -> None:
+def publish(run: RunDir, manifest: Manifest) -> None:
     """Give the tar and the journal that a manifest names their final names; whoever sees the need may call it.
 
     The tar must be there then; the memory log is for people, and a shard is whole without it.

@@ -18,6 +18,7 @@ from batchgen.errors import BatchgenError
 from batchgen.events import EventLog, now, read_events
 from batchgen.files import seal, sync_directory, unseal, write_new
 from batchgen.paths import RunDir, struck
+from batchgen.shards.records import Header
 from batchgen.types import Shard
 
 CRASH_SIGNALS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
@@ -56,10 +57,10 @@ class Trial:
 class RowsAt:
     """An attempt's note of the rows under way. It is never forced to the disk: it must outlive a process, no more."""
 
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+    def __init__(self, path: Path, header: Header) -> None:
         """`header`: the attempt's, which says whose it is."""
         self._log = EventLog(path)
-        self._log.add("begin", **{name: header[name] for name in ("run_id", "worker", "process")})
+        self._log.add("begin", run_id=header["run_id"], worker=header["worker"], process=header["process"])
 
     def note(self, first_row: int, stop_row: int) -> None:
         """These rows of the shard are under way."""

@@ -25,7 +25,7 @@ def shard_entry(run: RunDir, shard: int) -> dict[str, Any]:
 
 def index_of(plan: Plan) -> dict[str, Any]:
     """The index of a run whose shards are all in. Raises BrokenRunError."""
-    shards = [shard_entry(plan.run, shard) for shard in range(len(plan.sizes))]
+    shards = [shard_entry(plan.run, shard) for shard in range(plan.shard_count)]
     samples = sum(entry["samples"] for entry in shards)
     return {"format": FORMAT, "run_id": plan.run_id, "samples": samples, "shards": shards}
 

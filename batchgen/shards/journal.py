@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from batchgen.files import sha256_bytes, unseal
 from batchgen.paths import AttemptFiles
+from batchgen.shards.records import BatchRecord, Header
 
 _RECORD_KEYS = {"tar_start", "tar_end", "sha256", "samples"}
 
@@ -14,8 +15,8 @@ _RECORD_KEYS = {"tar_start", "tar_end", "sha256", "samples"}
 class Journal:
     """What an attempt's journal proves: its header, its records as far as the tar's bytes bear them out."""
 
-    header: dict[str, Any]
-    records: list[dict[str, Any]]
+    header: Header
+    records: list[BatchRecord]
 
     @property
     def tar_end(self) -> int:
@@ -37,14 +38,14 @@ def read_journal(path: Path) -> Journal | None:
     header = unseal(lines[0]) if lines else None
     if header is None:
         return None
-    records: list[dict[str, Any]] = []
+    records: list[BatchRecord] = []
     for line in lines[1:]:
         record = unseal(line)
         start = records[-1]["tar_end"] if records else 0
         if record is None or not record.keys() >= _RECORD_KEYS or record["tar_start"] != start:
             break
-        records.append(record)
-    return Journal(header, records)
+        records.append(cast(BatchRecord, record))
+    return Journal(cast(Header, header), records)
 
 
 def sound_prefix(files: AttemptFiles, run_id: str, plan_digest: str) -> Journal | None:
@@ -64,6 +65,6 @@ def sound_prefix(files: AttemptFiles, run_id: str, plan_digest: str) -> Journal 
     return Journal(journal.header, good)
 
 
-def plan_of(header: dict[str, Any]) -> tuple[Any, Any]:
+def plan_of(header: Header) -> tuple[Any, Any]:
     """Which run and which plan of its shard an attempt is for."""
     return (header.get("run_id"), header.get("plan_sha256"))

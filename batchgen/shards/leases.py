@@ -22,6 +22,7 @@ from batchgen.errors import UserError
 from batchgen.files import is_plain, put_new, replace, to_json
 from batchgen.machine import process
 from batchgen.paths import RunDir
+from batchgen.shards.records import LeaseContent
 
 # A lease is written at most so often, or four times within a shorter timeout.
 WRITE_EVERY_S = 15.0
@@ -133,7 +134,7 @@ class Lease:
 
     def __init__(self, path: Path, worker: str, timeout_s: float, step_s: float | None = None) -> None:
         self._path = path
-        self._content = {"worker": worker, "process": process.identity(), "token": uuid.uuid4().hex}
+        self._worker, self._process, self._token = worker, process.identity(), uuid.uuid4().hex
         self._write_every_s = min(WRITE_EVERY_S, timeout_s / _WRITES_A_TIMEOUT)
         self._lock = threading.Lock()
         self._beats = 0
@@ -189,11 +190,18 @@ class Lease:
 
     def _is_ours(self) -> bool:
         try:
-            return read_lease(self._path.read_bytes()).token == self._content["token"]
+            return read_lease(self._path.read_bytes()).token == self._token
         except FileNotFoundError:
             return False
 
     def _line(self) -> bytes:
         step_s = None if self.step_s is None else round(self.step_s, 3)
-        says = {"rows": self._rows, "step_s": step_s, "beat": self._beats}
-        return to_json(self._content | says).encode()
+        content: LeaseContent = {
+            "worker": self._worker,
+            "process": self._process,
+            "token": self._token,
+            "rows": self._rows,
+            "step_s": step_s,
+            "beat": self._beats,
+        }
+        return to_json(content).encode()

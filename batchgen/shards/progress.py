@@ -6,7 +6,6 @@ A shard is in when its manifest is there, and its tar with the size that the man
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from batchgen.errors import BrokenRunError
 from batchgen.paths import RunDir
@@ -14,6 +13,7 @@ from batchgen.plan.store import Plan
 from batchgen.shards.attempt import read_manifest, tar_problem
 from batchgen.shards.journal import Journal, read_journal
 from batchgen.shards.leases import Watch, live_leases, read_lease
+from batchgen.shards.records import BatchRecord
 from batchgen.units import GIB, duration
 
 _NAMED = 3  # of the broken shards, in a message
@@ -76,7 +76,7 @@ def _read(run: RunDir, shard: int, inode: int, written_ns: int) -> Stated:
 
 def shard_states(plan: Plan) -> ShardStates:
     """What is in of the plan, by manifests and the sizes of tars. Changes nothing; raises OSError."""
-    planned = frozenset(range(len(plan.sizes)))
+    planned = frozenset(range(plan.shard_count))
     committed = planned & plan.run.committed()
     problems = {shard: _problem(plan.run, shard) for shard in sorted(committed)}
     broken = {shard: problem for shard, problem in problems.items() if problem is not None}
@@ -85,7 +85,7 @@ def shard_states(plan: Plan) -> ShardStates:
 
 def finished_by_name(plan: Plan) -> frozenset[int]:
     """The shards that are in as far as names tell: quick enough to be asked twice a second of a large run."""
-    return frozenset(range(len(plan.sizes))) & plan.run.committed() & plan.run.tars()
+    return frozenset(range(plan.shard_count)) & plan.run.committed() & plan.run.tars()
 
 
 def _problem(run: RunDir, shard: int) -> str | None:
@@ -142,8 +142,8 @@ def read_progress(plan: Plan, watch: Watch | None = None) -> Progress:
     open_images = sum(rows for shard, rows in open_rows.items() if shard not in committed)
     records = _records(journals)
     return Progress(
-        images=sum(sizes[shard][1] for shard in committed) + open_images,
-        planned_images=sum(images for _, images in sizes),
+        images=sum(sizes[shard].images for shard in committed) + open_images,
+        planned_images=sum(size.images for size in sizes),
         shards=len(committed),
         planned_shards=len(sizes),
         workers=len({lease.worker for lease in leases.values()}),
@@ -152,19 +152,19 @@ def read_progress(plan: Plan, watch: Watch | None = None) -> Progress:
     )
 
 
-def _records(journals: list[Journal | None]) -> list[dict[str, Any]]:
+def _records(journals: list[Journal | None]) -> list[BatchRecord]:
     records = [record for journal in journals if journal is not None for record in journal.records]
     return sorted(records, key=lambda record: str(record["started_at"]))
 
 
-def _rate(records: list[dict[str, Any]]) -> float:
+def _rate(records: list[BatchRecord]) -> float:
     """Images a second of one worker, by the seconds of its recent units."""
     recent = records[-8:]
     seconds = sum(float(record["seconds"]) for record in recent)
     return sum(int(record["images"]) for record in recent) / max(1e-9, seconds)
 
 
-def _peak_bytes(record: dict[str, Any]) -> int:
+def _peak_bytes(record: BatchRecord) -> int:
     on_device = record["peak_allocated_bytes"]
     return int(record["host_rss_bytes"] if on_device is None else on_device)
 
@@ -177,7 +177,7 @@ def failed_samples(plan: Plan) -> dict[str, str]:
             if sample["status"] == "ok":
                 failed.pop(sample["key"], None)
             else:
-                failed[sample["key"]] = sample["reason"]
+                failed[sample["key"]] = str(sample["reason"])
     return failed
 
 

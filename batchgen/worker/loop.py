@@ -86,7 +86,7 @@ class Worker:
 
     def _open(self) -> list[int]:
         """The shards that are not done, in the order of the plan. Raises BrokenRunError as `is_done`."""
-        planned = range(len(self._plan.sizes))
+        planned = range(self._plan.shard_count)
         committed = self._run.committed() - self._done
         self._done |= {shard for shard in sorted(committed) if shard in planned and is_settled(self._run, shard)}
         return [shard for shard in planned if shard not in self._done]
@@ -135,7 +135,7 @@ class Worker:
             return False
         host, device = self._maker.host_growth, self._maker.device_growth
         slopes = {"host_bytes_a_unit": round(host.slope_bytes()), "device_bytes_a_unit": round(device.slope_bytes())}
-        units_ahead = 2 * max(batches for batches, _ in self._plan.sizes)
+        units_ahead = 2 * max(size.batches for size in self._plan.sizes)
         renew = wants_renewal(host, psutil.virtual_memory().available, units_ahead)
         self.log.add("renew" if renew else "growth", **slopes)
         return renew

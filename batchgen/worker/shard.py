@@ -22,6 +22,7 @@ from batchgen.policy import Policy, spans
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.failures import Crash, RowsAt, Trial, trials
 from batchgen.shards.leases import Lease
+from batchgen.shards.records import UnitRecord, WorkerRecord, written
 from batchgen.shards.samples import SampleMaker
 from batchgen.types import Batch, Sample, Shard
 from batchgen.worker.stages import Fitting
@@ -44,7 +45,7 @@ class UnitWriter:
         """Begin to make a sample."""
         return self._encoders.submit(make, *arguments)
 
-    def append(self, attempt: Attempt, samples: list[Future[Sample]], record: dict[str, Any]) -> None:
+    def append(self, attempt: Attempt, samples: list[Future[Sample]], record: UnitRecord) -> None:
         """Begin to append a unit. The one before must be in: call `wait` first."""
         self._pending = self._appender.submit(_append, attempt, samples, record, self._beat)
 
@@ -60,20 +61,13 @@ class UnitWriter:
         self._encoders.shutdown()
 
 
-def _append(attempt: Attempt, futures: list[Future[Sample]], record: dict[str, Any], beat: Callable[[], None]) -> None:
+def _append(attempt: Attempt, futures: list[Future[Sample]], record: UnitRecord, beat: Callable[[], None]) -> None:
     started = time.perf_counter()
     samples = []
     for future in futures:
         samples.append(future.result())
         beat()
-
-    def finished() -> dict[str, Any]:
-        write_s = round(time.perf_counter() - started, 3)
-        failed = sum(sample.status != "ok" for sample in samples)
-        stages = record["stage_seconds"] | {"write": write_s}
-        return record | {"stage_seconds": stages, "status": "failed" if failed else "ok", "failed": failed}
-
-    attempt.append(samples, finished)
+    attempt.append(samples, lambda: written(record, time.perf_counter() - started, samples))
     beat()
 
 
@@ -85,7 +79,7 @@ class ShardMaker:
         engine: Engine,
         maker: SampleMaker,
         policies: Policies,
-        worker: dict[str, str],
+        worker: WorkerRecord,
         log: EventLog,
         stop: threading.Event,
     ) -> None:
@@ -203,7 +197,7 @@ class ShardMaker:
                     place.writer.encode(self._maker.assemble, prompt, texts[prompt.prompt].cut, image, policy)
                 )
         self._log.add("made", shard=unit.shard, batch=unit.batch, first_row=unit.first_row, images=len(prompts))
-        record = self._record(unit, policy, place.attempt, batch.size, len(prompts))
+        record = self._record(place, unit, policy, len(prompts))
         place.writer.append(place.attempt, futures, record)
 
     def _give_up(self, place: "_Place", rows: range, reason: str) -> None:
@@ -212,7 +206,7 @@ class ShardMaker:
         failed = [Sample(place.batch.prompts[row].key, "failed", reason=f"it crashed: {reason}") for row in rows]
         policy = self._fitting.begin(place.batch.size)
         self._log.add("given_up", shard=unit.shard, batch=unit.batch, first_row=rows.start, reason=reason)
-        record = self._record(unit, policy, place.attempt, place.batch.size, len(failed))
+        record = self._record(place, unit, policy, len(failed))
         place.writer.wait()
         place.writer.append(place.attempt, [place.writer.encode(replace, sample) for sample in failed], record)
 
@@ -227,9 +221,7 @@ class ShardMaker:
         latents = self._fitting.denoise(batch.size, texts, [blank] * rows)
         self._fitting.decode(batch.size, latents[: policy.decode_chunk])
 
-    def _record(
-        self, unit: "_Unit", policy: Policy, attempt: Attempt, size: tuple[int, int], images: int
-    ) -> dict[str, Any]:
+    def _record(self, place: "_Place", unit: "_Unit", policy: Policy, images: int) -> UnitRecord:
         meters = read_meters()
         self.host_growth.add(meters.host_rss_bytes)
         self.device_growth.add(meters.peak_reserved_bytes)
@@ -238,16 +230,23 @@ class ShardMaker:
             "batch": unit.batch,
             "first_row": unit.first_row,
             "started_at": unit.started_at,
-            **self._worker,
-            "attempt": attempt.files.attempt,
+            "worker": self._worker["worker"],
+            "host": self._worker["host"],
+            "device": self._worker["device"],
+            "attempt": place.attempt.files.attempt,
             "images": images,
             "seconds": round(unit.age_s(), 3),
             "stage_seconds": {name: round(watch.seconds(), 3) for name, watch in unit.watches.items()},
             "micro_batch": policy.micro_batch,
             "decode_chunk": policy.decode_chunk,
             "policy": asdict(policy),
-            "predicted_peak_bytes": self._policies.predicted_bytes(policy, *size),
-            **asdict(meters),
+            "predicted_peak_bytes": self._policies.predicted_bytes(policy, *place.batch.size),
+            "peak_allocated_bytes": meters.peak_allocated_bytes,
+            "peak_reserved_bytes": meters.peak_reserved_bytes,
+            "device_free_bytes": meters.device_free_bytes,
+            "device_used_bytes": meters.device_used_bytes,
+            "host_rss_bytes": meters.host_rss_bytes,
+            "host_pinned_bytes": meters.host_pinned_bytes,
             "ooms": self._fitting.ooms - unit.ooms_before,
             "retries": unit.retries,
         }

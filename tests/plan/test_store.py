@@ -54,7 +54,7 @@ def test_a_saved_plan_comes_back_as_it_was(plan: Plan, tmp_path: Path) -> None:
     assert [plan.shard(index)[0] for index in range(2)] == [first, make_shard(1, ("d",))]
     assert plan.config == make_config(tmp_path)
     assert (plan.run_id, plan.recipe, plan.inputs) == ("a" * 32, {"model": "m"}, INPUTS)
-    assert (plan.sizes, plan.images, plan.segments[0].rejects) == ([[2, 3], [1, 1]], 4, 1)
+    assert (plan.sizes, plan.images, plan.segments[0].rejects) == ([(2, 3), (1, 1)], 4, 1)
     assert [prompt.key for prompt in plan.prompts()] == ["a", "b", "c", "d"]
 
 
@@ -116,7 +116,7 @@ def test_extensions_and_retries_follow_on(plan: Plan, tmp_path: Path) -> None:
     assert save(tmp_path, [make_shard(3, ("a",))], name="plan-002", kind="retry", first_shard=3, run_id="c")
     longer = load_plan(plan.run)
     assert [longer.shard(index)[0].keys for index in range(4)] == [["a", "b", "c"], ["d"], ["e", "f"], ["a"]]
-    assert longer.sizes == [[2, 3], [1, 1], [1, 2], [1, 1]]
+    assert longer.sizes == [(2, 3), (1, 1), (1, 2), (1, 1)]
     assert longer.images == 6  # an image that is tried again is no other one
     assert [prompt.key for prompt in longer.prompts()] == ["a", "b", "c", "d", "e", "f"]
     assert longer.inputs == INPUTS * 2
