@@ -56,8 +56,10 @@ def find_damage(plan: Plan, pending: Collection[int] = ()) -> Damage:
     planned = set(range(plan.shard_count))
     for shard in sorted(committed - planned):
         if (manifest := _manifest(run, shard)) is not None and manifest.get("run_id") == plan.run_id:
-            raise BrokenRunError(f"{run.manifest(shard)} was made by this run and is not in its plan: a part is gone")
-        damage.shards[shard] = [f"{run.manifest(shard)} is of no planned shard"]
+            raise BrokenRunError(
+                f"{run.manifest(shard)} was made by this run but is not in its plan: a part of the plan is gone"
+            )
+        damage.shards[shard] = [f"{run.manifest(shard)} does not belong to any planned shard"]
     for shard, paths in run.shard_files().items():
         if shard not in committed:
             damage.shards[shard] = [f"{paths[0]} has no manifest, so nothing proves it"]
@@ -67,7 +69,7 @@ def find_damage(plan: Plan, pending: Collection[int] = ()) -> Damage:
             damage.shards[checked.shard] = checked.problems
         else:
             keys.update(checked.keys)
-    damage.lasting = [f"key {key} is there {count} times" for key, count in keys.items() if count > 1]
+    damage.lasting = [f"key {key} appears {count} times" for key, count in keys.items() if count > 1]
     if os.path.lexists(run.index) and not damage.shards and committed == planned and not pending:
         damage.index = check_index(plan) if is_plain(run.index) else [f"{run.index} is not a plain file"]
     return damage
@@ -107,7 +109,7 @@ def wait_until_idle(plan: Plan) -> Watch:
     first = live_leases(plan.run, watch)
     if first:
         names = ", ".join(sorted({read_lease(content).worker for content in first.values()}))
-        say(f"somebody may be at work ({names}): watching for {watch.timeout_s:g} s, or ten of its steps")
+        say(f"workers may be running ({names}): watching their leases for {watch.timeout_s:g} s, or ten of their steps")
     now = first
     while now:
         if now.items() - first.items():
@@ -180,7 +182,9 @@ def _load(run: RunDir) -> Plan:
     try:
         check_plan(plan)
     except BrokenRunError as error:
-        raise BrokenRunError(f"{error}. No shard can be repaired by it, and none was set aside") from error
+        raise BrokenRunError(
+            f"{error}. No shard can be repaired without a sound plan, and none was set aside"
+        ) from error
     return plan
 
 
@@ -191,7 +195,7 @@ def _tell(shard: int, problems: list[str], verb: str) -> None:
 
 def _code(damage: Damage) -> int:
     for problem in damage.lasting:
-        say(f"{problem}, by the plan: no repair changes that")
+        say(f"{problem} in the plan: no repair changes that")
     return EXIT_BROKEN if damage.lasting else EXIT_WHOLE
 
 
@@ -227,4 +231,4 @@ def repair(run: RunDir) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_dir_command("repair", "Set damaged shards aside, to be made again.", repair, rehearse))
+    sys.exit(run_dir_command("repair", "Set damaged shards aside so that they are made again.", repair, rehearse))

@@ -43,7 +43,7 @@ def _state(states: ShardStates, workers: int) -> str:
         return f"broken: {next(iter(states.broken.values()))}{more}"
     if not states.open:
         return "done"
-    return f"{workers} workers at it" if workers else "not running"
+    return f"{workers} workers running" if workers else "not running"
 
 
 if __name__ == "__main__":

@@ -54,7 +54,9 @@ def verify(plan: Plan) -> Findings:
     committed = plan.run.committed()
     findings.missing_shards = [shard for shard in range(plan.shard_count) if shard not in committed]
     findings.problems += [
-        f"{plan.run.manifest(shard)} is of no planned shard" for shard in sorted(committed) if shard >= plan.shard_count
+        f"{plan.run.manifest(shard)} does not belong to any planned shard"
+        for shard in sorted(committed)
+        if shard >= plan.shard_count
     ]
     present = [shard for shard in range(plan.shard_count) if shard in committed]
     for shard in check_shards(plan, present):
@@ -62,7 +64,7 @@ def verify(plan: Plan) -> Findings:
         findings.warnings += shard.warnings
         findings.keys.update(shard.keys)
     findings.images = sum(findings.keys.values())
-    findings.problems += [f"key {key} is there {count} times" for key, count in findings.keys.items() if count > 1]
+    findings.problems += [f"key {key} appears {count} times" for key, count in findings.keys.items() if count > 1]
     if not findings.missing_shards and not findings.problems:
         findings.problems += check_index(plan)
         findings.warnings += [] if is_current(plan) else [_NO_INDEX]
@@ -112,18 +114,18 @@ def _check_files(plan: Plan, found: Checked) -> None:
     manifest = read_manifest(plan.run, shard)
     planned, digest = plan.shard(shard)
     if (manifest["run_id"], manifest["plan_sha256"]) != (plan.run_id, digest):
-        found.problems.append(f"{plan.run.manifest(shard)} is of another run or plan")
+        found.problems.append(f"{plan.run.manifest(shard)} belongs to another run or plan")
         return
     if not path.is_file():
-        found.problems.append(f"{path} is missing, and its manifest is there")
+        found.problems.append(f"{path} is missing, but its manifest is there")
         return
     if path.stat().st_size != manifest["bytes"] or sha256_file(path) != manifest["sha256"]:
         found.problems.append(
-            f"{path} is not the file that was committed: its size or sha256 differs from its manifest's"
+            f"{path} is not the file that was committed: its size or sha256 differs from the manifest"
         )
         return
     if [sample["key"] for sample in manifest["samples"]] != planned.keys:
-        found.problems.append(f"shard {shard}: the manifest lists other keys than were planned")
+        found.problems.append(f"shard {shard}: the manifest lists keys other than the planned ones")
         return
     prompts = {prompt.key: prompt for batch in planned.batches for prompt in batch.prompts}
     expected = [sample for sample in manifest["samples"] if sample["status"] == "ok"]
@@ -131,7 +133,7 @@ def _check_files(plan: Plan, found: Checked) -> None:
         for place, (key, files) in enumerate(read_samples(path)):
             found.keys.append(key)
             if place >= len(expected) or expected[place]["key"] != key:
-                found.problems.append(f"shard {shard}: {key} is in the tar and not next in the manifest")
+                found.problems.append(f"shard {shard}: {key} is in the tar but is not next in the manifest")
                 break
             problem = _check_sample(prompts[key], files, expected[place]["sha256"], plan.config.output.format)
             found.problems += [f"shard {shard}: {key}: {problem}"] if problem else []
@@ -144,7 +146,7 @@ def _check_files(plan: Plan, found: Checked) -> None:
 
 def _check_sample(prompt: Prompt, files: dict[str, bytes], digests: dict[str, str], image_format: str) -> str | None:
     if {name: sha256_bytes(data) for name, data in files.items()} != digests:
-        return "its files are not those that the manifest states"
+        return "its files differ from those in the manifest"
     try:
         about = json.loads(files["json"])
         with warnings.catch_warnings():
@@ -155,9 +157,9 @@ def _check_sample(prompt: Prompt, files: dict[str, bytes], digests: dict[str, st
     except (KeyError, ValueError, OSError, UnidentifiedImageError, Warning, SyntaxError) as error:
         return f"its image or JSON cannot be read: {error}"
     if size != (prompt.width, prompt.height):
-        return f"its image is {size[0]}x{size[1]} and was planned as {prompt.width}x{prompt.height}"
+        return f"its image is {size[0]}x{size[1]} but was planned as {prompt.width}x{prompt.height}"
     if (about["key"], about["seed"], files["txt"]) != (prompt.key, prompt.seed, prompt.prompt.encode()):
-        return "its text or JSON is not that of the plan"
+        return "its text or JSON does not match the plan"
     return None
 
 
@@ -167,7 +169,7 @@ def _check_log(path: Path, manifest: Manifest) -> list[str]:
         return [f"its memory log {path.name} is not a plain file"]
     journal = read_journal(path)
     if journal is None or journal.header.get("attempt") != manifest["attempt"]:
-        return [f"its memory log {path.name} is missing or of another attempt"]
+        return [f"its memory log {path.name} is missing or belongs to another attempt"]
     if [sample for record in journal.records for sample in record["samples"]] != manifest["samples"]:
         return [f"its memory log {path.name} does not cover the manifest"]
     return []
@@ -215,7 +217,7 @@ def show(run: RunDir) -> int:
     _list([*findings.problems, *(f"warning: {warning}" for warning in findings.warnings)])
     if findings.problems:
         print(f"{run.root}: BROKEN: {len(findings.problems)} problems; nothing was changed")
-        print(f"python -m batchgen.repair {run.root} sets damaged shards aside, to be made again")
+        print(f"python -m batchgen.repair {run.root} sets damaged shards aside so that they are made again")
         return EXIT_BROKEN
     failed = failed_samples(plan)
     checked = plan.shard_count - len(findings.missing_shards)
@@ -225,7 +227,7 @@ def show(run: RunDir) -> int:
     )
     print(f"{made_twice(run)} batches were made twice")
     if findings.missing_shards:
-        print("not finished; what is there is sound. Go on with the command that started it")
+        print("not finished, but what is there is sound; run the same command again to go on")
         return EXIT_INTERRUPTED
     if findings.images + len(failed) != plan.images:
         say(f"{plan.images - findings.images - len(failed)} planned images are missing")

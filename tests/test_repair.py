@@ -105,9 +105,9 @@ DAMAGES: dict[str, tuple[Callable[[RunDir], object], list[int], str]] = {
     "bit of a tar": (lambda run: flip(run.tar(1), 2000), [1], "is not the file that was committed"),
     "tar torn": (lambda run: truncate(run.tar(1), 700), [1], "is not the file that was committed"),
     "tar empty": (lambda run: run.tar(1).write_bytes(b""), [1], "is not the file that was committed"),
-    "tar gone": (lambda run: run.tar(1).unlink(), [1], "is missing, and its manifest is there"),
+    "tar gone": (lambda run: run.tar(1).unlink(), [1], "is missing, but its manifest is there"),
     "tars swapped": (swap_tars, [0, 1], "is not the file that was committed"),
-    "samples twice": (extra_sample, [1], "is in the tar and not next in the manifest"),
+    "samples twice": (extra_sample, [1], "is in the tar but is not next in the manifest"),
     "manifest flipped": (lambda run: flip(run.manifest(1), 50), [1], "000001.json is damaged"),
     "manifest empty": (lambda run: run.manifest(1).write_bytes(b""), [1], "000001.json is damaged"),
     "manifest gone": (lambda run: run.manifest(1).unlink(), [1], "has no manifest"),
@@ -116,9 +116,21 @@ DAMAGES: dict[str, tuple[Callable[[RunDir], object], list[int], str]] = {
         [1],
         "was not written by batchgen",
     ),
-    "manifest of another run": (lambda run: reseal(run.manifest(1), run_id="f" * 32), [1], "of another run or plan"),
-    "manifest of another plan": (lambda run: reseal(run.manifest(1), plan_sha256="f"), [1], "of another run or plan"),
-    "manifest that lists too little": (lambda run: reseal(run.manifest(1), samples=[]), [1], "other keys"),
+    "manifest of another run": (
+        lambda run: reseal(run.manifest(1), run_id="f" * 32),
+        [1],
+        "belongs to another run or plan",
+    ),
+    "manifest of another plan": (
+        lambda run: reseal(run.manifest(1), plan_sha256="f"),
+        [1],
+        "belongs to another run or plan",
+    ),
+    "manifest that lists too little": (
+        lambda run: reseal(run.manifest(1), samples=[]),
+        [1],
+        "keys other than the planned ones",
+    ),
     "manifest of no planned shard": (
         lambda run: shutil.copy(run.manifest(2), run.manifest(3)),
         [3],
@@ -562,5 +574,5 @@ def test_a_key_planned_twice_is_beyond_repair(
     finish_run(load_plan(run))
     before = contents(run)
     assert repair.repair(run) == EXIT_BROKEN
-    assert "key twice is there 2 times" in capsys.readouterr().err
+    assert "key twice appears 2 times" in capsys.readouterr().err
     assert contents(run) == before

@@ -84,14 +84,20 @@ DAMAGES: dict[str, tuple[Callable[[RunDir], object], str]] = {
     "tar gone": (lambda run: run.tar(1).unlink(), "000001.tar is missing"),
     "tars swapped": (swap_tars, "000000.tar is not the file that was committed"),
     "manifest changed": (lambda run: flip(run.manifest(1), 50), "000001.json is damaged"),
-    "manifest of another run": (lambda run: reseal(run.manifest(1), run_id="f" * 32), "is of another run or plan"),
-    "manifest of another plan": (lambda run: reseal(run.manifest(1), plan_sha256="f"), "is of another run or plan"),
+    "manifest of another run": (lambda run: reseal(run.manifest(1), run_id="f" * 32), "belongs to another run or plan"),
+    "manifest of another plan": (
+        lambda run: reseal(run.manifest(1), plan_sha256="f"),
+        "belongs to another run or plan",
+    ),
     "manifest of another shard": (
         lambda run: shutil.copy(run.manifest(0), run.manifest(1)),
         "000001.json is damaged",
     ),
-    "manifest that lists too little": (lambda run: reseal(run.manifest(1), samples=[]), "other keys than were planned"),
-    "manifest of no planned shard": (add_unplanned_shard, "000003.json is of no planned shard"),
+    "manifest that lists too little": (
+        lambda run: reseal(run.manifest(1), samples=[]),
+        "keys other than the planned ones",
+    ),
+    "manifest of no planned shard": (add_unplanned_shard, "000003.json does not belong to any planned shard"),
     "plan changed": (
         lambda run: flip(run.plan.shard(1), 30),
         "000001.jsonl of the plan cannot be read: it is not what",
@@ -128,7 +134,7 @@ HARMLESS: dict[str, tuple[Callable[[RunDir], object], str]] = {
     "log cut": (lambda run: truncate(run.memory_log(1), 5), "memory log 000001.jsonl does not cover"),
     "log of another attempt": (
         lambda run: shutil.copy(run.memory_log(0), run.memory_log(1)),
-        "memory log 000001.jsonl is missing or of another attempt",
+        "memory log 000001.jsonl is missing or belongs to another attempt",
     ),
     "log a link": (
         link_log,
@@ -168,7 +174,7 @@ def test_a_key_that_is_there_twice_is_named(tmp_path: Path, capsys: pytest.Captu
     run.create_directories()
     finish_run(load_plan(run))
     assert show(run) == EXIT_BROKEN
-    assert "key twice is there 2 times" in capsys.readouterr().err
+    assert "key twice appears 2 times" in capsys.readouterr().err
 
 
 def test_an_image_of_another_size_than_planned_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def launch(
             tick()
             if stop.is_set() and not told:
                 told = True
-                say("finishing what is under way; Ctrl-C again ends it at once")
+                say("finishing the units under way; press Ctrl-C again to stop at once")
                 crew.ask_to_end()
             crew.look(told)
             time.sleep(_POLL_S)
@@ -63,7 +63,7 @@ def launch(
         crew.kill()
     code = _exit_code(list(crew.codes.values()), crew.is_whole(), told)
     if code == EXIT_INTERRUPTED and set(crew.codes.values()) == {EXIT_WHOLE}:
-        say("no shard is free for the workers here; others work on the last ones")
+        say("no shard is left for the workers here; other workers make the last ones")
     return code
 
 
@@ -120,7 +120,7 @@ class _Crew:
             self._ended_s = time.monotonic()
             crash = self._crash(child, code)
             if code == EXIT_RENEW and not stopping:
-                self._say(f"worker {rank} had grown in memory; a new one goes on (growth in its log)")
+                self._say(f"worker {rank}'s memory kept growing; a new worker takes over (see growth in its log)")
                 self._start(rank)
             elif code in (EXIT_WHOLE, EXIT_INTERRUPTED, EXIT_USER) or stopping:
                 self._leave(child, code)
@@ -171,7 +171,7 @@ class _Crew:
         crashes = ([] if got_on else child.crashes) + ([crash] if crash else [])
         if is_device_at_fault(crashes):
             strike(crashes)
-            self._say(f"worker {rank} {how}; its crashes speak against its device ({child.device}), not the images")
+            self._say(f"worker {rank} {how}; its crashes point to its device ({child.device}), not to the images")
             self._leave(child, EXIT_BROKEN)
             return
         restarts = 1 if got_on or (crash and self._narrows(crash)) else child.restarts + 1

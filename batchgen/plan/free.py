@@ -32,7 +32,7 @@ def with_free(run: RunDir, planned: Config) -> Config:
     except FileNotFoundError:
         return planned
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{run.free} cannot be read: remove it, and the same command writes it anew") from error
+        raise UserError(f"{run.free} cannot be read: remove it, and the same command writes it again") from error
     plain = asdict(planned)
     known = flatten(plain).keys()  # a key that this version does not know is of another version, and left alone
     for key, value in stated.items() if isinstance(stated, dict) else ():

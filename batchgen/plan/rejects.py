@@ -39,10 +39,10 @@ def remedy(file: str, reason: str) -> str:
     if reason.startswith("not valid utf-8") and _reads_as_cp1252(Path(file)):
         return "set job.encoding=cp1252"
     if reason.startswith("not valid ") and "JSON" not in reason:
-        return "set job.encoding to what the file is in"
+        return "set job.encoding to the file's encoding"
     if reason.startswith("no prompt: "):
-        return "job.columns.prompt=NAME names the column"
-    return "job.on_bad_row=fail stops at the first"
+        return "set job.columns.prompt=NAME to name the column"
+    return "set job.on_bad_row=fail to stop at the first"
 
 
 def _reads_as_cp1252(path: Path) -> bool:

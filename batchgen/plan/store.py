@@ -98,7 +98,7 @@ class Plan:
             data = path.read_bytes()
             digest = sha256_bytes(data)
             if segment.sha256[path.name] != digest:
-                raise ValueError("it is not what was planned; its sha256 differs")
+                raise ValueError("it has changed since it was planned: its sha256 differs")
             return _parse_shard(index, data), digest
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BrokenRunError(f"{path} of the plan cannot be read: {error}") from error
@@ -127,7 +127,7 @@ def load_plan(run: RunDir) -> Plan:
         segments = [_load_segment(files) for files in plans]
         data = run.plan.config.read_bytes()
         if segments[0].sha256[run.plan.config.name] != sha256_bytes(data):
-            raise ValueError(f"{run.plan.config.name} is not what was planned; its sha256 differs")
+            raise ValueError(f"{run.plan.config.name} has changed since it was planned: its sha256 differs")
         planned = as_planned(yaml.safe_load(data))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise BrokenRunError(f"the plan in {run.root} cannot be read: {error}") from error
@@ -137,9 +137,9 @@ def load_plan(run: RunDir) -> Plan:
 def _load_segment(files: PlanDir) -> Segment:
     facts: RunFacts = json.loads(files.facts.read_bytes())
     if facts["format"] != FORMAT:
-        raise ValueError(f"format {facts['format']} is of another version of batchgen")
+        raise ValueError(f"format {facts['format']} belongs to another version of batchgen")
     if facts.get("checksum") != checksum(facts):
-        raise ValueError(f"{files.facts} is damaged, or of a batchgen that wrote no checksums")
+        raise ValueError(f"{files.facts} is damaged, or was written by a batchgen that wrote no checksums")
     return Segment(
         files,
         kind=facts["kind"],
@@ -168,7 +168,9 @@ def check_plan(plan: Plan) -> None:
     for segment in plan.segments:
         directory = segment.files.root
         if (segment.first_shard, segment.run_id) != (first_shard, plan.run_id):
-            raise BrokenRunError(f"{directory} does not go on where the plan before it ends: one is missing or foreign")
+            raise BrokenRunError(
+                f"{directory} does not continue where the plan before it ends: a plan is missing or belongs to another run"
+            )
         for name, digest in segment.sha256.items():
             try:
                 sound = sha256_file(directory / name) == digest

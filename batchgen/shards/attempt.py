@@ -145,7 +145,7 @@ class Attempt:
 
     def _commit(self) -> bool:
         if [sample["key"] for sample in self._samples] != self._shard.keys:
-            raise BrokenRunError(f"shard {self._shard.index}: the attempt holds other keys than were planned")
+            raise BrokenRunError(f"shard {self._shard.index}: the attempt holds keys other than the planned ones")
         write_all(self._tar, END_OF_TAR)
         sync(self._tar)
         self.close()
@@ -159,7 +159,7 @@ class Attempt:
         if run_id_of(self._run) != self._header["run_id"]:
             self.discard()
             raise ResumeError(
-                f"{self._run.root} was planned again with different settings: this worker belongs to the plan before, "
+                f"{self._run.root} was planned again with different settings: this worker belongs to the earlier plan "
                 "and stops"
             )
         self.files.tar.stat()  # swept while this process was stopped: then this manifest must not be linked
@@ -208,7 +208,7 @@ def publish(run: RunDir, manifest: Manifest) -> None:
     with suppress(FileNotFoundError):  # another worker published it, and removed our source; or it is gone
         if not put(files.tar, tar) and not tar.samefile(files.tar) and sha256_file(tar) != manifest["sha256"]:
             if read_manifest(run, shard) != manifest:
-                raise BrokenRunError(f"{tar} is of another attempt than {files.tar}: run the same command again")
+                raise BrokenRunError(f"{tar} belongs to another attempt than {files.tar}: run the same command again")
             put_aside(tar, run.damaged)  # left by a repair that was cut off
             put_over(files.tar, tar)
     if (problem := tar_problem(run, shard, manifest["bytes"])) is not None:
@@ -231,12 +231,12 @@ def tar_problem(run: RunDir, shard: int, stated_bytes: int) -> str | None:
     except FileNotFoundError:
         return f"shard {shard:06d}'s tar is missing"
     if size_bytes != stated_bytes:
-        return f"shard {shard:06d}'s tar has a size of {size_bytes:,} bytes, and {stated_bytes:,} were committed"
+        return f"shard {shard:06d}'s tar has {size_bytes:,} bytes, but {stated_bytes:,} were committed"
     return None
 
 
 def _advice(run: RunDir) -> str:
-    return f"python -m batchgen.repair {run.root} sets the shard aside, to be made again"
+    return f"python -m batchgen.repair {run.root} sets the shard aside so that it is made again"
 
 
 def remove(files: AttemptFiles) -> None:

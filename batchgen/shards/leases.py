@@ -120,7 +120,7 @@ def live_leases(run: RunDir, watch: Watch) -> dict[Path, bytes]:
     live = {}
     for path in run.shard_leases():
         if not is_plain(path) and os.path.lexists(path):
-            raise UserError(f"{path} is not a plain file, and so not a lease: remove it")
+            raise UserError(f"{path} is not a plain file, so it cannot be a lease: remove it")
         if (content := watch.live(path)) is not None:
             live[path] = content
     return live

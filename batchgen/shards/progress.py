@@ -39,7 +39,7 @@ class ShardStates:
     def complaint(self, run: RunDir) -> str:
         """What is broken, and what to do, in two lines."""
         return (
-            f"{run.root} is broken: {self.harm()}. Nothing of it is made again unasked.\n"
+            f"{run.root} is broken: {self.harm()}. Nothing is made again unless you ask for it.\n"
             f"If you moved the tars, put them back. If they are lost, python -m batchgen.repair {run.root} "
             "sets these shards aside, and the same command then makes them again"
         )

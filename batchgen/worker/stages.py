@@ -165,7 +165,7 @@ class Fitting:
 
 def _expect(what: str, given: int, asked: int) -> None:
     if given != asked:
-        raise BatchgenError(f"the model gave {given} {what} for {asked} prompts; nothing of these was written")
+        raise BatchgenError(f"the model gave {given} {what} for {asked} prompts; none of them was written")
 
 
 def _merged(denoised: Policy, decoded: Policy) -> Policy:

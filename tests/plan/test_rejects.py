@@ -52,8 +52,8 @@ def test_extensions_are_named_too_and_a_list_that_is_gone_hides_no_count(tmp_pat
     ("data", "expected"),
     [
         (LATIN1, "set job.encoding=cp1252"),
-        (LATIN1 + "über\n".encode(), "set job.encoding to what the file is in"),  # cp1252 would spoil this line
-        (b"a fox\na \x81 horse\n", "set job.encoding to what the file is in"),  # no cp1252 either
+        (LATIN1 + "über\n".encode(), "set job.encoding to the file's encoding"),  # cp1252 would spoil this line
+        (b"a fox\na \x81 horse\n", "set job.encoding to the file's encoding"),  # no cp1252 either
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])

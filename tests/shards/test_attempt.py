@@ -238,7 +238,7 @@ def test_a_link_whose_reply_was_lost_still_counts_as_won(plan: Plan, monkeypatch
 def test_an_attempt_that_is_not_whole_cannot_be_committed(plan: Plan) -> None:
     attempt = start_attempt(plan)
     append_batches(attempt, plan.shard(0)[0].batches[:2])
-    with pytest.raises(BrokenRunError, match="other keys than were planned"):
+    with pytest.raises(BrokenRunError, match="keys other than the planned ones"):
         attempt.commit()
     attempt.close()
     assert not is_done(plan.run, 0)

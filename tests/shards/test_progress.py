@@ -31,7 +31,7 @@ def test_what_is_in_and_what_is_to_be_made(plan: Plan) -> None:
     ("harm", "said"),
     [
         (lambda plan: plan.run.tar(1).unlink(), "shard 000001's tar is missing"),
-        (lambda plan: truncate(plan.run.tar(1), 700), "shard 000001's tar has a size of"),
+        (lambda plan: truncate(plan.run.tar(1), 700), "shard 000001's tar has "),
         (lambda plan: flip(plan.run.manifest(1), 50), "shard 000001's manifest is damaged"),
         (lambda plan: plan.run.manifest(1).rename(plan.run.shards / "0000001.json"), "manifest is damaged"),
     ],
