@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-from tests.builders import plan_run
 from tests.commands import (
     FAKE,
     front,
@@ -370,12 +369,6 @@ def test_a_plan_made_with_a_size_by_hand_goes_on_without_it(tmp_path, prompts):
     again = front(tmp_path / "run", prompts, "output.batches_per_shard=null", "launch.workers=8")
     assert (again.returncode, "is done already" in again.stderr) == (0, True), again.stderr
     assert shard_files(tmp_path / "run") == before
-
-
-def test_status_says_how_many_workers_a_plan_can_occupy(tmp_path):
-    plan_run(tmp_path, [f"prompt {place}" for place in range(9)])
-    said = run([sys.executable, "-m", "batchgen.status"], tmp_path / "run").stdout
-    assert "3 shards are left: up to 3 workers can be busy at once" in said
 
 
 def test_strict_ends_with_one_line_where_best_steps_down(tmp_path, prompts):

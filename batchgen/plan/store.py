@@ -169,7 +169,8 @@ def check_plan(plan: Plan) -> None:
         directory = segment.files.root
         if (segment.first_shard, segment.run_id) != (first_shard, plan.run_id):
             raise BrokenRunError(
-                f"{directory} does not continue where the plan before it ends: a plan is missing or belongs to another run"
+                f"{directory} does not continue where the plan before it ends: a plan is missing or belongs to "
+                "another run"
             )
         for name, digest in segment.sha256.items():
             try:

@@ -130,27 +130,6 @@ def test_resume_uses_exactly_what_is_sound(plan: Plan, damage: str) -> None:
     assert resumed_rows(plan) == rows
 
 
-def test_a_journal_cut_anywhere_still_gives_its_whole_lines(plan: Plan) -> None:
-    journal = leave_attempt(plan, 2).files.journal
-    data = journal.read_bytes()
-    ends = {at + shift for at, byte in enumerate(data) if byte == 10 for shift in (0, 1)}
-    for length in sorted(ends | set(range(0, len(data), 61))):
-        journal.write_bytes(data[:length])
-        found = read_journal(journal)
-        lines = data[:length].count(b"\n")
-        assert (found is None) == (lines == 0), length
-        assert found is None or len(found.records) == lines - 1, length
-
-
-def test_nothing_counts_after_a_journal_line_that_is_missing(plan: Plan) -> None:
-    journal = leave_attempt(plan, 3).files.journal
-    header, first, _, last = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(header + first + last)
-    found = read_journal(journal)
-    assert found is not None
-    assert found.rows == 2
-
-
 @pytest.mark.parametrize("foreign", ["run_id", "plan_digest"])
 def test_an_attempt_of_another_run_or_plan_is_not_used(plan: Plan, foreign: str) -> None:
     leave_attempt(plan, 2, **{foreign: "f" * 32})

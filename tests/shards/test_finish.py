@@ -77,15 +77,6 @@ def test_a_tar_that_goes_while_the_run_is_unfinished_costs_no_other_shard(tmp_pa
     assert (tmp_path / "run" / "shards" / "000005.tar").exists()
 
 
-def test_status_ends_with_0_only_for_a_whole_run(tmp_path, prompts):
-    front(tmp_path / "run", prompts, FAKE_NAN="00003")
-    assert run(STATUS, tmp_path / "run").returncode == 3
-    (tmp_path / "run" / "shards" / "000005.json").unlink()
-    assert run(STATUS, tmp_path / "run").returncode == 75
-    front(tmp_path / "good", prompts)
-    assert run(STATUS, tmp_path / "good").returncode == 0
-
-
 def test_workers_that_were_started_alone_finish_the_run(tmp_path, prompts):
     front(tmp_path / "front", prompts)
     front(tmp_path / "run", prompts, FAKE_STEP_S="0")

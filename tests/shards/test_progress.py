@@ -7,8 +7,15 @@ import pytest
 
 from batchgen.plan.store import Plan
 from batchgen.shards import attempt as shards
-from batchgen.shards.progress import finished_by_name, shard_states
-from tests.builders import flip, full_attempt, plan_run, truncate
+from batchgen.shards.progress import (
+    Progress,
+    failed_samples,
+    finished_by_name,
+    progress_line,
+    read_progress,
+    shard_states,
+)
+from tests.builders import append_batches, flip, full_attempt, plan_run, start_attempt, truncate
 
 PROMPTS = [f"fox {number}" for number in range(6)]
 
@@ -62,3 +69,26 @@ def test_a_commit_that_was_cut_off_is_in(plan: Plan, monkeypatch: pytest.MonkeyP
             attempt.commit()
     assert not plan.run.tar(2).exists()
     assert shard_states(plan).whole == {0, 1, 2}
+
+
+def test_progress_counts_committed_shards_and_the_units_of_open_ones(plan: Plan) -> None:
+    attempt = start_attempt(plan, 2)
+    append_batches(attempt, plan.shard(2)[0].batches)
+    attempt.close()
+    progress = read_progress(plan)
+    assert (progress.images, progress.planned_images, progress.shards, progress.planned_shards) == (6, 6, 2, 3)
+    assert (progress.workers, progress.peak_bytes) == (0, 1 << 20)
+    assert progress_line(progress) == "6/6 images, 2/3 shards, peak memory 0.00 GiB"
+
+
+def test_the_line_says_the_rate_and_the_time_left_while_somebody_works() -> None:
+    line = progress_line(Progress(10, 130, 1, 13, 2, 0.5, None))
+    assert line == "10/130 images, 1/13 shards, 0.50 images/s, ETA 4m00s"
+
+
+def test_the_newest_shard_that_planned_an_image_says_whether_it_failed(tmp_path: Path) -> None:
+    plan = plan_run(tmp_path, PROMPTS, output__batches_per_shard=1)
+    bad = plan.shard(0)[0].keys[1]
+    full_attempt(plan, 0, [bad]).commit()
+    full_attempt(plan, 1).commit()
+    assert list(failed_samples(plan)) == [bad]
