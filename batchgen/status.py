@@ -1,4 +1,4 @@
-"""How far a run is, at any time, from any terminal: read from the run directory, which is the truth.
+"""Show how far a run is, at any time, from any terminal. It reads the run directory, which is the truth.
 
 python -m batchgen.status RUN_DIR
 """
@@ -15,7 +15,7 @@ from batchgen.shards.progress import ShardStates, failed_samples, progress_line,
 
 
 def show(run: RunDir) -> int:
-    """Print the status of a run; return 0 only for one that is whole. Raises BatchgenError."""
+    """Print the status of a run; return 0 only if the run is whole. Raises BatchgenError."""
     plan = load_plan(run)
     progress, states = read_progress(plan), shard_states(plan)
     print(f"{run.root}: {_state(states, progress.workers)}")

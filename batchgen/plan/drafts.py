@@ -1,4 +1,4 @@
-"""Drafts of plans: a plan is made whole in plan.<uuid>/, then renamed. What dead planners left is swept."""
+"""Drafts of plans: a plan is written completely in plan.<uuid>/ and then renamed. Drafts of dead planners are swept."""
 
 import errno
 import json

@@ -1,7 +1,8 @@
 """The plan on disk: all shards of a run, fixed before the first image, and what they were made from.
 
-A plan directory is made whole under another name, then renamed: whoever comes second uses what is there. A run
-has one plan, and an extension (plan-001, ...) for each time that prompts were added or failed images retried.
+A plan directory is written completely under another name and then renamed, so a second command uses the plan that is
+there. A run has one plan, and an extension (plan-001, ...) for each time that prompts were added or failed images were
+retried.
 """
 
 import errno
@@ -48,21 +49,21 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that is to be made, with the configuration to make it by."""
+    """All images that a run makes, and the configuration that they are made with."""
 
     run: RunDir
-    config: Config  # as planned, but for what the last command set of that which is free to change
+    config: Config  # as planned, with the free settings of the last command
     planned: Config
     segments: list[Segment]
 
     @property
     def run_id(self) -> str:
-        """The run's identity, given once."""
+        """The run's identity, which never changes."""
         return self.segments[0].run_id
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What the first plan was made by."""
+        """What must not change on a resume, as the first plan states it."""
         return self.segments[0].recipe
 
     @property
@@ -72,7 +73,7 @@ class Plan:
 
     @property
     def computes(self) -> int:
-        """By which way of computing the run was begun (`recipe.COMPUTES`)."""
+        """The way of computing that the run was begun with (`recipe.COMPUTES`)."""
         return min(segment.computes for segment in self.segments)
 
     @property
@@ -87,7 +88,7 @@ class Plan:
 
     @property
     def images(self) -> int:
-        """How many different images are planned; a retry plans none anew."""
+        """How many different images are planned; a retry adds none."""
         return sum(size.images for segment in self.segments if segment.kind != "retry" for size in segment.shards)
 
     def shard(self, index: int) -> tuple[Shard, str]:
@@ -104,13 +105,13 @@ class Plan:
             raise BrokenRunError(f"{path} of the plan cannot be read: {error}") from error
 
     def tried_again(self, index: int) -> set[str]:
-        """Keys that a retry planned after this shard: theirs to make, should this shard have to be made again."""
+        """The keys that a later retry planned: if this shard has to be made again, the retry makes them."""
         later = (one for one in self.segments if one.kind == "retry" and one.first_shard > index)
         shards = (one.first_shard + offset for one in later for offset in range(len(one.shards)))
         return {key for shard in shards for key in self.shard(shard)[0].keys}
 
     def prompts(self) -> Iterator[Prompt]:
-        """Every planned prompt, once: a retry plans none anew."""
+        """Every planned prompt, once: a retry adds none."""
         for segment in self.segments:
             if segment.kind != "retry":
                 for offset in range(len(segment.shards)):
@@ -155,7 +156,7 @@ def _load_segment(files: PlanDir) -> Segment:
 
 
 def run_id_of(run: RunDir) -> str | None:
-    """The run id in the plan that is there now; None without one that can be read."""
+    """The run id in the plan that is there now; None where there is no plan that can be read."""
     try:
         return str(json.loads(run.plan.facts.read_bytes())["run_id"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -163,7 +164,7 @@ def run_id_of(run: RunDir) -> str | None:
 
 
 def check_plan(plan: Plan) -> None:
-    """Prove the plan to be what was once written. Reads all of it. Raises BrokenRunError."""
+    """Prove that the plan has not changed since it was written. Reads all of it. Raises BrokenRunError."""
     first_shard = 0
     for segment in plan.segments:
         directory = segment.files.root
@@ -211,9 +212,9 @@ def save_plan(
     recipe: Recipe,
     shards: Iterable[Shard | Reject],
 ) -> bool:
-    """Write a plan directory and name it `target`. False if another process put one there first, or swept the draft.
+    """Write a plan directory and name it `target`. False if another process was first, or swept the draft away.
 
-    Raises PromptError where no prompt can be used; then nothing is left behind.
+    Raises PromptError where no prompt can be used; then nothing is left on the disk.
     """
     made = [path for path in (run.root, *run.root.parents) if not path.exists()]
     draft = new_draft(target)
@@ -242,7 +243,7 @@ def save_plan(
         sync_directory(draft.root)
         os.rename(draft.root, target.root)
     except OSError as error:
-        swept = error.errno == errno.ENOENT and not draft.root.exists()  # by one that finished the run meanwhile
+        swept = error.errno == errno.ENOENT and not draft.root.exists()  # by a command that finished the run meanwhile
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) and not swept:
             raise
         return False

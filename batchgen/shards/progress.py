@@ -1,7 +1,7 @@
-"""What is in of a run: the one answer that the run, its workers, `status` and the display go by.
+"""How far a run is: which shards are whole, which images failed, and what the workers are doing.
 
-A shard is in when its manifest is there, and its tar with the size that the manifest states. Nothing is hashed here:
-`verify` does that.
+The run, its workers, `status` and the display all read it here. A shard is whole when its manifest is there, and its
+tar has the size that the manifest states. Nothing is hashed here: `verify` does that.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _RECENT_SHARDS = 8
 
 @dataclass(frozen=True, slots=True)
 class ShardStates:
-    """The shards of a plan: those that are in, those committed and come to harm, with how, and those to be made."""
+    """The shards of a plan: whole ones, broken ones with what is wrong, and open ones, which are still to be made."""
 
     whole: frozenset[int]
     broken: dict[int, str]
@@ -47,7 +47,7 @@ class ShardStates:
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What a manifest states of its shard: the attempt, the tar's bytes and digest, how many images came out."""
+    """What a manifest states about its shard: the attempt, the tar's bytes and digest, how many images are good."""
 
     attempt: str
     tar_bytes: int
@@ -64,7 +64,7 @@ def stated_of(run: RunDir, shard: int) -> Stated:
 
 @cache
 def _read(run: RunDir, shard: int, inode: int, written_ns: int) -> Stated:
-    # A committed manifest never changes: a process reads each once, and again only if it is another file.
+    # A committed manifest never changes, so a process reads each one once, and again only if the file was replaced.
     manifest = read_manifest(run, shard)
     try:
         samples = manifest["samples"]
@@ -75,7 +75,7 @@ def _read(run: RunDir, shard: int, inode: int, written_ns: int) -> Stated:
 
 
 def shard_states(plan: Plan) -> ShardStates:
-    """What is in of the plan, by manifests and the sizes of tars. Changes nothing; raises OSError."""
+    """The state of every planned shard, by manifests and the sizes of tars. Changes nothing; raises OSError."""
     planned = frozenset(range(plan.shard_count))
     committed = planned & plan.run.committed()
     problems = {shard: _problem(plan.run, shard) for shard in sorted(committed)}
@@ -84,7 +84,7 @@ def shard_states(plan: Plan) -> ShardStates:
 
 
 def finished_by_name(plan: Plan) -> frozenset[int]:
-    """The shards that are in as far as names tell: quick enough to be asked twice a second of a large run."""
+    """The shards that have a manifest and a tar: quick enough to be asked twice a second of a large run."""
     return frozenset(range(plan.shard_count)) & plan.run.committed() & plan.run.tars()
 
 
@@ -98,7 +98,7 @@ def _problem(run: RunDir, shard: int) -> str | None:
 
 
 def _waits(run: RunDir, shard: int, stated: Stated) -> bool:
-    """Whether a commit was cut off, and its tar waits in work/ for somebody to publish it."""
+    """Whether a commit was cut off and its tar waits in work/ to be published."""
     try:
         return run.attempt(shard, stated.attempt).tar.stat().st_size == stated.tar_bytes
     except FileNotFoundError:
@@ -107,9 +107,9 @@ def _waits(run: RunDir, shard: int, stated: Stated) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. Images count when they are on the disk, or denoised by a worker that is at it.
+    """How far a run is. Images count when they are on the disk, or when a live worker has denoised them.
 
-    `peak_bytes` is the device's (allocated) where there is one, else the host's (resident); of recent units.
+    `peak_bytes` is the peak of recent units: memory allocated on the device, or resident on the host without one.
     """
 
     images: int
@@ -122,9 +122,9 @@ class Progress:
 
 
 def read_progress(plan: Plan, watch: Watch | None = None) -> Progress:
-    """The progress now. Works beside workers; reads only what is open or recent, however large the run.
+    """The progress now. It may be read while workers work, and reads only open and recent shards.
 
-    Who looks more than once gives the same `watch` each time: a worker that hangs is then seen to be silent.
+    A caller that looks more than once passes the same `watch` each time, so that a worker that hangs is noticed.
     Raises OSError and BatchgenError.
     """
     run = plan.run
