@@ -1,8 +1,8 @@
-"""What batchgen shows to a person. Showing never raises: no work ends because nobody listens any more.
+"""What batchgen shows to a person, and the command line that the small commands share.
 
-A reader that went away (`| head`, or a `tee` that Ctrl-C ended too), a terminal that was lost, a full disk behind `>`,
-and letters that the terminal does not have: whoever prints, a library or the interpreter at its end, does not hear
-of it.
+Printing never raises, so no work ends because nobody listens any more: a reader that went away (`| head`, or a `tee`
+that Ctrl-C ended too), a lost terminal, a full disk behind `>`, or letters that the terminal does not have. This holds
+for batchgen, for libraries and for the interpreter at its end.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from batchgen.paths import RunDir
 
 
 class _Deaf(io.FileIO):
-    """A descriptor to write to; what it does not take is lost."""
+    """A descriptor to write to. Bytes that it does not accept are lost."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -29,7 +29,7 @@ class _Deaf(io.FileIO):
 
 
 def open_console() -> None:
-    """Make the standard streams of this process such that writing to them never raises. Doors call it first."""
+    """Replace the standard streams of this process by streams that never raise. Each command calls it first."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # a closed one would become the first file that is opened
         continue
     os.close(fd)

@@ -30,7 +30,7 @@ def cache_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFiles:
-    """The files of one worker's try at one shard; nobody else writes them. `at` names the rows under way."""
+    """The files of one worker's try at one shard. Nobody else writes them. `at` lists the rows under way."""
 
     shard: int
     attempt: str
@@ -114,12 +114,12 @@ class RunDir:
 
     @property
     def free(self) -> Path:
-        """What the last command set of that which is free to change on a resume; workers go by it."""
+        """The settings that may change on a resume, as the last command set them; workers read them here."""
         return self.root / "free.yaml"
 
     @property
     def replaced(self) -> Path:
-        """Plans of which nothing was begun and which gave way to another, each in a directory named by its run id."""
+        """Plans that gave way to another before any work on them began, each in a directory named by its run id."""
         return self.root / "replaced"
 
     @property
@@ -170,7 +170,7 @@ class RunDir:
 
     @property
     def leases(self) -> Path:
-        """Who works on what; for efficiency only."""
+        """Who works on what. Leases only save double work."""
         return self.root / "leases"
 
     def new_mark(self) -> Path:
@@ -192,12 +192,12 @@ class RunDir:
 
     @property
     def index(self) -> Path:
-        """File, bytes, samples and digest of every shard; written when all are in."""
+        """File, bytes, samples and digest of every shard; written when all are committed."""
         return self.root / "index.json"
 
     @property
     def damaged(self) -> Path:
-        """What was found damaged and set aside, in numbered directories; no command reads it."""
+        """Damaged files that were set aside, in numbered directories; no command reads them."""
         return self.root / "damaged"
 
     @property
@@ -231,15 +231,15 @@ class RunDir:
         return self.policies / f"{_slug(device_kind)}-{width}x{height}.json"
 
     def card_policy(self, device_kind: str, width: int, height: int, card: str) -> Path:
-        """What one card of that kind uses in place of the frozen policy, since it cannot hold that one."""
+        """The policy of one card of that kind that cannot hold the frozen policy."""
         return self.policies / f"{_slug(device_kind)}-{width}x{height}.{_slug(card)}.json"
 
     def figures(self, device_kind: str, width: int, height: int) -> Path:
-        """The figures by which policies of that kind and size are chosen."""
+        """The figures that policies of that kind and size are chosen by."""
         return self.policies / f"{_slug(device_kind)}-{width}x{height}.figures.json"
 
     def sizes_with_figures(self, device_kind: str) -> list[tuple[int, int]]:
-        """The sizes (width, height) that there are figures of, for that kind of device."""
+        """The sizes (width, height) in pixels that have figures for that kind of device."""
         names = re.compile(rf"{re.escape(_slug(device_kind))}-(\d+)x(\d+)\.figures\.json")
         found = (names.fullmatch(path.name) for path in self.policies.glob("*.figures.json"))
         return sorted((int(match[1]), int(match[2])) for match in found if match)
@@ -275,7 +275,7 @@ class RunDir:
         return {int(match[1]) for name in names if (match := _SHARD_FILE.fullmatch(name))}
 
     def shard_files(self) -> dict[int, list[Path]]:
-        """Whatever has the name of a manifest or a tar in shards/, by the shard's number; manifests come first."""
+        """Every path in shards/ that is named like a manifest or a tar, by the shard's number; manifests come first."""
         found: dict[int, list[Path]] = {}
         for path in sorted(self.shards.iterdir(), key=lambda path: path.suffix) if self.shards.is_dir() else ():
             match = _SHARD_FILE.fullmatch(path.name)

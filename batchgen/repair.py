@@ -1,15 +1,15 @@
-"""Set damaged shards aside, so that the next run of the same command makes just those again.
+"""Set damaged shards aside, so that the next run of the same command makes only these again.
 
 python -m batchgen.repair RUN_DIR [--dry-run]
 
-Nothing is deleted and nothing overwritten: what is damaged goes to damaged/0001/ (0002, ...), with a note why. The
-index goes first, or it would say that the run is done; then a shard's manifest, which is its commit: killed at any
-moment, this leaves shards that are committed as before, or not committed. A tar that is left without its manifest
-is found by the next repair, and put out of the way by the next commit (`shards.publish`).
+Nothing is deleted or overwritten: what is damaged goes to damaged/0001/ (0002, ...), with a note why. The index goes
+first, because it would say that the run is done. Then goes a shard's manifest, which is its commit: if a repair is
+killed at any moment, each shard is either committed as before or not committed. A tar that is left without its manifest
+is found by the next repair, and put out of the way by the next commit (`shards.attempt.publish`).
 
-An attempt that was stopped before the repair and wakes after it is no danger: it commits with its own files or not
-at all. Those of the attempt that is set aside leave work/ too, and any other's were swept when the shard was
-committed, or are whole. The manifest is linked, so one attempt wins, as ever.
+An attempt that was stopped before the repair and wakes after it does no harm: it commits with its own files or not at
+all. The files of the attempt that is set aside leave work/ too; those of any other attempt were swept when the shard
+was committed, or are whole. The manifest is linked, so only one attempt wins.
 """
 
 import os
@@ -37,7 +37,7 @@ _LOOK_AGAIN_S = 0.1
 
 @dataclass
 class Damage:
-    """What is wrong: with each shard, with the index alone, and what no repair of shards mends."""
+    """What is wrong with each shard and with the index, and what no repair can mend."""
 
     shards: dict[int, list[str]] = field(default_factory=dict)
     index: list[str] = field(default_factory=list)
@@ -45,9 +45,9 @@ class Damage:
 
 
 def find_damage(plan: Plan, pending: Collection[int] = ()) -> Damage:
-    """Everything that is wrong with the shards of a run at rest. Reads every byte; changes nothing.
+    """Everything that is wrong with the shards of a run that nobody works on. Reads every byte; changes nothing.
 
-    Shards that are `pending` are taken to be sound: a commit of theirs was cut off, and anybody can finish it.
+    Shards that are `pending` are taken to be sound: their commit was cut off, and any process can finish it.
     Raises BrokenRunError where a shard proves that a part of the plan is gone.
     """
     run = plan.run
@@ -84,7 +84,7 @@ def _manifest(run: RunDir, shard: int) -> Manifest | None:
 
 
 def _pending(run: RunDir) -> list[int]:
-    """The shards whose commit was cut off when the manifest was in, and whose files wait in work/, whole."""
+    """The shards whose commit was cut off after the manifest was linked, and whose tars wait complete in work/."""
     return [shard for shard in sorted({files.shard for files in run.attempts()}) if _can_publish(run, shard)]
 
 
@@ -100,10 +100,10 @@ def _can_publish(run: RunDir, shard: int) -> bool:
 
 
 def wait_until_idle(plan: Plan) -> Watch:
-    """Make sure that nobody works on the run. Raises UserError where somebody does.
+    """Make sure that no worker works on the run. Raises UserError where one does.
 
-    At once where no lease is left, or only those of processes that are gone. Else a lease is watched, as workers
-    watch each other's: it is live when it is written again, and stale when it was silent for too long (leases.py).
+    It returns at once where no lease is left, or only leases of processes that are gone. Otherwise it watches the
+    leases as workers do: a lease is live when it is written again, and stale when it was silent too long (leases.py).
     """
     watch = Watch(plan.config.launch.lease_timeout_s)
     first = live_leases(plan.run, watch)
@@ -126,7 +126,7 @@ def set_aside(plan: Plan, damage: Damage, watch: Watch) -> Path:
     if os.path.lexists(run.index):
         move(run.index, place / run.index.name)
     for shard, problems in sorted(damage.shards.items()):
-        # The lease keeps workers and another repair away; what either did before we had it is looked at again.
+        # The lease keeps workers and other repairs away; what they did before we held it is checked again.
         lease = Lease.take(run, shard, "repair", watch)
         if lease is None:
             raise UserError(f"a worker began with shard {shard}: stop it, then repair the rest")
@@ -148,12 +148,12 @@ def _is_mended(plan: Plan, shard: int) -> bool:
 
 
 def _move_shard(run: RunDir, shard: int, problems: list[str], place: Path) -> None:
-    """Manifest first, tar last: as long as there is anything to do, the next repair sees it."""
+    """Move the manifest first and the tar last: as long as anything is left to do, the next repair sees it."""
     in_shards = run.shard_files().get(shard, [])
     manifests = [path for path in in_shards if path.suffix == ".json"]
     tars = [path for path in in_shards if path.suffix == ".tar"]
     manifest = _manifest(run, shard)
-    # By the manifest these are the same damaged bytes. Its writer, should it only be stopped, finds them gone.
+    # The manifest says that these are the same damaged bytes. If their writer is only stopped, it finds them gone.
     attempts = [
         path
         for files in run.attempts(shard)
@@ -170,7 +170,7 @@ def _move_shard(run: RunDir, shard: int, problems: list[str], place: Path) -> No
     write_new(why_file(place, shard), to_json(note).encode() + b"\n")
     sync_directory(place)
     for path in paths:
-        with suppress(FileNotFoundError):  # of an attempt that just lost, and removed its own files
+        with suppress(FileNotFoundError):  # an attempt that just lost removed its own files
             move(path, place / path.name)
 
 
@@ -218,7 +218,7 @@ def repair(run: RunDir) -> int:
     watch = wait_until_idle(plan)
     run.create_directories()
     for shard in _pending(run):
-        with suppress(BatchgenError, OSError):  # then it is damaged, which is found next
+        with suppress(BatchgenError, OSError):  # then the shard is damaged, and `find_damage` finds it
             is_done(run, shard)
     damage = find_damage(plan)
     if damage.shards or damage.index:

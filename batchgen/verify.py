@@ -1,4 +1,4 @@
-"""Prove a run whole, or say what is wrong: every shard hashed, every image decoded, every planned key accounted for.
+"""Prove that a run is whole, or say what is wrong. It hashes every shard, decodes every image and looks for every key.
 
 python -m batchgen.verify RUN_DIR
 """
@@ -49,7 +49,7 @@ class Findings:
 
 
 def verify(plan: Plan) -> Findings:
-    """Check all that a run states about itself. Reads every byte; changes nothing."""
+    """Check everything that a run states about itself. Reads every byte; changes nothing."""
     findings = Findings()
     committed = plan.run.committed()
     findings.missing_shards = [shard for shard in range(plan.shard_count) if shard not in committed]
@@ -73,7 +73,7 @@ def verify(plan: Plan) -> Findings:
 
 @dataclass
 class Checked:
-    """What was seen of a committed shard: what is wrong with its images, what with its log alone, its tar's keys."""
+    """What was found in a committed shard: problems of its images, warnings about its log, and its tar's keys."""
 
     shard: int
     problems: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Checked:
 
 
 def check_shards(plan: Plan, shards: Iterable[int]) -> Iterator[Checked]:
-    """What `check_shard` says of each of these committed shards, in order."""
+    """What `check_shard` finds in each of these committed shards, in order."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and decoding leave Python free
         yield from pool.map(lambda shard: check_shard(plan, shard), shards)
 
@@ -90,12 +90,14 @@ def check_shards(plan: Plan, shards: Iterable[int]) -> Iterator[Checked]:
 def check_shard(plan: Plan, shard: int) -> Checked:
     """Check a committed shard: manifest, tar, every image, the memory log.
 
-    A file that the disk cannot read back is wrong; one that this user may not read raises PermissionError.
+    A file that the disk cannot read is a problem; a file that this user may not read raises PermissionError.
     """
     found = Checked(shard)
     files = (plan.run.manifest(shard), plan.run.tar(shard))
     for path in files:
-        if os.path.lexists(path) and not is_plain(path):  # nor followed: where it leads is no part of the run
+        if os.path.lexists(path) and not is_plain(
+            path
+        ):  # a link is not followed: its target does not belong to the run
             found.problems = [f"{path} is not a plain file"]
             return found
     try:
@@ -164,7 +166,7 @@ def _check_sample(prompt: Prompt, files: dict[str, bytes], digests: dict[str, st
 
 
 def _check_log(path: Path, manifest: Manifest) -> list[str]:
-    """What is wrong with a shard's memory log, which proves nothing that the manifest does not."""
+    """What is wrong with a shard's memory log. It proves nothing that the manifest does not prove."""
     if os.path.lexists(path) and not is_plain(path):
         return [f"its memory log {path.name} is not a plain file"]
     journal = read_journal(path)
@@ -176,9 +178,9 @@ def _check_log(path: Path, manifest: Manifest) -> list[str]:
 
 
 def check_index(plan: Plan) -> list[str]:
-    """What is wrong with the index of a run whose shards are all in and sound.
+    """What is wrong with the index of a run whose shards are all committed and sound.
 
-    Nothing, where there is none, or one of a time when the plan had fewer shards: `finish` writes it.
+    An index that is missing, or lists fewer shards because the plan has grown, is not wrong: `finish` writes it.
     """
     if not os.path.lexists(plan.run.index):
         return []
@@ -193,7 +195,7 @@ def check_index(plan: Plan) -> list[str]:
 
 
 def made_twice(run: RunDir) -> int:
-    """How many units were made more than once, by the workers' logs: work lost to interruptions."""
+    """How many units were made more than once, according to the workers' logs: work lost to interruptions."""
     made: Counter[tuple[int, int, int]] = Counter()
     for path in run.event_logs():
         for event in read_events(path):
@@ -211,7 +213,7 @@ def _list(lines: list[str]) -> None:
 
 
 def show(run: RunDir) -> int:
-    """Print the proof or what is wrong; return the exit code. Raises BatchgenError."""
+    """Print that the run is sound, or what is wrong; return the exit code. Raises BatchgenError."""
     plan = load_plan(run)
     findings = verify(plan)
     _list([*findings.problems, *(f"warning: {warning}" for warning in findings.warnings)])

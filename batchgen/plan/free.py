@@ -1,4 +1,4 @@
-"""The settings that may change on a resume: each command writes them to RUN/free.yaml, and every worker reads them there.
+"""What may change on a resume: each command writes it to RUN/free.yaml, and every worker reads it there.
 
 The plan stays as it was written. `recipe.FREE` lists the keys that are free. Where no command has written the file yet,
 the plan's own values count.

@@ -1,7 +1,7 @@
-"""The end of a run: leftovers are swept, the index is written, and the outcome is told.
+"""The end of a run: leftovers are swept, the index is written, and the outcome is reported.
 
-Whoever sees the last shard in does this: the command that started the run, or a worker that was started alone. Two at
-once do no harm, since the index restates what the manifests prove.
+The process that sees the last shard committed does this: the command that started the run, or a worker that was started
+by itself. Two processes at once do no harm, since the index restates what the manifests prove.
 """
 
 from collections.abc import Callable
@@ -22,17 +22,18 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: the exit code, and what to tell the user."""
+    """How a run ended: the exit code, and the lines for the user."""
 
     code: int
     lines: list[str]
 
 
 def finish(plan: Plan) -> Outcome:
-    """Finish a run whose shards are all committed; say how it went.
+    """Finish a run whose shards are all committed; return how it went.
 
-    An index is written unless the run was extended meanwhile and is not whole yet: then whoever makes the rest writes
-    it. Raises BrokenRunError where a committed shard's tar is missing or cut, ResumeError where the plan has changed.
+    The index is written unless the run was extended meanwhile and is not whole yet: then the process that makes the
+    rest writes it. Raises BrokenRunError where a committed shard's tar is missing or cut, ResumeError where the plan
+    has changed.
     """
     run = plan.run
     sweep(run)
@@ -48,9 +49,9 @@ def finish(plan: Plan) -> Outcome:
 
 
 def finish_alone(plan: Plan, say: Callable[[str], None]) -> int:
-    """What a worker that nobody waits for does at its end: finish the run, if it is the last; return the exit code.
+    """The end of a worker that no launcher waits for: it finishes the run if it is the last; return the exit code.
 
-    Raises as `finish`.
+    Raises what `finish` raises.
     """
     if shard_states(plan).open:
         return EXIT_WHOLE  # others are at work on the rest
@@ -72,7 +73,7 @@ def _write_index(plan: Plan) -> None:
 
 
 def outcome(plan: Plan, state: str) -> Outcome:
-    """What to tell of a run whose shards are all in, and the exit code. Raises BrokenRunError."""
+    """The lines and the exit code for a run whose shards are all committed. Raises BrokenRunError."""
     shards = index.index_of(plan)["shards"]
     samples = sum(entry["samples"] for entry in shards)
     tar_bytes = sum(entry["bytes"] for entry in shards)

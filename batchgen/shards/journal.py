@@ -1,4 +1,4 @@
-"""An attempt's journal, as it is read back: what it proves of the bytes in the attempt's tar."""
+"""Reading an attempt's journal: what it proves about the bytes in the attempt's tar."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ _RECORD_KEYS = {"tar_start", "tar_end", "sha256", "samples"}
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """What an attempt's journal proves: its header, its records as far as the tar's bytes bear them out."""
+    """An attempt's header, and the records that are sound."""
 
     header: Header
     records: list[BatchRecord]
@@ -49,7 +49,7 @@ def read_journal(path: Path) -> Journal | None:
 
 
 def sound_prefix(files: AttemptFiles, run_id: str, plan_digest: str) -> Journal | None:
-    """The part of an attempt that can be used again: same run and plan, records and bytes that check out."""
+    """The part of an attempt that can be used again: of the same run and plan, with bytes that match the records."""
     journal = read_journal(files.journal)
     if journal is None or plan_of(journal.header) != (run_id, plan_digest):
         return None
@@ -66,5 +66,5 @@ def sound_prefix(files: AttemptFiles, run_id: str, plan_digest: str) -> Journal 
 
 
 def plan_of(header: Header) -> tuple[Any, Any]:
-    """Which run and which plan of its shard an attempt is for."""
+    """The run id, and the digest of the shard's plan, that an attempt is for."""
     return (header.get("run_id"), header.get("plan_sha256"))

@@ -1,4 +1,4 @@
-"""A decoded image and its prompt become a sample: the files that go into the tar under one key."""
+"""A decoded image and its prompt become a sample, which is the files that go into the tar under one key."""
 
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
@@ -27,7 +27,7 @@ class SampleMaker:
     def assemble(self, prompt: Prompt, cut: str | None, image: Decoded, policy: Policy) -> Sample:
         """The sample: <key>.<png|jpg|webp>, .txt and .json, or a failed one with the reason.
 
-        Its bytes depend on the recipe alone: no time, host or attempt is in them.
+        Its bytes depend only on the recipe: they hold no time, host or attempt.
         """
         if prompt.key in self.left_out:
             return Sample(prompt.key, "failed", reason="tried again in a later shard")

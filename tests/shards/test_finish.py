@@ -33,7 +33,7 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-512])
 
 
-@pytest.mark.parametrize(("harm", "said"), [(take_away, "tar is missing"), (cut, "'s tar has ")])
+@pytest.mark.parametrize(("harm", "said"), [(take_away, "tar is missing"), (cut, "tar has ")])
 def test_a_finished_run_whose_tar_is_gone_is_not_done(tmp_path, prompts, harm, said):
     front(tmp_path / "run", prompts)
     whole = shard_files(tmp_path / "run")
