@@ -55,7 +55,7 @@ class Trial:
 
 
 class RowsAt:
-    """An attempt's note of the rows under way. It only has to outlive the process, so it is never forced to the disk."""
+    """An attempt's note of the rows under way. It only has to outlive the process, so nothing forces it to the disk."""
 
     def __init__(self, path: Path, header: Header) -> None:
         """`header`: that of the attempt, which names the run and the worker."""
@@ -77,7 +77,7 @@ class RowsAt:
 
 
 def may_be_the_rows(error: Exception) -> bool:
-    """Whether the rows may have caused an error: not if it is about memory, the disk or a lost device, or on purpose."""
+    """Whether the rows may have caused an error. Errors of memory, disk, a lost device or on purpose do not count."""
     on_disk = isinstance(error, OSError) and error.errno is not None  # an encoder's errors have no number
     if on_disk or isinstance(error, (MemoryError, BatchgenError)):
         return False

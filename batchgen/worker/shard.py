@@ -1,8 +1,8 @@
 """Making the images of a shard: encode, denoise in micro-batches, decode in chunks, hand over to be written.
 
-The device never waits for PNG or disk: while a unit is encoded and written, the next one is denoised. A unit is
-a batch, or for slow models the micro-batches that hold a minute's work. A unit is decoded only when the one
-before it is on the disk, so that a crash costs the finished images of one unit at most.
+The device never waits for image files or the disk: while a unit is encoded and written, the next one is denoised. A
+unit is a batch, or for slow models the micro-batches that hold a minute's work. A unit is decoded only when the one
+before it is on the disk, so a crash costs at most the finished images of one unit.
 """
 
 import os
@@ -32,10 +32,10 @@ _ENCODERS = 4
 
 
 class UnitWriter:
-    """Encodes images and appends units to the attempt, in threads of its own. One unit at a time."""
+    """Encodes images and appends units to the attempt, in its own threads, one unit at a time."""
 
     def __init__(self, beat: Callable[[], None]) -> None:
-        """`beat` is called, from its threads, whenever it got on."""
+        """`beat` is called from these threads after every step."""
         self._beat = beat
         self._encoders = ThreadPoolExecutor(min(_ENCODERS, os.cpu_count() or 1), "encode")
         self._appender = ThreadPoolExecutor(1, "append")
@@ -46,11 +46,11 @@ class UnitWriter:
         return self._encoders.submit(make, *arguments)
 
     def append(self, attempt: Attempt, samples: list[Future[Sample]], record: UnitRecord) -> None:
-        """Begin to append a unit. The one before must be in: call `wait` first."""
+        """Begin to append a unit. The one before must be on the disk: call `wait` first."""
         self._pending = self._appender.submit(_append, attempt, samples, record, self._beat)
 
     def wait(self) -> None:
-        """Until the unit is on the disk. Raises what went wrong there."""
+        """Wait until the unit is on the disk. Raises the error if that failed."""
         if self._pending is not None:
             self._pending.result()
             self._pending = None
@@ -72,7 +72,7 @@ def _append(attempt: Attempt, futures: list[Future[Sample]], record: UnitRecord,
 
 
 class ShardMaker:
-    """Makes one shard: goes on after what the attempt holds already."""
+    """Makes one shard after the other, each from where its attempt ends."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class ShardMaker:
         self._stop = stop
 
     def ready(self, shard: Shard) -> None:
-        """Load, probe and set up what the shard needs: all that takes long before its first step."""
+        """Load, probe and set up what the shard needs: everything that takes long before its first step."""
         for batch in shard.batches:
             self._policies.of(*batch.size)
         self._fitting.begin(shard.batches[0].size)
@@ -106,9 +106,9 @@ class ShardMaker:
         tried_again: Collection[str] = (),
         crashes: Collection[Crash] = (),
     ) -> bool:
-        """Make what is missing. False if it was stopped before the end; what is finished is on the disk then.
+        """Make the rows that the attempt lacks. False if it was stopped before the end; finished units are on the disk.
 
-        Keys of `tried_again` are another shard's by now: they are not written here too. `crashes`: those at this shard.
+        `tried_again`: keys that belong to another shard by now and are not written here. `crashes`: of this shard.
         """
         self._engine.beat = lease.beat
         writer = UnitWriter(lease.beat)
@@ -140,13 +140,13 @@ class ShardMaker:
             elif not self._rows(place, rows):
                 return False
             if suspected:
-                place.writer.wait()  # so that a crash tells of the next piece alone
+                place.writer.wait()  # so that a crash can only be caused by the next piece
         return True
 
     def _rows(self, place: "_Place", rows: range) -> bool:
-        """Make rows of a batch in the calls of the whole batch: the first stands in for those that are not wanted.
+        """Make rows of a batch in the calls of the whole batch: the first row stands in for rows that are not wanted.
 
-        So each call keeps its shape, and each image its bits.
+        So each call keeps its shape and each image its bits.
         """
         batch, count = place.batch, len(place.batch.prompts)
         place.note(rows.stop)
@@ -201,7 +201,7 @@ class ShardMaker:
         place.writer.append(place.attempt, futures, record)
 
     def _give_up(self, place: "_Place", rows: range, reason: str) -> None:
-        """Put rows that crash in their place as failed."""
+        """Append rows that crash as failed, in their place."""
         unit = _Unit(place.shard.index, place.batch.index, rows.start, self._fitting.ooms)
         failed = [Sample(place.batch.prompts[row].key, "failed", reason=f"it crashed: {reason}") for row in rows]
         policy = self._fitting.begin(place.batch.size)
@@ -211,7 +211,7 @@ class ShardMaker:
         place.writer.append(place.attempt, [place.writer.encode(replace, sample) for sample in failed], record)
 
     def _control(self, place: "_Place") -> None:
-        """Before rows are blamed: the same call with an empty prompt. Should it crash, it is not the rows."""
+        """Make the same call with an empty prompt before rows are blamed: if it crashes, the rows are not at fault."""
         place.at.note(place.before, place.before)
         batch = place.batch
         policy = self._fitting.begin(batch.size)
@@ -254,7 +254,7 @@ class ShardMaker:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A batch to make: of which shard, and where it goes."""
+    """A batch to make, its shard, and what its images are written to."""
 
     shard: Shard
     batch: Batch
@@ -269,12 +269,12 @@ class _Place:
         return sum(len(one.prompts) for one in self.shard.batches[: self.batch.index])
 
     def note(self, stop_row: int) -> None:
-        """What is under way: all that is not on the disk, up to this row of the batch."""
+        """Note the rows under way: all that are not on the disk, up to this row of the batch."""
         self.at.note(self.attempt.rows, self.before + stop_row)
 
 
 class _Unit:
-    """What is under way: rows of one batch from `first_row` on, denoised and not yet decoded."""
+    """The rows under way: those of one batch from `first_row` on that are denoised and not yet decoded."""
 
     def __init__(
         self, shard: int, batch: int, first_row: int, ooms_before: int, latents: Sequence[Latent] = ()
