@@ -134,7 +134,7 @@ DAMAGES: dict[str, tuple[Callable[[RunDir], object], list[int], str]] = {
     "manifest of no planned shard": (
         lambda run: shutil.copy(run.manifest(2), run.manifest(3)),
         [3],
-        "no planned shard",
+        "does not belong to any planned shard",
     ),
     "manifest of another spelling": (
         lambda run: run.manifest(1).rename(run.shards / "0000001.json"),
@@ -287,7 +287,7 @@ def test_shards_of_an_extension_that_is_gone_are_not_set_aside(
     run.manifest(3).write_bytes(seal(manifest | {"shard": 3}))
     before = contents(run)
     assert command() == EXIT_BROKEN
-    assert "000003.json was made by this run and is not in its plan" in capsys.readouterr().err
+    assert "000003.json was made by this run but is not in its plan" in capsys.readouterr().err
     assert contents(run) == before
 
 

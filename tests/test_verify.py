@@ -100,7 +100,7 @@ DAMAGES: dict[str, tuple[Callable[[RunDir], object], str]] = {
     "manifest of no planned shard": (add_unplanned_shard, "000003.json does not belong to any planned shard"),
     "plan changed": (
         lambda run: flip(run.plan.shard(1), 30),
-        "000001.jsonl of the plan cannot be read: it is not what",
+        "000001.jsonl of the plan cannot be read: it has changed",
     ),
     "plan of a shard gone": (lambda run: run.plan.shard(1).unlink(), "000001.jsonl of the plan"),
     "index torn": (lambda run: truncate(run.index, 9), "index.json is damaged"),
@@ -183,7 +183,7 @@ def test_an_image_of_another_size_than_planned_is_named(tmp_path: Path, monkeypa
     monkeypatch.setattr("tests.builders.fake_image", lambda *_: fake_image(small))
     finish_run(plan)
     [problem] = verify(plan).problems
-    assert "its image is 32x32 and was planned as 64x64" in problem
+    assert "its image is 32x32 but was planned as 64x64" in problem
 
 
 def test_an_unfinished_run_can_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
