@@ -73,7 +73,7 @@ def give_way(plan: Plan) -> bool:
     moved = []
     try:
         # First what was chosen for its model, then its extensions, the last first: what is left is always a plan.
-        for path in (run.policies, run.failures, *(plan.root for plan in reversed(run.plans()))):
+        for path in (run.policies, run.failures, *(directory.root for directory in reversed(run.plans()))):
             if path.exists():
                 os.rename(path, place / path.name)
                 moved.append(path)

@@ -25,7 +25,7 @@ CRASH_SIGNALS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, s
 # A device that crashes on this many shards in a row is at fault itself.
 SHARDS_IN_A_ROW = 3
 # What CUDA says when a device is gone, broken or full, whatever it computed.
-_DEVICE_ALONE = re.compile(
+_DEVICE_FAULT = re.compile(
     r"\bECC\b|NVLink|GPU is lost|device lost|fallen off the bus|unspecified launch failure|hardware stack error|"
     r"no CUDA-capable device|busy or unavailable|CUDA error: (unknown error|initialization error)|driver shutting down|"
     r"out of memory",
@@ -81,7 +81,7 @@ def may_be_the_rows(error: Exception) -> bool:
     on_disk = isinstance(error, OSError) and error.errno is not None  # an encoder's errors have no number
     if on_disk or isinstance(error, (MemoryError, BatchgenError)):
         return False
-    return not _DEVICE_ALONE.search(str(error))
+    return not _DEVICE_FAULT.search(str(error))
 
 
 def record(run: RunDir, run_id: str, worker: str, exit_code: int, gpu: str, gpus: int) -> Crash | None:
