@@ -6,11 +6,10 @@ import sys
 import warnings
 from typing import Any
 
-from batchgen.config.compose import explain, load, register, require_job, run_dir_of
+from batchgen.config.compose import conf_dir, explain, load, register, require_job, run_dir_of
 from batchgen.config.schema import Config
 from batchgen.console import complain, open_console, say
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, BatchgenError, from_os_error
-from batchgen.paths import conf_dir
 
 
 def main() -> None:

@@ -1,20 +1,24 @@
-"""What batchgen shows to a person. Showing never raises: no work ends because nobody listens any more.
+"""What batchgen shows to a person, and the command line that the small commands share.
 
-A reader that went away (`| head`, or a `tee` that Ctrl-C ended too), a terminal that was lost, a full disk behind `>`,
-and letters that the terminal does not have: whoever prints, a library or the interpreter at its end, does not hear
-of it.
+Printing never raises, so no work ends because nobody listens any more: a reader that went away (`| head`, or a `tee`
+that Ctrl-C ended too), a lost terminal, a full disk behind `>`, or letters that the terminal does not have. This holds
+for batchgen, for libraries and for the interpreter at its end.
 """
 
+import argparse
 import io
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from batchgen.errors import BatchgenError
+from batchgen.errors import EXIT_INTERRUPTED, BatchgenError, from_os_error
+from batchgen.paths import RunDir
 
 
 class _Deaf(io.FileIO):
-    """A descriptor to write to; what it does not take is lost."""
+    """A descriptor to write to. Bytes that it does not accept are lost."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -25,7 +29,7 @@ class _Deaf(io.FileIO):
 
 
 def open_console() -> None:
-    """Make the standard streams of this process such that writing to them never raises. Doors call it first."""
+    """Replace the standard streams of this process by streams that never raise. Each command calls it first."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # a closed one would become the first file that is opened
         continue
     os.close(fd)
@@ -51,3 +55,24 @@ def complain(error: BatchgenError) -> int:
     """Say what is wrong on stderr; return the exit code."""
     say(str(error))
     return error.exit_code
+
+
+def run_dir_command(
+    name: str, description: str, act: Callable[[RunDir], int], rehearse: Callable[[RunDir], int] | None = None
+) -> int:
+    """`python -m batchgen.NAME RUN_DIR`, with `rehearse` for `--dry-run`; returns the exit code."""
+    open_console()
+    parser = argparse.ArgumentParser(prog=f"python -m batchgen.{name}", description=description)
+    parser.add_argument("run_dir", type=Path, help="the directory of a run, such as outputs/mars_batch")
+    if rehearse is not None:
+        parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+    options = parser.parse_args()
+    try:
+        return (rehearse if rehearse is not None and options.dry_run else act)(RunDir(options.run_dir))
+    except KeyboardInterrupt:
+        say("stopped")
+        return EXIT_INTERRUPTED
+    except BatchgenError as error:
+        return complain(error)
+    except OSError as error:  # a full disk, a forbidden directory
+        return complain(from_os_error(error, options.run_dir))

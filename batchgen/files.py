@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -237,8 +237,8 @@ def to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
-def seal(record: dict[str, Any]) -> bytes:
-    """The record as one JSON line that ends with the SHA-256 of everything before it. `unseal` reads it."""
+def seal(record: Mapping[str, Any]) -> bytes:
+    """The record as one JSON line that ends with the SHA-256 of all before it; see `unseal`."""
     body = to_json(record)
     return f'{body[:-1]},"checksum":"{sha256_bytes(body.encode())}"}}\n'.encode()
 

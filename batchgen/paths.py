@@ -1,7 +1,8 @@
-"""RunDir: the only place that knows the file names of a run."""
+"""RunDir and PlanDir: the only place that knows the file names of a run and of its plans."""
 
 import os
 import re
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,21 +10,15 @@ import platformdirs
 
 _SHARD_FILE = re.compile(r"(\d{6,})\.(?:json|tar|jsonl)")
 _ATTEMPT_FILE = re.compile(r"(\d{6,})\.([0-9a-f]{32})\.(tar|jsonl|json|at)")
+_FAILURE_FILE = re.compile(r"\d{6,}\.[0-9a-f]{32}\.json")
 _EXTENSION_DIR = re.compile(r"plan-(\d{3,})")
-
-
-def conf_dir() -> Path:
-    """Where conf/ is: inside the package when installed, beside it in a checkout."""
-    return _shipped("conf")
-
-
-def jobs_dir() -> Path:
-    """Where the shipped prompt files are: inside the package when installed, beside it in a checkout."""
-    return _shipped("jobs")
+_DRAFT_DIR = re.compile(r"plan\.[0-9a-f]{32}(\.swept)*")
+_SWEPT = ".swept"
+_MARK = "at-work."
 
 
 def models_dir() -> Path:
-    """Where the models that the package carries are."""
+    """Where the models that are bundled with the package are."""
     return Path(__file__).resolve().parent / "models"
 
 
@@ -33,15 +28,9 @@ def cache_dir() -> Path:
     return Path(folder) if folder else platformdirs.user_cache_path("batchgen")
 
 
-def _shipped(name: str) -> Path:
-    package = Path(__file__).resolve().parent
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name
-
-
 @dataclass(frozen=True, slots=True)
 class AttemptFiles:
-    """The files of one worker's try at one shard; nobody else writes them. `at` names the rows under way."""
+    """The files of one worker's try at one shard. Nobody else writes them. `at` lists the rows under way."""
 
     shard: int
     attempt: str
@@ -52,36 +41,85 @@ class AttemptFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanDir:
+    """The directory of one plan, or of a draft that becomes one, and the names in it."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.yaml"
+
+    @property
+    def facts(self) -> Path:
+        """The run id, what the plan was made from, and the digests of the other files; written last."""
+        return self.root / "run.json"
+
+    @property
+    def rejects(self) -> Path:
+        """The rows that could not be used, one JSON line each."""
+        return self.root / "rejects.jsonl"
+
+    @property
+    def owner(self) -> Path:
+        """In a draft: which process makes it, and which plan it is to become."""
+        return self.root / "owner.json"
+
+    def shard(self, index: int) -> Path:
+        """The prompts of a shard, in batches."""
+        return self.root / f"{index:06d}.jsonl"
+
+    def new_draft(self) -> "PlanDir":
+        """A name that no other draft of this plan has."""
+        return PlanDir(self.root.with_name(f"plan.{uuid.uuid4().hex}"))
+
+    @property
+    def swept(self) -> "PlanDir":
+        """The name that a draft gets before it is removed, so that there is never half a draft."""
+        return PlanDir(self.root.with_name(f"{self.root.name}{_SWEPT}"))
+
+    @property
+    def is_swept(self) -> bool:
+        """Whether the name says that the draft is being removed."""
+        return self.root.name.endswith(_SWEPT)
+
+
+@dataclass(frozen=True, slots=True)
 class RunDir:
     """The directory of one run and the names in it."""
 
     root: Path
 
     @property
-    def plan(self) -> Path:
+    def plan(self) -> PlanDir:
         """The first plan; it exists only whole."""
-        return self.root / "plan"
+        return PlanDir(self.root / "plan")
 
-    def plans(self) -> list[Path]:
+    def plans(self) -> list[PlanDir]:
         """The plan and its extensions (plan-001, ...), in the order in which they were added."""
         extensions = sorted(
-            (path for path in self.root.glob("plan-*") if _EXTENSION_DIR.fullmatch(path.name)),
-            key=lambda path: int(path.name.partition("-")[2]),
+            (PlanDir(path) for path in self.root.glob("plan-*") if _EXTENSION_DIR.fullmatch(path.name)),
+            key=lambda extension: int(extension.root.name.partition("-")[2]),
         )
-        return ([self.plan] if self.plan.is_dir() else []) + extensions
+        return ([self.plan] if self.plan.root.is_dir() else []) + extensions
 
-    def extension(self, number: int) -> Path:
-        """The directory of the `number`-th extension of the plan, from 1."""
-        return self.root / f"plan-{number:03d}"
+    def extension(self, number: int) -> PlanDir:
+        """The `number`-th extension of the plan, counted from 1."""
+        return PlanDir(self.root / f"plan-{number:03d}")
+
+    def drafts(self) -> list[PlanDir]:
+        """The drafts of plans, finished or not, and those that are being removed."""
+        return [PlanDir(path) for path in self.root.glob("plan.*") if _DRAFT_DIR.fullmatch(path.name)]
 
     @property
     def free(self) -> Path:
-        """What the last command set of that which is free to change on a resume; workers go by it."""
+        """The settings that may change on a resume, as the last command set them; workers read them here."""
         return self.root / "free.yaml"
 
     @property
     def replaced(self) -> Path:
-        """Plans of which nothing was begun and which gave way to another, each in a directory named by its run id."""
+        """Plans that gave way to another before any work on them began, each in a directory named by its run id."""
         return self.root / "replaced"
 
     @property
@@ -97,6 +135,11 @@ class RunDir:
     def failure(self, shard: int, attempt: str) -> Path:
         """The crash that ended an attempt."""
         return self.failures / f"{shard:06d}.{attempt}.json"
+
+    def failure_files(self) -> list[Path]:
+        """The crashes that count."""
+        paths = self.failures.iterdir() if self.failures.is_dir() else ()
+        return [path for path in paths if _FAILURE_FILE.fullmatch(path.name)]
 
     @property
     def shards(self) -> Path:
@@ -117,10 +160,30 @@ class RunDir:
         """The events of one worker."""
         return self.worker_logs / f"{name}.jsonl"
 
+    def worker_output(self, name: str) -> Path:
+        """What one worker and its libraries print."""
+        return self.worker_logs / f"{name}.log"
+
+    def event_logs(self) -> list[Path]:
+        """The events of all workers, one file each."""
+        return sorted(self.worker_logs.glob("*.jsonl")) if self.worker_logs.is_dir() else []
+
     @property
     def leases(self) -> Path:
-        """Who works on what; for efficiency only."""
+        """Who works on what. Leases only save double work."""
         return self.root / "leases"
+
+    def new_mark(self) -> Path:
+        """A name in leases/ by which a process states that it works by the plan."""
+        return self.leases / f"{_MARK}{uuid.uuid4().hex}"
+
+    def marks(self) -> list[Path]:
+        """The marks of the processes that work by the plan, or did."""
+        return list(self.leases.glob(f"{_MARK}*"))
+
+    def shard_leases(self) -> list[Path]:
+        """The leases on shards, by the shard's number."""
+        return sorted(path for path in self.leases.glob("[0-9]*") if path.name.isdecimal())
 
     @property
     def work(self) -> Path:
@@ -129,12 +192,12 @@ class RunDir:
 
     @property
     def index(self) -> Path:
-        """File, bytes, samples and digest of every shard; written when all are in."""
+        """File, bytes, samples and digest of every shard; written when all are committed."""
         return self.root / "index.json"
 
     @property
     def damaged(self) -> Path:
-        """What was found damaged and set aside, in numbered directories; no command reads it."""
+        """Damaged files that were set aside, in numbered directories; no command reads them."""
         return self.root / "damaged"
 
     @property
@@ -142,8 +205,8 @@ class RunDir:
         """What was submitted to SLURM."""
         return self.root / "slurm"
 
-    def make(self) -> None:
-        """Make the directories that workers write to."""
+    def create_directories(self) -> None:
+        """Create the directories that workers write to, where they are missing."""
         for directory in (self.policies, self.shards, self.memory_logs, self.worker_logs, self.leases, self.work):
             directory.mkdir(parents=True, exist_ok=True)
 
@@ -168,15 +231,15 @@ class RunDir:
         return self.policies / f"{_slug(device_kind)}-{width}x{height}.json"
 
     def card_policy(self, device_kind: str, width: int, height: int, card: str) -> Path:
-        """What one card of that kind uses in place of the frozen policy, since it cannot hold that one."""
+        """The policy of one card of that kind that cannot hold the frozen policy."""
         return self.policies / f"{_slug(device_kind)}-{width}x{height}.{_slug(card)}.json"
 
     def figures(self, device_kind: str, width: int, height: int) -> Path:
-        """The figures by which policies of that kind and size are chosen."""
+        """The figures that policies of that kind and size are chosen by."""
         return self.policies / f"{_slug(device_kind)}-{width}x{height}.figures.json"
 
     def sizes_with_figures(self, device_kind: str) -> list[tuple[int, int]]:
-        """The sizes (width, height) that there are figures of, for that kind of device."""
+        """The sizes (width, height) in pixels that have figures for that kind of device."""
         names = re.compile(rf"{re.escape(_slug(device_kind))}-(\d+)x(\d+)\.figures\.json")
         found = (names.fullmatch(path.name) for path in self.policies.glob("*.figures.json"))
         return sorted((int(match[1]), int(match[2])) for match in found if match)
@@ -212,7 +275,7 @@ class RunDir:
         return {int(match[1]) for name in names if (match := _SHARD_FILE.fullmatch(name))}
 
     def shard_files(self) -> dict[int, list[Path]]:
-        """Whatever has the name of a manifest or a tar in shards/, by the shard's number; manifests come first."""
+        """Every path in shards/ that is named like a manifest or a tar, by the shard's number; manifests come first."""
         found: dict[int, list[Path]] = {}
         for path in sorted(self.shards.iterdir(), key=lambda path: path.suffix) if self.shards.is_dir() else ():
             match = _SHARD_FILE.fullmatch(path.name)
@@ -225,6 +288,11 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
 
 
-def shard_plan(plan: Path, shard: int) -> Path:
-    """The file in a plan directory that lists the prompts of a shard."""
-    return plan / f"{shard:06d}.jsonl"
+def why_file(place: Path, shard: int) -> Path:
+    """The note in a directory of damaged/ that says why a shard was set aside there."""
+    return place / f"{shard:06d}.why.json"
+
+
+def struck(failure: Path) -> Path:
+    """The name of a crash that no longer counts."""
+    return failure.with_suffix(".struck")

@@ -22,8 +22,7 @@ from batchgen.plan.replan import give_way, is_untouched
 from batchgen.plan.store import Plan, Recipe, load_plan, save_plan
 from batchgen.policy import PADDED_SIZES, padded_rows, spans
 from batchgen.prompts import find_files, read_prompts
-from batchgen.shards.stock import take_stock
-from batchgen.status import failed_samples
+from batchgen.shards.progress import failed_samples, shard_states
 from batchgen.types import Prompt, Reject, Shard
 
 _TRIES = 10  # to plan more while other commands do
@@ -158,7 +157,7 @@ def _check_same(plan: Plan, config: Config, files: list[Path]) -> list[int]:
 def _refuse_other_bits(plan: Plan) -> None:
     """Raise ResumeError where the rest of a strict run would be computed in another way than what is there."""
     otherwise = computed_otherwise(plan.computes, plan.config.job.scheduler)
-    if otherwise and plan.config.determinism == "strict" and take_stock(plan).open:
+    if otherwise and plan.config.determinism == "strict" and shard_states(plan).open:
         raise ResumeError(f"{otherwise}: determinism=strict does not go on; start a new run with another run_dir=DIR")
 
 
@@ -181,7 +180,7 @@ def _extend(plan: Plan, config: Config, files: list[Path]) -> bool:
         raise ResumeError(f"job.limit={config.job.limit} rows are planned already: there is nothing to extend")
     rest = None if config.job.limit is None else config.job.limit - rows
     shards = plan_shards(
-        replace(config, job=replace(config.job, limit=rest)), new, planner, len(plan.inputs), len(plan.sizes)
+        replace(config, job=replace(config.job, limit=rest)), new, planner, len(plan.inputs), plan.shard_count
     )
     if (folder := find_model(config.model)) is not None:
         shards = Admission(folder, config).watch(shards)
@@ -208,13 +207,13 @@ def _retry(plan: Plan, config: Config) -> bool:
         return True
     prompts = (prompt for prompt in plan.prompts() if prompt.key in again)
     batches = pack_batches(prompts, plan.config.job.batch_size)
-    shards = cut_shards(batches, replace(plan.config, launch=config.launch), len(plan.sizes))
+    shards = cut_shards(batches, replace(plan.config, launch=config.launch), plan.shard_count)
     return _add_segment(plan, "retry", Recipe(plan.config, [], plan.recipe), shards)
 
 
 def _add_segment(plan: Plan, kind: str, recipe: Recipe, shards: Iterable[Shard | Reject]) -> bool:
     target = plan.run.extension(len(plan.segments))
-    return save_plan(plan.run, target, kind, len(plan.sizes), plan.run_id, recipe, shards)
+    return save_plan(plan.run, target, kind, plan.shard_count, plan.run_id, recipe, shards)
 
 
 def summary(run: RunDir, config: Config) -> dict[str, Any]:
@@ -227,7 +226,7 @@ def summary(run: RunDir, config: Config) -> dict[str, Any]:
         plan = load_plan(run)
         _check_same(plan, replace(config, extend=True), files)
         counts = _Counts(rejects=sum(segment.rejects for segment in plan.segments), first_reject=first_reject(plan))
-        for index in range(len(plan.sizes)):
+        for index in range(plan.shard_count):
             counts.add(plan.shard(index)[0], config)
         return counts.as_dict() | {"done_shards": len(run.committed())}
     if not run.plans():

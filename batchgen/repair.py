@@ -1,15 +1,15 @@
-"""Set damaged shards aside, so that the next run of the same command makes just those again.
+"""Set damaged shards aside, so that the next run of the same command makes only these again.
 
 python -m batchgen.repair RUN_DIR [--dry-run]
 
-Nothing is deleted and nothing overwritten: what is damaged goes to damaged/0001/ (0002, ...), with a note why. The
-index goes first, or it would say that the run is done; then a shard's manifest, which is its commit: killed at any
-moment, this leaves shards that are committed as before, or not committed. A tar that is left without its manifest
-is found by the next repair, and put out of the way by the next commit (`shards.publish`).
+Nothing is deleted or overwritten: what is damaged goes to damaged/0001/ (0002, ...), with a note why. The index goes
+first, because it would say that the run is done. Then goes a shard's manifest, which is its commit: if a repair is
+killed at any moment, each shard is either committed as before or not committed. A tar that is left without its manifest
+is found by the next repair, and put out of the way by the next commit (`shards.attempt.publish`).
 
-An attempt that was stopped before the repair and wakes after it is no danger: it commits with its own files or not
-at all. Those of the attempt that is set aside leave work/ too, and any other's were swept when the shard was
-committed, or are whole. The manifest is linked, so one attempt wins, as ever.
+An attempt that was stopped before the repair and wakes after it does no harm: it commits with its own files or not at
+all. The files of the attempt that is set aside leave work/ too; those of any other attempt were swept when the shard
+was committed, or are whole. The manifest is linked, so only one attempt wins.
 """
 
 import os
@@ -21,16 +21,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from batchgen.commandline import run_dir_command
-from batchgen.console import say
+from batchgen.console import run_dir_command, say
 from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, BatchgenError, BrokenRunError, UserError
 from batchgen.files import is_plain, move, new_directory, sha256_file, sync_directory, to_json, write_new
-from batchgen.paths import RunDir
+from batchgen.paths import RunDir, why_file
 from batchgen.plan.store import Plan, check_plan, load_plan
 from batchgen.shards.attempt import is_done, read_manifest
 from batchgen.shards.leases import Lease, Watch, live_leases, read_lease
+from batchgen.shards.records import Manifest
 from batchgen.verify import check_index, check_shard, check_shards
 
 _LOOK_AGAIN_S = 0.1
@@ -38,7 +37,7 @@ _LOOK_AGAIN_S = 0.1
 
 @dataclass
 class Damage:
-    """What is wrong: with each shard, with the index alone, and what no repair of shards mends."""
+    """What is wrong with each shard and with the index, and what no repair can mend."""
 
     shards: dict[int, list[str]] = field(default_factory=dict)
     index: list[str] = field(default_factory=list)
@@ -46,19 +45,21 @@ class Damage:
 
 
 def find_damage(plan: Plan, pending: Collection[int] = ()) -> Damage:
-    """Everything that is wrong with the shards of a run at rest. Reads every byte; changes nothing.
+    """Everything that is wrong with the shards of a run that nobody works on. Reads every byte; changes nothing.
 
-    Shards that are `pending` are taken to be sound: a commit of theirs was cut off, and anybody can finish it.
+    Shards that are `pending` are taken to be sound: their commit was cut off, and any process can finish it.
     Raises BrokenRunError where a shard proves that a part of the plan is gone.
     """
     run = plan.run
     damage = Damage()
     committed = run.committed()
-    planned = set(range(len(plan.sizes)))
+    planned = set(range(plan.shard_count))
     for shard in sorted(committed - planned):
-        if _says(run, shard).get("run_id") == plan.run_id:
-            raise BrokenRunError(f"{run.manifest(shard)} was made by this run and is not in its plan: a part is gone")
-        damage.shards[shard] = [f"{run.manifest(shard)} is of no planned shard"]
+        if (manifest := _manifest(run, shard)) is not None and manifest.get("run_id") == plan.run_id:
+            raise BrokenRunError(
+                f"{run.manifest(shard)} was made by this run but is not in its plan: a part of the plan is gone"
+            )
+        damage.shards[shard] = [f"{run.manifest(shard)} does not belong to any planned shard"]
     for shard, paths in run.shard_files().items():
         if shard not in committed:
             damage.shards[shard] = [f"{paths[0]} has no manifest, so nothing proves it"]
@@ -68,30 +69,30 @@ def find_damage(plan: Plan, pending: Collection[int] = ()) -> Damage:
             damage.shards[checked.shard] = checked.problems
         else:
             keys.update(checked.keys)
-    damage.lasting = [f"key {key} is there {count} times" for key, count in keys.items() if count > 1]
+    damage.lasting = [f"key {key} appears {count} times" for key, count in keys.items() if count > 1]
     if os.path.lexists(run.index) and not damage.shards and committed == planned and not pending:
         damage.index = check_index(plan) if is_plain(run.index) else [f"{run.index} is not a plain file"]
     return damage
 
 
-def _says(run: RunDir, shard: int) -> dict[str, Any]:
-    """What a shard's manifest says; nothing where it is damaged."""
+def _manifest(run: RunDir, shard: int) -> Manifest | None:
+    """A shard's manifest; None where it is missing or damaged."""
     try:
-        return read_manifest(run, shard) if is_plain(run.manifest(shard)) else {}
+        return read_manifest(run, shard) if is_plain(run.manifest(shard)) else None
     except (BatchgenError, OSError, ValueError):
-        return {}
+        return None
 
 
 def _pending(run: RunDir) -> list[int]:
-    """The shards whose commit was cut off when the manifest was in, and whose files wait in work/, whole."""
+    """The shards whose commit was cut off after the manifest was linked, and whose tars wait complete in work/."""
     return [shard for shard in sorted({files.shard for files in run.attempts()}) if _can_publish(run, shard)]
 
 
 def _can_publish(run: RunDir, shard: int) -> bool:
     if os.path.lexists(run.tar(shard)) and not is_plain(run.tar(shard)):
         return False
-    manifest = _says(run, shard)
-    return any(
+    manifest = _manifest(run, shard)
+    return manifest is not None and any(
         is_plain(files.tar) and sha256_file(files.tar) == manifest.get("sha256")
         for files in run.attempts(shard)
         if files.attempt == manifest.get("attempt")
@@ -99,16 +100,16 @@ def _can_publish(run: RunDir, shard: int) -> bool:
 
 
 def wait_until_idle(plan: Plan) -> Watch:
-    """Make sure that nobody works on the run. Raises UserError where somebody does.
+    """Make sure that no worker works on the run. Raises UserError where one does.
 
-    At once where no lease is left, or only those of processes that are gone. Else a lease is watched, as workers
-    watch each other's: it is live when it is written again, and stale when it was silent for too long (leases.py).
+    It returns at once where no lease is left, or only leases of processes that are gone. Otherwise it watches the
+    leases as workers do: a lease is live when it is written again, and stale when it was silent too long (leases.py).
     """
     watch = Watch(plan.config.launch.lease_timeout_s)
     first = live_leases(plan.run, watch)
     if first:
         names = ", ".join(sorted({read_lease(content).worker for content in first.values()}))
-        say(f"somebody may be at work ({names}): watching for {watch.timeout_s:g} s, or ten of its steps")
+        say(f"workers may be running ({names}): watching their leases for {watch.timeout_s:g} s, or ten of their steps")
     now = first
     while now:
         if now.items() - first.items():
@@ -125,7 +126,7 @@ def set_aside(plan: Plan, damage: Damage, watch: Watch) -> Path:
     if os.path.lexists(run.index):
         move(run.index, place / run.index.name)
     for shard, problems in sorted(damage.shards.items()):
-        # The lease keeps workers and another repair away; what either did before we had it is looked at again.
+        # The lease keeps workers and other repairs away; what they did before we held it is checked again.
         lease = Lease.take(run, shard, "repair", watch)
         if lease is None:
             raise UserError(f"a worker began with shard {shard}: stop it, then repair the rest")
@@ -136,27 +137,27 @@ def set_aside(plan: Plan, damage: Damage, watch: Watch) -> Path:
         finally:
             lease.release()
     for problem in damage.index:
-        print(f"index.json set aside: {problem}")
+        print(f"{run.index.name} set aside: {problem}")
     return place
 
 
 def _is_mended(plan: Plan, shard: int) -> bool:
     if shard not in plan.run.committed():
         return shard not in plan.run.shard_files()
-    return shard < len(plan.sizes) and not check_shard(plan, shard).problems
+    return shard < plan.shard_count and not check_shard(plan, shard).problems
 
 
 def _move_shard(run: RunDir, shard: int, problems: list[str], place: Path) -> None:
-    """Manifest first, tar last: as long as there is anything to do, the next repair sees it."""
+    """Move the manifest first and the tar last: as long as anything is left to do, the next repair sees it."""
     in_shards = run.shard_files().get(shard, [])
     manifests = [path for path in in_shards if path.suffix == ".json"]
     tars = [path for path in in_shards if path.suffix == ".tar"]
-    attempt = _says(run, shard).get("attempt")
-    # By the manifest these are the same damaged bytes. Its writer, should it only be stopped, finds them gone.
+    manifest = _manifest(run, shard)
+    # The manifest says that these are the same damaged bytes. If their writer is only stopped, it finds them gone.
     attempts = [
         path
         for files in run.attempts(shard)
-        if files.attempt == attempt
+        if manifest is not None and files.attempt == manifest.get("attempt")
         for path in (files.manifest, files.journal, files.tar)
     ]
     paths = [path for path in [*manifests, run.memory_log(shard), *attempts, *tars] if os.path.lexists(path)]
@@ -166,10 +167,10 @@ def _move_shard(run: RunDir, shard: int, problems: list[str], place: Path) -> No
         "files": [path.relative_to(run.root).as_posix() for path in paths],
         "set_aside_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_new(place / f"{shard:06d}.why.json", to_json(note).encode() + b"\n")
+    write_new(why_file(place, shard), to_json(note).encode() + b"\n")
     sync_directory(place)
     for path in paths:
-        with suppress(FileNotFoundError):  # of an attempt that just lost, and removed its own files
+        with suppress(FileNotFoundError):  # an attempt that just lost removed its own files
             move(path, place / path.name)
 
 
@@ -181,7 +182,9 @@ def _load(run: RunDir) -> Plan:
     try:
         check_plan(plan)
     except BrokenRunError as error:
-        raise BrokenRunError(f"{error}. No shard can be repaired by it, and none was set aside") from error
+        raise BrokenRunError(
+            f"{error}. No shard can be repaired without a sound plan, and none was set aside"
+        ) from error
     return plan
 
 
@@ -192,7 +195,7 @@ def _tell(shard: int, problems: list[str], verb: str) -> None:
 
 def _code(damage: Damage) -> int:
     for problem in damage.lasting:
-        say(f"{problem}, by the plan: no repair changes that")
+        say(f"{problem} in the plan: no repair changes that")
     return EXIT_BROKEN if damage.lasting else EXIT_WHOLE
 
 
@@ -204,8 +207,8 @@ def rehearse(run: RunDir) -> int:
     for shard, problems in sorted(damage.shards.items()):
         _tell(shard, problems, "would be set aside")
     for problem in damage.index:
-        print(f"index.json would be set aside: {problem}")
-    print(f"{run.root}: {len(damage.shards)} of {len(plan.sizes)} shards are damaged; dry run: nothing was changed")
+        print(f"{run.index.name} would be set aside: {problem}")
+    print(f"{run.root}: {len(damage.shards)} of {plan.shard_count} shards are damaged; dry run: nothing was changed")
     return _code(damage)
 
 
@@ -213,14 +216,14 @@ def repair(run: RunDir) -> int:
     """Set damaged shards aside; return the exit code. Raises BatchgenError."""
     plan = _load(run)
     watch = wait_until_idle(plan)
-    run.make()
+    run.create_directories()
     for shard in _pending(run):
-        with suppress(BatchgenError, OSError):  # then it is damaged, which is found next
+        with suppress(BatchgenError, OSError):  # then the shard is damaged, and `find_damage` finds it
             is_done(run, shard)
     damage = find_damage(plan)
     if damage.shards or damage.index:
         place = set_aside(plan, damage, watch)
-        what = f"{len(damage.shards)} of {len(plan.sizes)} shards" if damage.shards else "index.json"
+        what = f"{len(damage.shards)} of {plan.shard_count} shards" if damage.shards else run.index.name
         print(f"{run.root}: {what} set aside in {place}; the command that started the run makes them again")
     else:
         print(f"{run.root}: no shard is damaged; nothing was set aside")
@@ -228,4 +231,4 @@ def repair(run: RunDir) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_dir_command("repair", "Set damaged shards aside, to be made again.", repair, rehearse))
+    sys.exit(run_dir_command("repair", "Set damaged shards aside so that they are made again.", repair, rehearse))

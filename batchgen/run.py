@@ -31,7 +31,7 @@ from batchgen.prepare import prepare, summary
 from batchgen.shards import index
 from batchgen.shards.attempt import sweep
 from batchgen.shards.finish import Outcome, finish, outcome
-from batchgen.shards.stock import take_stock
+from batchgen.shards.progress import shard_states
 from batchgen.units import size_bytes
 
 _ASSUMED_CAPABILITY = (8, 0)  # of a GPU that is only assumed: one that has fp16 and bf16
@@ -46,15 +46,15 @@ def run(config: Config) -> int:
     if config.dry_run:
         return _dry_run(run_dir, config, _assumed(config, gpus))
     plan = prepare(run_dir, config)
-    stock = take_stock(plan)
-    if not stock.open:
-        done = not stock.broken and index.is_current(plan)
+    states = shard_states(plan)
+    if not states.open:
+        done = not states.broken and index.is_current(plan)
         return _tell(outcome(plan, "is done already") if done else finish(plan))
-    broken = f"{stock.harm()}; the other shards are made all the same" if stock.broken else None
+    broken = f"{states.harm()}; the other shards are made all the same" if states.broken else None
     for line in filter(None, (computed_otherwise(plan.computes, config.job.scheduler), rejected_line(plan), broken)):
         say(line)
     gpus = _able_first(plan, gpus)
-    run_dir.make()
+    run_dir.create_directories()
     _make_durable(run_dir)
     if not supports_link(run_dir.work):
         say("this file system has no hard links: one worker, and start no second batchgen on this run meanwhile")

@@ -15,3 +15,11 @@ def size_bytes(name: str, value: str) -> int:
     if match is None:
         raise ConfigError(f"{name}={value} is not a size: write it as 6GiB, 6GB or 800MiB")
     return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 45s, 3m05s, 2h10m."""
+    minutes, rest_s = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest_s:02d}s" if minutes else f"{rest_s}s"
+    return f"{minutes // 60}h{minutes % 60:02d}m"

@@ -1,4 +1,4 @@
-"""Prove a run whole, or say what is wrong: every shard hashed, every image decoded, every planned key accounted for.
+"""Prove that a run is whole, or say what is wrong. It hashes every shard, decodes every image and looks for every key.
 
 python -m batchgen.verify RUN_DIR
 """
@@ -15,12 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from batchgen.commandline import run_dir_command
-from batchgen.console import say
+from batchgen.console import run_dir_command, say
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BatchgenError
 from batchgen.events import read_events
 from batchgen.files import is_plain, sha256_bytes, sha256_file
@@ -29,8 +27,9 @@ from batchgen.plan.store import Plan, load_plan
 from batchgen.shards.attempt import read_manifest
 from batchgen.shards.index import index_of, is_current, read_index
 from batchgen.shards.journal import read_journal
+from batchgen.shards.progress import failed_samples
+from batchgen.shards.records import Manifest
 from batchgen.shards.tars import read_samples
-from batchgen.status import failed_samples
 from batchgen.types import Prompt
 
 IMAGE_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
@@ -50,21 +49,22 @@ class Findings:
 
 
 def verify(plan: Plan) -> Findings:
-    """Check all that a run states about itself. Reads every byte; changes nothing."""
+    """Check everything that a run states about itself. Reads every byte; changes nothing."""
     findings = Findings()
-    sizes = plan.sizes
     committed = plan.run.committed()
-    findings.missing_shards = [shard for shard in range(len(sizes)) if shard not in committed]
+    findings.missing_shards = [shard for shard in range(plan.shard_count) if shard not in committed]
     findings.problems += [
-        f"{plan.run.manifest(shard)} is of no planned shard" for shard in sorted(committed) if shard >= len(sizes)
+        f"{plan.run.manifest(shard)} does not belong to any planned shard"
+        for shard in sorted(committed)
+        if shard >= plan.shard_count
     ]
-    present = [shard for shard in range(len(sizes)) if shard in committed]
+    present = [shard for shard in range(plan.shard_count) if shard in committed]
     for shard in check_shards(plan, present):
         findings.problems += shard.problems
         findings.warnings += shard.warnings
         findings.keys.update(shard.keys)
     findings.images = sum(findings.keys.values())
-    findings.problems += [f"key {key} is there {count} times" for key, count in findings.keys.items() if count > 1]
+    findings.problems += [f"key {key} appears {count} times" for key, count in findings.keys.items() if count > 1]
     if not findings.missing_shards and not findings.problems:
         findings.problems += check_index(plan)
         findings.warnings += [] if is_current(plan) else [_NO_INDEX]
@@ -73,7 +73,7 @@ def verify(plan: Plan) -> Findings:
 
 @dataclass
 class Checked:
-    """What was seen of a committed shard: what is wrong with its images, what with its log alone, its tar's keys."""
+    """What was found in a committed shard: problems of its images, warnings about its log, and its tar's keys."""
 
     shard: int
     problems: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Checked:
 
 
 def check_shards(plan: Plan, shards: Iterable[int]) -> Iterator[Checked]:
-    """What `check_shard` says of each of these committed shards, in order."""
+    """What `check_shard` finds in each of these committed shards, in order."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and decoding leave Python free
         yield from pool.map(lambda shard: check_shard(plan, shard), shards)
 
@@ -90,12 +90,14 @@ def check_shards(plan: Plan, shards: Iterable[int]) -> Iterator[Checked]:
 def check_shard(plan: Plan, shard: int) -> Checked:
     """Check a committed shard: manifest, tar, every image, the memory log.
 
-    A file that the disk cannot read back is wrong; one that this user may not read raises PermissionError.
+    A file that the disk cannot read is a problem; a file that this user may not read raises PermissionError.
     """
     found = Checked(shard)
     files = (plan.run.manifest(shard), plan.run.tar(shard))
     for path in files:
-        if os.path.lexists(path) and not is_plain(path):  # nor followed: where it leads is no part of the run
+        if os.path.lexists(path) and not is_plain(
+            path
+        ):  # a link is not followed: its target does not belong to the run
             found.problems = [f"{path} is not a plain file"]
             return found
     try:
@@ -114,18 +116,18 @@ def _check_files(plan: Plan, found: Checked) -> None:
     manifest = read_manifest(plan.run, shard)
     planned, digest = plan.shard(shard)
     if (manifest["run_id"], manifest["plan_sha256"]) != (plan.run_id, digest):
-        found.problems.append(f"{plan.run.manifest(shard)} is of another run or plan")
+        found.problems.append(f"{plan.run.manifest(shard)} belongs to another run or plan")
         return
     if not path.is_file():
-        found.problems.append(f"{path} is missing, and its manifest is there")
+        found.problems.append(f"{path} is missing, but its manifest is there")
         return
     if path.stat().st_size != manifest["bytes"] or sha256_file(path) != manifest["sha256"]:
         found.problems.append(
-            f"{path} is not the file that was committed: its size or sha256 differs from its manifest's"
+            f"{path} is not the file that was committed: its size or sha256 differs from the manifest"
         )
         return
     if [sample["key"] for sample in manifest["samples"]] != planned.keys:
-        found.problems.append(f"shard {shard}: the manifest lists other keys than were planned")
+        found.problems.append(f"shard {shard}: the manifest lists keys other than the planned ones")
         return
     prompts = {prompt.key: prompt for batch in planned.batches for prompt in batch.prompts}
     expected = [sample for sample in manifest["samples"] if sample["status"] == "ok"]
@@ -133,7 +135,7 @@ def _check_files(plan: Plan, found: Checked) -> None:
         for place, (key, files) in enumerate(read_samples(path)):
             found.keys.append(key)
             if place >= len(expected) or expected[place]["key"] != key:
-                found.problems.append(f"shard {shard}: {key} is in the tar and not next in the manifest")
+                found.problems.append(f"shard {shard}: {key} is in the tar but is not next in the manifest")
                 break
             problem = _check_sample(prompts[key], files, expected[place]["sha256"], plan.config.output.format)
             found.problems += [f"shard {shard}: {key}: {problem}"] if problem else []
@@ -146,7 +148,7 @@ def _check_files(plan: Plan, found: Checked) -> None:
 
 def _check_sample(prompt: Prompt, files: dict[str, bytes], digests: dict[str, str], image_format: str) -> str | None:
     if {name: sha256_bytes(data) for name, data in files.items()} != digests:
-        return "its files are not those that the manifest states"
+        return "its files differ from those in the manifest"
     try:
         about = json.loads(files["json"])
         with warnings.catch_warnings():
@@ -157,28 +159,28 @@ def _check_sample(prompt: Prompt, files: dict[str, bytes], digests: dict[str, st
     except (KeyError, ValueError, OSError, UnidentifiedImageError, Warning, SyntaxError) as error:
         return f"its image or JSON cannot be read: {error}"
     if size != (prompt.width, prompt.height):
-        return f"its image is {size[0]}x{size[1]} and was planned as {prompt.width}x{prompt.height}"
+        return f"its image is {size[0]}x{size[1]} but was planned as {prompt.width}x{prompt.height}"
     if (about["key"], about["seed"], files["txt"]) != (prompt.key, prompt.seed, prompt.prompt.encode()):
-        return "its text or JSON is not that of the plan"
+        return "its text or JSON does not match the plan"
     return None
 
 
-def _check_log(path: Path, manifest: dict[str, Any]) -> list[str]:
-    """What is wrong with a shard's memory log, which proves nothing that the manifest does not."""
+def _check_log(path: Path, manifest: Manifest) -> list[str]:
+    """What is wrong with a shard's memory log. It proves nothing that the manifest does not prove."""
     if os.path.lexists(path) and not is_plain(path):
         return [f"its memory log {path.name} is not a plain file"]
     journal = read_journal(path)
     if journal is None or journal.header.get("attempt") != manifest["attempt"]:
-        return [f"its memory log {path.name} is missing or of another attempt"]
+        return [f"its memory log {path.name} is missing or belongs to another attempt"]
     if [sample for record in journal.records for sample in record["samples"]] != manifest["samples"]:
         return [f"its memory log {path.name} does not cover the manifest"]
     return []
 
 
 def check_index(plan: Plan) -> list[str]:
-    """What is wrong with the index of a run whose shards are all in and sound.
+    """What is wrong with the index of a run whose shards are all committed and sound.
 
-    Nothing, where there is none, or one of a time when the plan had fewer shards: `finish` writes it.
+    An index that is missing, or lists fewer shards because the plan has grown, is not wrong: `finish` writes it.
     """
     if not os.path.lexists(plan.run.index):
         return []
@@ -193,9 +195,9 @@ def check_index(plan: Plan) -> list[str]:
 
 
 def made_twice(run: RunDir) -> int:
-    """How many units were made more than once, by the workers' logs: work lost to interruptions."""
+    """How many units were made more than once, according to the workers' logs: work lost to interruptions."""
     made: Counter[tuple[int, int, int]] = Counter()
-    for path in sorted(run.worker_logs.glob("*.jsonl")) if run.worker_logs.is_dir() else ():
+    for path in run.event_logs():
         for event in read_events(path):
             if event.get("event") == "made":
                 with suppress(KeyError, TypeError):  # not ours
@@ -211,23 +213,23 @@ def _list(lines: list[str]) -> None:
 
 
 def show(run: RunDir) -> int:
-    """Print the proof or what is wrong; return the exit code. Raises BatchgenError."""
+    """Print that the run is sound, or what is wrong; return the exit code. Raises BatchgenError."""
     plan = load_plan(run)
     findings = verify(plan)
     _list([*findings.problems, *(f"warning: {warning}" for warning in findings.warnings)])
     if findings.problems:
         print(f"{run.root}: BROKEN: {len(findings.problems)} problems; nothing was changed")
-        print(f"python -m batchgen.repair {run.root} sets damaged shards aside, to be made again")
+        print(f"python -m batchgen.repair {run.root} sets damaged shards aside so that they are made again")
         return EXIT_BROKEN
     failed = failed_samples(plan)
-    checked = len(plan.sizes) - len(findings.missing_shards)
+    checked = plan.shard_count - len(findings.missing_shards)
     print(
-        f"{run.root}: {checked} of {len(plan.sizes)} shards, {findings.images} of {plan.images} images checked, "
+        f"{run.root}: {checked} of {plan.shard_count} shards, {findings.images} of {plan.images} images checked, "
         f"{len(failed)} failed, {sum(segment.rejects for segment in plan.segments)} rows rejected"
     )
     print(f"{made_twice(run)} batches were made twice")
     if findings.missing_shards:
-        print("not finished; what is there is sound. Go on with the command that started it")
+        print("not finished, but what is there is sound; run the same command again to go on")
         return EXIT_INTERRUPTED
     if findings.images + len(failed) != plan.images:
         say(f"{plan.images - findings.images - len(failed)} planned images are missing")

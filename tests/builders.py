@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from batchgen.config.schema import Config, JobConfig, ModelConfig
 from batchgen.machine.process import identity
@@ -14,20 +14,24 @@ from batchgen.policy import Policy
 from batchgen.prepare import prepare
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.index import write_index
-from batchgen.shards.samples import Maker
+from batchgen.shards.records import UnitRecord
+from batchgen.shards.samples import SampleMaker
 from batchgen.types import Batch, Decoded, Prompt, Row, Sample
 
 SIZE_PX = 64
 POLICY = Policy(micro_batch=2, decode_chunk=1, tile_px=0, placement="resident", dtype="fp32", threads=1)
-MAKER = Maker("tiny", None, "model", "cpu", "png", None)
+MAKER = SampleMaker("tiny", None, "model", "cpu", "png", None)
 # What the memory log says of a unit besides the proof.
-RECORD = {
-    "started_at": "2026-01-02T03:04:05+00:00",
-    "images": 2,
-    "seconds": 1.0,
-    "peak_allocated_bytes": None,
-    "host_rss_bytes": 1 << 20,
-}
+RECORD = cast(
+    UnitRecord,
+    {
+        "started_at": "2026-01-02T03:04:05+00:00",
+        "images": 2,
+        "seconds": 1.0,
+        "peak_allocated_bytes": None,
+        "host_rss_bytes": 1 << 20,
+    },
+)
 
 
 def write_rows(path: Path, rows: Sequence[str | dict[str, Any]]) -> Path:
@@ -65,7 +69,7 @@ def plan_run(tmp_path: Path, prompts: Sequence[str | dict[str, Any]] = ("a red f
     """A planned run in tmp_path/run, with the directories that workers write to."""
     config = make_config(tmp_path, prompts, **overrides)
     plan = prepare(RunDir(Path(config.run_dir)), config)
-    plan.run.make()
+    plan.run.create_directories()
     return plan
 
 
@@ -116,7 +120,7 @@ def fake_image(prompt: Prompt, finite: bool = True) -> Decoded:
 
 def fake_sample(prompt: Prompt, finite: bool = True) -> Sample:
     """The sample of a fake image, made as a worker makes it."""
-    return MAKER.make(prompt, None, fake_image(prompt, finite), POLICY)
+    return MAKER.assemble(prompt, None, fake_image(prompt, finite), POLICY)
 
 
 def start_attempt(plan: Plan, shard: int = 0, **changes: str) -> Attempt:
@@ -149,7 +153,7 @@ def full_attempt(plan: Plan, shard: int = 0, failed: Collection[str] = ()) -> At
 
 def finish_run(plan: Plan, failed: Collection[str] = ()) -> None:
     """Make every shard of the plan that is not in yet, then the index."""
-    for shard in range(len(plan.sizes)):
+    for shard in range(plan.shard_count):
         if shard not in plan.run.committed():
             assert full_attempt(plan, shard, failed).commit()
     write_index(plan)

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from batchgen.errors import MemoryNeededError, ModelError  # noqa: E402
 from batchgen.policy import padded_rows
-from batchgen.shards.samples import Maker
+from batchgen.shards.samples import SampleMaker
 from batchgen.types import Decoded  # noqa: E402
 
 LEAK_MIB = int(os.environ.get("FAKE_LEAK_MIB", "0"))
@@ -101,14 +101,14 @@ def _die():
     time.sleep(60)  # a signal may take a moment to arrive
 
 
-class DyingMaker(Maker):
+class DyingMaker(SampleMaker):
     """Of samples: dies of those that are named, once the next call has had time to begin."""
 
-    def make(self, prompt, *arguments):
+    def assemble(self, prompt, *arguments):
         if _is_named([prompt], "FAKE_POISON"):
             time.sleep(0.05)
             _die()
-        return super().make(prompt, *arguments)
+        return super().assemble(prompt, *arguments)
 
 
 def load(rank):
@@ -157,7 +157,7 @@ def main():
         if os.environ.get("FAKE_POISONED") == rank:
             os.environ["FAKE_POISON"] = "-"  # is in every key
         if os.environ.get("FAKE_DEATH") == "png":
-            vars(worker)["Maker"] = DyingMaker
+            vars(worker)["SampleMaker"] = DyingMaker
         if LEAK_MIB:
             growth.MOST_GROWN_BYTES = 10 * LEAK_MIB << 20
         if os.environ.get("FAKE_SLOW") == rank:

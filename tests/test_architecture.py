@@ -12,27 +12,40 @@ import batchgen
 
 PACKAGE = Path(batchgen.__file__).parent
 MAX_LINES = 300
-# Every module; each imports only from modules that come before it.
-ORDER = [
-    "batchgen", "types", "errors", "paths", "units", "policy", "engine", "machine", "machine.process", "files",
-    "config", "config.schema", "config.bounds", "config.check", "config.compose", "config.describe",
-    "console", "commandline",
-    "prompts.records", "prompts.lines", "prompts.tables", "prompts.json_items", "prompts.parquet",
-    "prompts.formats", "prompts.find", "prompts.rows", "prompts", "plan", "plan.planner", "plan.cutting",
-    "plan.recipe", "plan.free", "plan.drafts", "plan.store", "plan.replan", "plan.rejects", "quality", "shards",
-    "shards.images", "shards.samples", "shards.tars", "shards.journal", "shards.attempt", "shards.stock",
-    "shards.index", "shards.finish", "shards.leases", "events", "shards.failures", "machine.gpus", "status",
-    "verify", "repair", "launch", "launch.display", "models", "models.parts", "models.fingerprint", "models.find",
-    "models.admit", "pipeline", "pipeline.levers", "memory", "machine.growth", "machine.pinned", "machine.host",
-    "machine.meters", "memory.defaults", "memory.refused", "memory.streaming_costs", "memory.figures",
-    "memory.estimate", "memory.costs", "memory.choose", "memory.cache", "memory.worth", "memory.probe",
-    "memory.stepdown", "pipeline.schedulers", "pipeline.load", "pipeline.check", "pipeline.strict",
-    "pipeline.noise", "pipeline.guidance", "pipeline.levers.activations", "pipeline.levers.attention",
-    "pipeline.tiling", "pipeline.streaming",
-    "pipeline.placement", "pipeline.levers.traced", "pipeline.apply", "pipeline.engine", "prepare", "worker",
-    "worker.stages", "memory.measure", "memory.policies", "worker.shard", "worker.loop", "worker.__main__",
-    "launch.local", "run", "__main__",
+# The two orders. Between wings: each imports only from the ground and from wings that come before it; within a wing, as
+# within ground and doors: each file imports only from files that come before it.
+GROUND = [
+    "batchgen", "errors", "types", "units", "policy", "engine", "paths", "files", "events", "quality", "console",
 ]  # fmt: skip
+WINGS = {
+    "config": ["bounds", "schema", "check", "compose", "describe"],
+    "prompts": ["records", "json_items", "lines", "parquet", "rows", "tables", "formats", "find"],
+    "machine": ["gpus", "growth", "host", "pinned", "meters", "process"],
+    "plan": ["cutting", "drafts", "planner", "recipe", "free", "records", "store", "rejects", "replan"],
+    "models": ["parts", "find", "fingerprint", "admit"],
+    "shards": [
+        "images", "records", "failures", "journal", "leases", "samples", "tars", "attempt", "progress", "index",
+        "finish",
+    ],
+    "memory": [
+        "defaults", "refused", "streaming_costs", "figures", "cache", "costs", "choose", "estimate", "stepdown",
+        "worth", "probe", "measure", "policies",
+    ],
+    "pipeline": [
+        "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise", "schedulers",
+        "check", "load", "streaming", "placement", "apply", "strict", "tiling", "engine",
+    ],
+    "worker": ["stages", "shard", "loop", "__main__"],
+    "launch": ["display", "local"],
+}  # fmt: skip
+DOORS = [
+    "prepare", "run", "__main__", "status", "verify", "repair",
+]  # fmt: skip
+ORDER = [
+    *GROUND,
+    *(name for wing, files in WINGS.items() for name in (*(f"{wing}.{file}" for file in files), wing)),
+    *DOORS,
+]
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "pyarrow")
 
 

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from batchgen.commandline import run_dir_command
+from batchgen.console import run_dir_command
 from tests.commands import FAKE, ROOT, front, run, write_prompts
 
 MISTAKES = {

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from batchgen import files, repair
-from batchgen.commandline import run_dir_command
+from batchgen.console import run_dir_command
 from batchgen.errors import EXIT_BROKEN, EXIT_USER, EXIT_WHOLE, BrokenRunError
 from batchgen.files import seal
 from batchgen.machine import process
@@ -105,9 +105,9 @@ DAMAGES: dict[str, tuple[Callable[[RunDir], object], list[int], str]] = {
     "bit of a tar": (lambda run: flip(run.tar(1), 2000), [1], "is not the file that was committed"),
     "tar torn": (lambda run: truncate(run.tar(1), 700), [1], "is not the file that was committed"),
     "tar empty": (lambda run: run.tar(1).write_bytes(b""), [1], "is not the file that was committed"),
-    "tar gone": (lambda run: run.tar(1).unlink(), [1], "is missing, and its manifest is there"),
+    "tar gone": (lambda run: run.tar(1).unlink(), [1], "is missing, but its manifest is there"),
     "tars swapped": (swap_tars, [0, 1], "is not the file that was committed"),
-    "samples twice": (extra_sample, [1], "is in the tar and not next in the manifest"),
+    "samples twice": (extra_sample, [1], "is in the tar but is not next in the manifest"),
     "manifest flipped": (lambda run: flip(run.manifest(1), 50), [1], "000001.json is damaged"),
     "manifest empty": (lambda run: run.manifest(1).write_bytes(b""), [1], "000001.json is damaged"),
     "manifest gone": (lambda run: run.manifest(1).unlink(), [1], "has no manifest"),
@@ -116,13 +116,25 @@ DAMAGES: dict[str, tuple[Callable[[RunDir], object], list[int], str]] = {
         [1],
         "was not written by batchgen",
     ),
-    "manifest of another run": (lambda run: reseal(run.manifest(1), run_id="f" * 32), [1], "of another run or plan"),
-    "manifest of another plan": (lambda run: reseal(run.manifest(1), plan_sha256="f"), [1], "of another run or plan"),
-    "manifest that lists too little": (lambda run: reseal(run.manifest(1), samples=[]), [1], "other keys"),
+    "manifest of another run": (
+        lambda run: reseal(run.manifest(1), run_id="f" * 32),
+        [1],
+        "belongs to another run or plan",
+    ),
+    "manifest of another plan": (
+        lambda run: reseal(run.manifest(1), plan_sha256="f"),
+        [1],
+        "belongs to another run or plan",
+    ),
+    "manifest that lists too little": (
+        lambda run: reseal(run.manifest(1), samples=[]),
+        [1],
+        "keys other than the planned ones",
+    ),
     "manifest of no planned shard": (
         lambda run: shutil.copy(run.manifest(2), run.manifest(3)),
         [3],
-        "no planned shard",
+        "does not belong to any planned shard",
     ),
     "manifest of another spelling": (
         lambda run: run.manifest(1).rename(run.shards / "0000001.json"),
@@ -243,16 +255,14 @@ def test_an_index_that_is_wrong_is_written_anew(
 
 
 PLAN_DAMAGES: dict[str, tuple[Callable[[RunDir], object], str]] = {
-    "prompts of a shard": (lambda run: flip(run.plan / "000001.jsonl", 30), "000001.jsonl of the plan is damaged"),
-    "prompts of a shard gone": (lambda run: (run.plan / "000001.jsonl").unlink(), "of the plan cannot be read"),
-    "configuration": (lambda run: flip(run.plan / "config.yaml", -3), "the plan"),
+    "prompts of a shard": (lambda run: flip(run.plan.shard(1), 30), "000001.jsonl of the plan is damaged"),
+    "prompts of a shard gone": (lambda run: run.plan.shard(1).unlink(), "of the plan cannot be read"),
+    "configuration": (lambda run: flip(run.plan.config, -3), "the plan"),
     "run id": (
-        lambda run: (run.plan / "run.json").write_text(
-            (run.plan / "run.json").read_text().replace(load_plan(run).run_id, "f" * 32)
-        ),
+        lambda run: run.plan.facts.write_text(run.plan.facts.read_text().replace(load_plan(run).run_id, "f" * 32)),
         "run.json is damaged",
     ),
-    "not JSON": (lambda run: truncate(run.plan / "run.json", 9), "cannot be read"),
+    "not JSON": (lambda run: truncate(run.plan.facts, 9), "cannot be read"),
 }
 
 
@@ -277,7 +287,7 @@ def test_shards_of_an_extension_that_is_gone_are_not_set_aside(
     run.manifest(3).write_bytes(seal(manifest | {"shard": 3}))
     before = contents(run)
     assert command() == EXIT_BROKEN
-    assert "000003.json was made by this run and is not in its plan" in capsys.readouterr().err
+    assert "000003.json was made by this run but is not in its plan" in capsys.readouterr().err
     assert contents(run) == before
 
 
@@ -560,9 +570,9 @@ def test_a_key_planned_twice_is_beyond_repair(
     run = RunDir(Path(config.run_dir))
     twice = [Shard(index, (Batch(0, (make_prompt("twice"),)),)) for index in range(2)]
     assert save_plan(run, run.plan, "run", 0, "a" * 32, Recipe(config, [], {"model": "tiny"}), twice)
-    run.make()
+    run.create_directories()
     finish_run(load_plan(run))
     before = contents(run)
     assert repair.repair(run) == EXIT_BROKEN
-    assert "key twice is there 2 times" in capsys.readouterr().err
+    assert "key twice appears 2 times" in capsys.readouterr().err
     assert contents(run) == before

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-from tests.builders import plan_run
 from tests.commands import (
     FAKE,
     front,
@@ -141,7 +140,7 @@ def test_a_signal_ends_it_with_75_and_the_same_command_goes_on(tmp_path, prompts
     )
     assert code == 75, errors
     assert errors.splitlines() == [
-        "batchgen: finishing what is under way; Ctrl-C again ends it at once",
+        "batchgen: finishing the units under way; press Ctrl-C again to stop at once",
         "batchgen: interrupted; what is finished is kept, and the same command goes on",
     ]
     assert verify(tmp_path / "run").returncode == 75
@@ -254,7 +253,7 @@ def test_a_worker_whose_memory_grows_is_renewed_between_shards(tmp_path):
     prompts = write_prompts(tmp_path / "prompts.txt", 400)
     done = front(tmp_path / "run", prompts, "output.batches_per_shard=25", FAKE_LEAK_MIB="4")
     assert done.returncode == 0, done.stderr
-    assert "had grown in memory; a new one goes on" in done.stderr
+    assert "'s memory kept growing; a new worker takes over" in done.stderr
     assert (verify(tmp_path / "run").returncode, len(samples(tmp_path / "run"))) == (0, 1200)
     logs = [path.read_text() for path in (tmp_path / "run" / "logs" / "workers").glob("*.jsonl")]
     assert 1 < len(logs) <= 4
@@ -281,7 +280,7 @@ def test_bad_images_are_never_written_and_the_manifest_says_why(tmp_path, prompt
 def test_a_model_that_gives_too_few_images_stops_the_run_with_the_cause(tmp_path, prompts):
     done = front(tmp_path / "run", prompts, "launch.restarts=1", FAKE_NAN="000000003-", FAKE_BAD="missing")
     assert done.returncode == 1
-    assert "the model gave 3 images for 4 prompts; nothing of these was written" in done.stderr
+    assert "the model gave 3 images for 4 prompts; none of them was written" in done.stderr
     assert verify(tmp_path / "run").returncode == 75
 
 
@@ -292,7 +291,7 @@ def test_a_worker_with_a_broken_gpu_is_given_up_however_much_the_others_get_done
     ends = [line for line in done.stderr.splitlines() if "worker 1 ended" in line]
     assert [line.rpartition("; ")[2] for line in ends] == [
         *(f"started again ({number} of 3)" for number in (1, 2)),
-        "its crashes speak against its device (cpu), not the images",
+        "its crashes point to its device (cpu), not to the images",
     ]
     assert verify(tmp_path / "run").returncode == 0
 
@@ -307,7 +306,7 @@ def test_a_gpu_that_is_lost_ends_its_worker_blames_no_row_and_the_same_command_g
     assert not (tmp_path / "run" / "failures").exists()
     checked = verify(tmp_path / "run")
     assert (checked.returncode, checked.stderr) == (75, "")
-    assert "not finished; what is there is sound" in checked.stdout
+    assert "not finished, but what is there is sound" in checked.stdout
     healed = front(tmp_path / "run", prompts)
     assert healed.returncode == 0
     assert verify(tmp_path / "run").returncode == 0
@@ -370,12 +369,6 @@ def test_a_plan_made_with_a_size_by_hand_goes_on_without_it(tmp_path, prompts):
     again = front(tmp_path / "run", prompts, "output.batches_per_shard=null", "launch.workers=8")
     assert (again.returncode, "is done already" in again.stderr) == (0, True), again.stderr
     assert shard_files(tmp_path / "run") == before
-
-
-def test_status_says_how_many_workers_a_plan_can_occupy(tmp_path):
-    plan_run(tmp_path, [f"prompt {place}" for place in range(9)])
-    said = run([sys.executable, "-m", "batchgen.status"], tmp_path / "run").stdout
-    assert "3 shards are left: up to 3 workers can be busy at once" in said
 
 
 def test_strict_ends_with_one_line_where_best_steps_down(tmp_path, prompts):

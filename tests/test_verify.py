@@ -84,19 +84,25 @@ DAMAGES: dict[str, tuple[Callable[[RunDir], object], str]] = {
     "tar gone": (lambda run: run.tar(1).unlink(), "000001.tar is missing"),
     "tars swapped": (swap_tars, "000000.tar is not the file that was committed"),
     "manifest changed": (lambda run: flip(run.manifest(1), 50), "000001.json is damaged"),
-    "manifest of another run": (lambda run: reseal(run.manifest(1), run_id="f" * 32), "is of another run or plan"),
-    "manifest of another plan": (lambda run: reseal(run.manifest(1), plan_sha256="f"), "is of another run or plan"),
+    "manifest of another run": (lambda run: reseal(run.manifest(1), run_id="f" * 32), "belongs to another run or plan"),
+    "manifest of another plan": (
+        lambda run: reseal(run.manifest(1), plan_sha256="f"),
+        "belongs to another run or plan",
+    ),
     "manifest of another shard": (
         lambda run: shutil.copy(run.manifest(0), run.manifest(1)),
         "000001.json is damaged",
     ),
-    "manifest that lists too little": (lambda run: reseal(run.manifest(1), samples=[]), "other keys than were planned"),
-    "manifest of no planned shard": (add_unplanned_shard, "000003.json is of no planned shard"),
-    "plan changed": (
-        lambda run: flip(run.plan / "000001.jsonl", 30),
-        "000001.jsonl of the plan cannot be read: it is not what",
+    "manifest that lists too little": (
+        lambda run: reseal(run.manifest(1), samples=[]),
+        "keys other than the planned ones",
     ),
-    "plan of a shard gone": (lambda run: (run.plan / "000001.jsonl").unlink(), "000001.jsonl of the plan"),
+    "manifest of no planned shard": (add_unplanned_shard, "000003.json does not belong to any planned shard"),
+    "plan changed": (
+        lambda run: flip(run.plan.shard(1), 30),
+        "000001.jsonl of the plan cannot be read: it has changed",
+    ),
+    "plan of a shard gone": (lambda run: run.plan.shard(1).unlink(), "000001.jsonl of the plan"),
     "index torn": (lambda run: truncate(run.index, 9), "index.json is damaged"),
     "index wrong": (edit_index, "index.json does not list the shards as they are"),
 }
@@ -128,7 +134,7 @@ HARMLESS: dict[str, tuple[Callable[[RunDir], object], str]] = {
     "log cut": (lambda run: truncate(run.memory_log(1), 5), "memory log 000001.jsonl does not cover"),
     "log of another attempt": (
         lambda run: shutil.copy(run.memory_log(0), run.memory_log(1)),
-        "memory log 000001.jsonl is missing or of another attempt",
+        "memory log 000001.jsonl is missing or belongs to another attempt",
     ),
     "log a link": (
         link_log,
@@ -165,10 +171,10 @@ def test_a_key_that_is_there_twice_is_named(tmp_path: Path, capsys: pytest.Captu
     run = RunDir(Path(config.run_dir))
     shards = [Shard(index, (Batch(0, (make_prompt("twice"),)),)) for index in range(2)]
     assert save_plan(run, run.plan, "run", 0, "a" * 32, Recipe(config, [], {"model": "tiny"}), shards)
-    run.make()
+    run.create_directories()
     finish_run(load_plan(run))
     assert show(run) == EXIT_BROKEN
-    assert "key twice is there 2 times" in capsys.readouterr().err
+    assert "key twice appears 2 times" in capsys.readouterr().err
 
 
 def test_an_image_of_another_size_than_planned_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +183,7 @@ def test_an_image_of_another_size_than_planned_is_named(tmp_path: Path, monkeypa
     monkeypatch.setattr("tests.builders.fake_image", lambda *_: fake_image(small))
     finish_run(plan)
     [problem] = verify(plan).problems
-    assert "its image is 32x32 and was planned as 64x64" in problem
+    assert "its image is 32x32 but was planned as 64x64" in problem
 
 
 def test_an_unfinished_run_can_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +215,7 @@ def test_a_retry_of_a_failed_image_counts(tmp_path: Path, fails_again: bool, cod
     plan = plan_with_one_failure(tmp_path)
     retry = make_config(tmp_path, PROMPTS, output__batches_per_shard=1, retry_failed=True)
     plan = prepare(plan.run, retry)
-    assert len(plan.sizes) == 4
+    assert plan.shard_count == 4
     finish_run(plan, failed=set(plan.shard(3)[0].keys) if fails_again else set())
     assert show(plan.run) == code
 

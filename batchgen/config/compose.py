@@ -9,16 +9,32 @@ import re
 import shutil
 import string
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from batchgen.config.check import check, did_you_mean
 from batchgen.config.schema import Config, known_keys
 from batchgen.errors import ConfigError
-from batchgen.paths import jobs_dir
 
 # These keys do not become part of the name of a run in a sweep.
 _UNNAMED = ("job", "run_dir", "dry_run", "extend", "retry_failed")
 _MAX_NAME_CHARS = 100
+
+
+def conf_dir() -> Path:
+    """Where conf/ is: inside the package when installed, beside it in a checkout."""
+    return _shipped("conf")
+
+
+def jobs_dir() -> Path:
+    """Where the shipped prompt files are: inside the package when installed, beside it in a checkout."""
+    return _shipped("jobs")
+
+
+def _shipped(name: str) -> Path:
+    package = Path(__file__).resolve().parents[1]
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
 
 
 def register() -> None:

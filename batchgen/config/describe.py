@@ -16,7 +16,7 @@ import yaml
 from batchgen.config import schema
 from batchgen.config.bounds import BOUNDS, Bound
 from batchgen.config.check import CHOICES
-from batchgen.paths import conf_dir
+from batchgen.config.compose import conf_dir
 
 _INTRODUCTION = """# Configuration
 

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from batchgen.plan.store import Plan
 from batchgen.shards.leases import Watch
-from batchgen.status import Progress, progress_line, read_progress
+from batchgen.shards.progress import Progress, progress_line, read_progress
 from batchgen.units import GIB
 
 _BAR_EVERY_S = 0.5
@@ -44,7 +44,7 @@ class Display:
             self._show(quiet=first)
 
     def _read(self) -> Progress | None:
-        # None where it cannot be read now: a file handle gone stale, say, or a file of the run that is damaged
+        # None where it cannot be read now, for example because of a stale file handle or a damaged file
         try:
             return read_progress(self._plan, self._watch)
         except Exception as error:  # whatever it is, the work goes on

@@ -1,7 +1,7 @@
 """Worker processes on this machine: one for each GPU, or one on the CPU.
 
-A worker that cannot work leaves and says why, and the others go on; the run ends when none is left. One that died is
-started again, unless that was of no use several times in a row or its crashes speak against its device.
+A worker that cannot work leaves and says why, and the others go on; the run ends when none is left. A worker that died
+is started again, unless that has failed several times in a row or its crashes point to its device.
 """
 
 import os
@@ -44,8 +44,8 @@ def launch(
     """Start the workers and wait for them; return the exit code.
 
     `devices`: the GPUs to use, as CUDA_VISIBLE_DEVICES names them; none for the CPU. `tick` is called a few times a
-    second, `say` with each line that a worker has for the user. When `stop` is set the workers are asked to end after
-    what they are at; what is finished by then stays.
+    second, `say` with each line that a worker has for the user. When `stop` is set, the workers are asked to end after
+    the units under way; what is finished by then stays.
     """
     crew = _Crew(plan, devices, say)
     told = False
@@ -55,7 +55,7 @@ def launch(
             tick()
             if stop.is_set() and not told:
                 told = True
-                say("finishing what is under way; Ctrl-C again ends it at once")
+                say("finishing the units under way; press Ctrl-C again to stop at once")
                 crew.ask_to_end()
             crew.look(told)
             time.sleep(_POLL_S)
@@ -63,19 +63,19 @@ def launch(
         crew.kill()
     code = _exit_code(list(crew.codes.values()), crew.is_whole(), told)
     if code == EXIT_INTERRUPTED and set(crew.codes.values()) == {EXIT_WHOLE}:
-        say("no shard is free for the workers here; others work on the last ones")
+        say("no shard is left for the workers here; other workers make the last ones")
     return code
 
 
 def _exit_code(codes: list[int], is_whole: bool, told: bool) -> int:
-    """Of the run, from those of the workers that left."""
+    """The run's exit code, from those of the workers that left."""
     if is_whole:
         return EXIT_WHOLE  # the others did the work of those that could not
     if told or EXIT_INTERRUPTED in codes:
         return EXIT_INTERRUPTED
     if EXIT_BROKEN in codes:
         return EXIT_BROKEN
-    # Else all went well, and the last shards were left to workers that another command started.
+    # Otherwise all went well, and workers that another command started make the last shards.
     return EXIT_USER if EXIT_USER in codes else EXIT_INTERRUPTED
 
 
@@ -84,7 +84,7 @@ class _Crew:
 
     def __init__(self, plan: Plan, devices: Sequence[str], say: Callable[[str], None]) -> None:
         self._plan, self._devices, self._say = plan, devices, say
-        self._world = min(plan.config.launch.workers or len(self._devices) or 1, len(plan.sizes))
+        self._world = min(plan.config.launch.workers or len(self._devices) or 1, plan.shard_count)
         self._children: dict[int, _Child] = {}
         self._ended_s = time.monotonic()
         self.codes: dict[int, int] = {}
@@ -95,24 +95,24 @@ class _Crew:
             self._start(rank)
 
     def is_over(self) -> bool:
-        """Whether all workers left, or all is in and those that still run do not end: their device hangs."""
+        """Whether all workers left, or every shard is committed and the rest do not end because their device hangs."""
         if len(self.codes) == self._world:
             return True
         has_waited = time.monotonic() - self._ended_s > self._plan.config.launch.lease_timeout_s
         return has_waited and EXIT_WHOLE in self.codes.values() and self.is_whole()
 
     def is_whole(self) -> bool:
-        """Whether every shard is in."""
-        return self._plan.run.committed() >= set(range(len(self._plan.sizes)))
+        """Whether every shard is committed."""
+        return self._plan.run.committed() >= set(range(self._plan.shard_count))
 
     def ask_to_end(self) -> None:
-        """Ask the workers to end after what they are at."""
+        """Ask the workers to end after the units under way."""
         for child in self._children.values():
             if child.process.poll() is None:
                 child.process.send_signal(signal.SIGTERM)
 
     def look(self, stopping: bool) -> None:
-        """See which workers ended, and start those again that have more to do."""
+        """Look which workers ended, and start those again that have more to do."""
         for rank, child in self._children.items():
             code = child.process.poll()
             if code is None or rank in self.codes:
@@ -120,7 +120,7 @@ class _Crew:
             self._ended_s = time.monotonic()
             crash = self._crash(child, code)
             if code == EXIT_RENEW and not stopping:
-                self._say(f"worker {rank} had grown in memory; a new one goes on (growth in its log)")
+                self._say(f"worker {rank}'s memory kept growing; a new worker takes over (see growth in its log)")
                 self._start(rank)
             elif code in (EXIT_WHOLE, EXIT_INTERRUPTED, EXIT_USER) or stopping:
                 self._leave(child, code)
@@ -146,7 +146,7 @@ class _Crew:
             stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            process_group=0,  # Ctrl-C reaches this process alone, which then tells the workers
+            process_group=0,  # Ctrl-C reaches only this process, which then tells the workers
         )
         threading.Thread(target=_relay, args=(process, self._say), daemon=True, name=f"worker-{rank}").start()
         self._children[rank] = _Child(rank, device, name, process, restarts, crashes or [])
@@ -158,20 +158,20 @@ class _Crew:
             self._say(f"worker {child.rank} has left; {left} of {self._world} go on")
 
     def _crash(self, child: _Child, code: int) -> Crash | None:
-        """The file in failures/ for a worker's end, if that was a crash."""
+        """Record a worker's end in failures/ if it was a crash."""
         at_work = {one.device for one in self._children.values() if one.rank not in self.codes}
         gpu = f"{socket.gethostname()} {child.device}"
         return record(self._plan.run, self._plan.run_id, child.name, code, gpu, len(at_work))
 
     def _died(self, child: _Child, crash: Crash | None) -> None:
-        """Start a new worker in place of one that died, unless that has been of no use `restarts` times."""
+        """Start a new worker in place of one that died, unless that has failed `restarts` times in a row."""
         rank, most = child.rank, self._plan.config.launch.restarts
         how = _how(child.process.returncode)
         got_on = self._got_on(child)
         crashes = ([] if got_on else child.crashes) + ([crash] if crash else [])
         if is_device_at_fault(crashes):
             strike(crashes)
-            self._say(f"worker {rank} {how}; its crashes speak against its device ({child.device}), not the images")
+            self._say(f"worker {rank} {how}; its crashes point to its device ({child.device}), not to the images")
             self._leave(child, EXIT_BROKEN)
             return
         restarts = 1 if got_on or (crash and self._narrows(crash)) else child.restarts + 1
@@ -184,16 +184,16 @@ class _Crew:
         self._start(rank, restarts, crashes)
 
     def _got_on(self, child: _Child) -> bool:
-        """Whether this worker put images on the disk. That others did says nothing of the device that it has."""
+        """Whether this worker put images on the disk. What others did says nothing about its device."""
         try:
             events = [event.get("event") for event in read_events(self._plan.run.worker_log(child.name))]
         except OSError:
             return False
-        # A unit is made when the one before it is on the disk.
+        # A unit is begun only when the one before it is on the disk.
         return "commit" in events or events.count("made") > 1
 
     def _narrows(self, crash: Crash) -> bool:
-        """Whether the next worker tries the shard in other pieces than this one did."""
+        """Whether the next worker will try the shard in other pieces than this one did."""
         shard, _ = self._plan.shard(crash.shard)
         known = read_crashes(self._plan.run, self._plan.run_id).get(crash.shard, [])
         before = [one for one in known if one.path != crash.path]

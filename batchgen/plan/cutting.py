@@ -1,9 +1,9 @@
-"""Batches -> shards: how work is cut, so that all workers end together. Streaming, and the same for the same rows.
+"""Batches -> shards: how work is cut so that all workers end together. It streams, and is the same for the same rows.
 
 Two rules say how many batches a shard holds, one by what came before it and one by what comes after it:
 
-- It holds at most an eighth of the batches that each worker has had so far. So a plan has at least 8 shards a worker,
-  where it has so many batches, and nobody needs to know beforehand how many rows there are.
+- It holds at most an eighth of the batches that each worker has had so far. So a plan with enough batches has at least
+  8 shards a worker, and nobody needs to know beforehand how many rows there are.
 - It holds less than half of the work that is left for each worker, so that shards get smaller toward the end. This is
   factoring (Hummel, Schonberg and Flynn, Communications of the ACM 35(8), 1992). Of the last 2 x workers batches half
   a worker's part is less than a batch: these are cut into batches of fewer rows, 4 at least.
@@ -16,8 +16,7 @@ One worker's batches are never cut into fewer rows. Nor are they under determini
 depend on how many rows run together: there the workers decide which shard a batch is in, and never which rows a batch
 holds.
 
-`output.batches_per_shard` set by hand is what it was before there were these rules: all shards hold so many batches,
-and nothing is cut.
+Where `output.batches_per_shard` is set, neither rule applies: every shard holds that many batches, and no batch is cut.
 """
 
 from collections import deque
@@ -99,7 +98,7 @@ class _Held:
         self._work += _work(batch)
 
     def fit(self, size: int, parts: int) -> int:
-        """How many of the first `size` batches are together less than one of so many parts of all work."""
+        """How many of the first `size` batches are together less than one of `parts` equal parts of all work."""
         sums = accumulate(_work(batch) for batch in islice(self.batches, size))
         return sum(work * parts < self._work for work in sums)
 
@@ -110,7 +109,7 @@ class _Held:
 
 
 def _grown(planned: int, workers: int) -> int:
-    """How many batches a shard holds after so many batches, while more come."""
+    """How many batches a shard holds after `planned` batches, while more come."""
     return max(1, min(MOST_BATCHES, planned // (_SHARDS_A_WORKER * workers)))
 
 
@@ -119,13 +118,13 @@ def _work(prompts: Prompts) -> int:
 
 
 def _row_work(group: Group) -> int:
-    """What a row takes beside rows of other groups, about: pixels by passes of the model."""
+    """Roughly what a row takes in comparison with rows of other groups: pixels times passes of the model."""
     width, height, steps, guided = group
     return width * height * steps * (2 if guided else 1)
 
 
 def _cut(batches: Iterable[Prompts], workers: int, batch_size: int) -> list[Prompts]:
-    """The same prompts in smaller batches, those of a group in their order, and its largest batch first."""
+    """The same prompts in smaller batches: a group's prompts stay in order, and its largest batch comes first."""
     rows: dict[Group, list[Prompt]] = {}
     for prompts in batches:
         rows.setdefault(prompts[0].group, []).extend(prompts)
@@ -138,10 +137,10 @@ def _cut(batches: Iterable[Prompts], workers: int, batch_size: int) -> list[Prom
 
 
 def cut_sizes(rows: dict[Group, int], workers: int, batch_size: int) -> dict[Group, list[int]]:
-    """How many rows each of the last batches holds, by group, for so many rows of each.
+    """How many rows each of the last batches holds, by group. `rows`: how many rows each group has left.
 
-    In rounds of a batch for each worker: a round takes half of what is left, in batches of 4, 8, 16, ... rows, which
-    no padding makes larger. The last round takes all, in equal parts.
+    Each round gives every worker one batch. It takes half of what is left, in batches of 4, 8, 16, ... rows, which
+    padding never makes larger. The last round takes all the rest in equal parts.
     """
     sizes: dict[Group, list[int]] = {group: [] for group in rows}
     # Rows that take long come first, while there is other work to even them out.
@@ -167,7 +166,7 @@ def cut_sizes(rows: dict[Group, int], workers: int, batch_size: int) -> dict[Gro
 
 
 def _taken(many: int, count: int, batch_size: int) -> int:
-    """About `many` of `count` rows, so that neither they nor the rest are fewer than 4 where that can be."""
+    """About `many` of `count` rows, so that where possible neither they nor the rest are fewer than 4."""
     size = min(max(many, FEWEST_ROWS), batch_size, count)
     if 0 < count - size < FEWEST_ROWS:
         size = count if count <= batch_size else max(min(size, FEWEST_ROWS), count - FEWEST_ROWS)

@@ -1,7 +1,7 @@
-"""What is free to change on a resume: each command states it in RUN/free.yaml, and every worker goes by that.
+"""What may change on a resume: each command writes it to RUN/free.yaml, and every worker reads it there.
 
-The plan stays as it was written. Which keys are free, `recipe.FREE` says; where no command wrote the file yet, the
-plan's own values count.
+The plan stays as it was written. `recipe.FREE` lists the keys that are free. Where no command has written the file yet,
+the plan's own values count.
 """
 
 from dataclasses import asdict
@@ -18,7 +18,7 @@ _HEAD = "# What the last command on this run set and its workers go by. The same
 
 
 def save_free(run: RunDir, config: Config) -> None:
-    """State the free settings of a command for all workers that load the plan from now on."""
+    """Write the free settings of a command for all workers that load the plan from now on."""
     free = {key: value for key, value in flatten(asdict(config)).items() if is_free(key)}
     data = (_HEAD + yaml.safe_dump(free, sort_keys=False)).encode()
     if not run.free.is_file() or run.free.read_bytes() != data:
@@ -32,9 +32,9 @@ def with_free(run: RunDir, planned: Config) -> Config:
     except FileNotFoundError:
         return planned
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{run.free} cannot be read: remove it, and the same command writes it anew") from error
+        raise UserError(f"{run.free} cannot be read: remove it, and the same command writes it again") from error
     plain = asdict(planned)
-    known = flatten(plain).keys()  # a key that this version does not know is of another version, and left alone
+    known = flatten(plain).keys()  # a key that this version does not know belongs to another version and is ignored
     for key, value in stated.items() if isinstance(stated, dict) else ():
         if key in known and is_free(key):
             set_key(plain, key, value)

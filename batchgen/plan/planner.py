@@ -1,4 +1,4 @@
-"""Rows -> prompts -> batches: what is made of which row. Streaming, and the same for the same rows."""
+"""Rows -> prompts -> batches: which images each row asks for. It streams, and the same rows give the same batches."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -11,8 +11,8 @@ from batchgen.types import EMPTY_NEGATIVE, NO_NEGATIVE, Group, Prompt, Reject, R
 def image_seed(run_seed: int, prompt: str, negative_prompt: str, occurrence: int, copy: int) -> int:
     """The 32-bit seed of an image whose row names none: 0 <= seed < 2**32.
 
-    It depends on the run's seed and the text alone: `occurrence` counts the earlier rows with this same text,
-    `copy` the images of one row. Never on place, batch, worker or time.
+    It depends only on the run's seed and the text: `occurrence` counts the earlier rows with the same text, `copy` the
+    images of one row. It never depends on place, batch, worker or time.
     """
     parts = (str(run_seed), prompt, negative_prompt, str(occurrence), str(copy))
     digest = hashlib.blake2b(b"batchgen seed 1", digest_size=4)
@@ -23,7 +23,7 @@ def image_seed(run_seed: int, prompt: str, negative_prompt: str, occurrence: int
 
 
 class Planner:
-    """Settles every choice for each row. Holds one digest for each distinct text and each key of a row's own."""
+    """Settles every choice for each row. It keeps one digest for each distinct text and for each key from a row."""
 
     def __init__(self, job: JobConfig) -> None:
         self._job = job
@@ -31,7 +31,7 @@ class Planner:
         self._keys: set[int] = set()
 
     def recall(self, prompts: Iterable[Prompt]) -> int:
-        """Count what an earlier plan holds, so that an extension goes on after it; return its rows."""
+        """Count the rows of an earlier plan, so that an extension continues after them; return how many there are."""
         rows = 0
         for prompt in prompts:
             if not PLANNED_KEY_PATTERN.fullmatch(prompt.key):
@@ -91,7 +91,7 @@ class Planner:
         return occurrence
 
     def _claim(self, keys: list[str]) -> str | None:
-        """Take keys of a row's own; say what is wrong with them, or None. The planner's own never repeat."""
+        """Take the keys that a row names; return what is wrong with them, or None. The planner's own never repeat."""
         for key in keys:
             if not KEY_PATTERN.fullmatch(key):
                 return f"key {key} is too long with its copy number"
@@ -126,7 +126,7 @@ def _digest(text: str) -> int:
 def pack_batches(prompts: Iterable[Prompt | Reject], batch_size: int) -> Iterator[tuple[Prompt, ...] | Reject]:
     """Prompts of one group together, `batch_size` at a time, in the order in which the batches fill.
 
-    What is left over at the end comes last, one short batch a group at most. Rejects pass through at once.
+    Rows that are left over at the end come last, in at most one short batch a group. Rejects pass through at once.
     """
     filling: dict[Group, list[Prompt]] = {}
     for prompt in prompts:

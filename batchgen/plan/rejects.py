@@ -1,4 +1,4 @@
-"""Rows that could not be used: how many, why the first one, and the key that helps."""
+"""Rows that could not be used: how many there are, why the first one was left out, and which key helps."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ def rejected_line(plan: Plan) -> str | None:
     if not segments:
         return None
     count = sum(segment.rejects for segment in segments)
-    listed = [f"{segment.directory.name}/rejects.jsonl" for segment in segments]
+    listed = [segment.files.rejects.relative_to(plan.run.root).as_posix() for segment in segments]
     said = f"{count} {'row was' if count == 1 else 'rows were'} left out"
     if (first := first_reject(plan)) is not None:
         said += f", the first {first.source}:{first.line}: {first.reason}; {remedy(first.source, first.reason)}"
@@ -22,31 +22,31 @@ def rejected_line(plan: Plan) -> str | None:
 
 
 def first_reject(plan: Plan) -> Reject | None:
-    """The first row that was left out; None without one, or where the list of them cannot be read."""
+    """The first row that was left out; None where there is none or the list cannot be read."""
     for segment in plan.segments:
         if segment.rejects:
             try:
-                with (segment.directory / "rejects.jsonl").open("rb") as file:
+                with segment.files.rejects.open("rb") as file:
                     reject = json.loads(file.readline())
                 return Reject(str(reject["file"]), int(reject["line"]), str(reject["reason"]))
             except (OSError, ValueError, KeyError, TypeError):
-                return None  # only told about; nothing is made by it
+                return None  # it is only shown to the user; nothing depends on it
     return None
 
 
 def remedy(file: str, reason: str) -> str:
-    """The key that helps against the reason why a row was left out. It may read the prompt file again."""
+    """The key to set so that a row is not left out for this reason. May read the prompt file again."""
     if reason.startswith("not valid utf-8") and _reads_as_cp1252(Path(file)):
         return "set job.encoding=cp1252"
     if reason.startswith("not valid ") and "JSON" not in reason:
-        return "set job.encoding to what the file is in"
+        return "set job.encoding to the file's encoding"
     if reason.startswith("no prompt: "):
-        return "job.columns.prompt=NAME names the column"
-    return "job.on_bad_row=fail stops at the first"
+        return "set job.columns.prompt=NAME to name the column"
+    return "set job.on_bad_row=fail to stop at the first"
 
 
 def _reads_as_cp1252(path: Path) -> bool:
-    """Whether every line that is not ASCII is no UTF-8 and could be cp1252, so that no other line would be spoilt."""
+    """Whether every line that is not ASCII is not UTF-8 either but could be cp1252, so that cp1252 spoils no line."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for line in file:

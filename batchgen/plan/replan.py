@@ -1,14 +1,13 @@
-"""When a plan gives way to another: only while nothing of it was begun. It is kept in replaced/<run id>/.
+"""When a plan gives way to another: only while no work on it has begun. It is kept in replaced/<run id>/.
 
-Two commands may replace one plan at once: both move it to the same name, so that only one of them can, and neither
-can move away the plan that the other makes next. Who begins meanwhile has a mark in leases/ (`at_work`) or files in
-work/ (`shards.Attempt.commit`) before it reads which plan is there, and both are looked for after the plan was moved:
-so either they see that their plan is gone, or this sees them, and puts the plan back.
+Two commands may replace one plan at once. Both move it to the same name, so only one of them can, and neither can move
+away the plan that the other makes next. A worker that begins meanwhile has a mark in leases/ (`at_work`) or files in
+work/ (`Attempt.commit`) before it reads which plan is there, and this module looks for both after it has moved the
+plan. So either the worker sees that its plan is gone, or this module sees the worker and puts the plan back.
 """
 
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,20 +18,18 @@ from batchgen.machine import process
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan, run_id_of
 
-_MARK = "at-work."
-
 
 @contextmanager
 def at_work(plan: Plan) -> Iterator[None]:
-    """State in leases/ that this process works by the plan: it may load a model for long before it takes a lease.
+    """State in leases/ that this process works on the plan: loading a model may take long before it takes a lease.
 
-    Raises ResumeError where another command replaced the plan since it was loaded.
+    Raises ResumeError where another command has replaced the plan since it was loaded.
     """
-    mark = plan.run.leases / f"{_MARK}{uuid.uuid4().hex}"
+    mark = plan.run.new_mark()
     with suppress(OSError):  # a full disk must not end the work
         mark.write_bytes(to_json({"process": process.identity()}).encode())
     try:
-        if run_id_of(plan.run) != plan.run_id:  # looked at now that the mark is seen by who would replace the plan
+        if run_id_of(plan.run) != plan.run_id:  # read after the mark is there for a command that would replace the plan
             raise ResumeError(f"another command planned {plan.run.root} with different settings just now")
         yield
     finally:
@@ -41,8 +38,8 @@ def at_work(plan: Plan) -> Iterator[None]:
 
 
 def sweep_marks(run: RunDir) -> None:
-    """Remove what processes that were killed stated of themselves."""
-    for mark in run.leases.glob(f"{_MARK}*"):
+    """Remove the marks of processes that were killed."""
+    for mark in run.marks():
         if _is_gone(mark):
             mark.unlink(missing_ok=True)
 
@@ -57,25 +54,26 @@ def _is_gone(mark: Path) -> bool:
 
 
 def is_untouched(run: RunDir) -> bool:
-    """Whether no work was begun on what is planned, none is about to begin, and none was handed over to others."""
-    return not any(_holds_anything(directory) for directory in (run.shards, run.work, run.leases, run.slurm))
+    """Whether no work on the plan has begun, is about to begin, or was handed over to others."""
+    marks = set(run.marks())  # read first: a mark that appears after this counts
+    return not any(_holds_anything(directory, marks) for directory in (run.shards, run.work, run.leases, run.slurm))
 
 
-def _holds_anything(directory: Path) -> bool:
-    # But for temporaries, and what processes that were killed stated of themselves
+def _holds_anything(directory: Path, marks: set[Path]) -> bool:
+    # Temporary files do not count, nor do marks of processes that were killed.
     paths = list(directory.iterdir()) if directory.is_dir() else []
-    return any(not (path.name.startswith(".") or path.name.startswith(_MARK) and _is_gone(path)) for path in paths)
+    return any(not (path.name.startswith(".") or path in marks and _is_gone(path)) for path in paths)
 
 
 def give_way(plan: Plan) -> bool:
-    """Move a plan of which nothing was begun out of the way. False where it is in use, or moved by another command."""
+    """Move a plan that no work has begun on out of the way. False where it is in use, or another command moved it."""
     run = plan.run
     place = run.replaced / plan.run_id
     place.mkdir(parents=True, exist_ok=True)
     moved = []
     try:
-        # What was chosen for its model; then its extensions, the last first, so that what is left is always a plan.
-        for path in (run.policies, run.failures, *reversed(run.plans())):
+        # First what was chosen for its model, then its extensions, the last first: what is left is always a plan.
+        for path in (run.policies, run.failures, *(directory.root for directory in reversed(run.plans()))):
             if path.exists():
                 os.rename(path, place / path.name)
                 moved.append(path)

@@ -1,7 +1,8 @@
 """The plan on disk: all shards of a run, fixed before the first image, and what they were made from.
 
-A plan directory is made whole under another name, then renamed: whoever comes second uses what is there. A run
-has one plan, and an extension (plan-001, ...) for each time that prompts were added or failed images retried.
+A plan directory is written completely under another name and then renamed, so a second command uses the plan that is
+there. A run has one plan, and an extension (plan-001, ...) for each time that prompts were added or failed images were
+retried.
 """
 
 import errno
@@ -12,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -21,10 +21,11 @@ from batchgen.config.schema import Config
 from batchgen.errors import BrokenRunError, PromptError, UserError
 from batchgen.files import sha256_bytes, sha256_file, sync, sync_directory, to_json, write_new
 from batchgen.machine.process import versions
-from batchgen.paths import RunDir, shard_plan
-from batchgen.plan.drafts import OWNER, new_draft
+from batchgen.paths import PlanDir, RunDir
+from batchgen.plan.drafts import new_draft
 from batchgen.plan.free import with_free
 from batchgen.plan.recipe import COMPUTES, as_planned
+from batchgen.plan.records import RunFacts, ShardSize, checksum
 from batchgen.types import Batch, Prompt, Reject, Shard
 
 FORMAT = 1
@@ -34,10 +35,10 @@ FORMAT = 1
 class Segment:
     """One plan directory: the first plan of a run, or an extension of it."""
 
-    directory: Path
+    files: PlanDir
     kind: str  # "run", "extend" or "retry"
     first_shard: int
-    shards: list[list[int]]  # [batches, images] of each shard
+    shards: list[ShardSize]
     rejects: int
     inputs: list[dict[str, Any]]
     recipe: dict[str, Any]
@@ -48,21 +49,21 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that is to be made, with the configuration to make it by."""
+    """All images that a run makes, and the configuration that they are made with."""
 
     run: RunDir
-    config: Config  # as planned, but for what the last command set of that which is free to change
+    config: Config  # as planned, with the free settings of the last command
     planned: Config
     segments: list[Segment]
 
     @property
     def run_id(self) -> str:
-        """The run's identity, given once."""
+        """The run's identity, which never changes."""
         return self.segments[0].run_id
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What the first plan was made by."""
+        """What must not change on a resume, as the first plan states it."""
         return self.segments[0].recipe
 
     @property
@@ -72,46 +73,51 @@ class Plan:
 
     @property
     def computes(self) -> int:
-        """By which way of computing the run was begun (`recipe.COMPUTES`)."""
+        """The way of computing that the run was begun with (`recipe.COMPUTES`)."""
         return min(segment.computes for segment in self.segments)
 
     @property
-    def sizes(self) -> list[list[int]]:
-        """[batches, images] of each shard, by its index."""
+    def sizes(self) -> list[ShardSize]:
+        """How much each shard holds, by its index."""
         return [size for segment in self.segments for size in segment.shards]
 
     @property
+    def shard_count(self) -> int:
+        """How many shards are planned."""
+        return sum(len(segment.shards) for segment in self.segments)
+
+    @property
     def images(self) -> int:
-        """How many different images are planned; a retry plans none anew."""
-        return sum(images for segment in self.segments if segment.kind != "retry" for _, images in segment.shards)
+        """How many different images are planned; a retry adds none."""
+        return sum(size.images for segment in self.segments if segment.kind != "retry" for size in segment.shards)
 
     def shard(self, index: int) -> tuple[Shard, str]:
         """A shard and its fingerprint, the sha256 of its file. Raises BrokenRunError."""
-        path = shard_plan(self._segment(index).directory, index)
+        path = self._segment(index).files.shard(index)
         try:
             data = path.read_bytes()
             digest = sha256_bytes(data)
             if self.digest(index) != digest:
-                raise ValueError("it is not what was planned; its sha256 differs")
+                raise ValueError("it has changed since it was planned: its sha256 differs")
             return _parse_shard(index, data), digest
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BrokenRunError(f"{path} of the plan cannot be read: {error}") from error
 
     def digest(self, index: int) -> str:
         """The fingerprint of a shard as the plan states it; its file is not read. Raises KeyError."""
-        return self._segment(index).sha256[shard_plan(self._segment(index).directory, index).name]
+        return self._segment(index).sha256[self._segment(index).files.shard(index).name]
 
     def _segment(self, index: int) -> Segment:
         return next(one for one in reversed(self.segments) if one.first_shard <= index)
 
     def tried_again(self, index: int) -> set[str]:
-        """Keys that a retry planned after this shard: theirs to make, should this shard have to be made again."""
+        """The keys that a later retry planned: if this shard has to be made again, the retry makes them."""
         later = (one for one in self.segments if one.kind == "retry" and one.first_shard > index)
         shards = (one.first_shard + offset for one in later for offset in range(len(one.shards)))
         return {key for shard in shards for key in self.shard(shard)[0].keys}
 
     def prompts(self) -> Iterator[Prompt]:
-        """Every planned prompt, once: a retry plans none anew."""
+        """Every planned prompt, once: a retry adds none."""
         for segment in self.segments:
             if segment.kind != "retry":
                 for offset in range(len(segment.shards)):
@@ -121,45 +127,58 @@ class Plan:
 
 def load_plan(run: RunDir) -> Plan:
     """The plan of a run. Raises UserError where there is none, BrokenRunError where it cannot be read."""
-    directories = run.plans()
-    if not directories or directories[0] != run.plan:
+    plans = run.plans()
+    if not plans or plans[0] != run.plan:
         raise UserError(f"{run.root} is not a run: it has no plan/. Name the directory that holds one")
     try:
-        segments = [_load_segment(directory) for directory in directories]
-        data = (run.plan / "config.yaml").read_bytes()
-        if segments[0].sha256["config.yaml"] != sha256_bytes(data):
-            raise ValueError("config.yaml is not what was planned; its sha256 differs")
+        segments = [_load_segment(files) for files in plans]
+        data = run.plan.config.read_bytes()
+        if segments[0].sha256[run.plan.config.name] != sha256_bytes(data):
+            raise ValueError(f"{run.plan.config.name} has changed since it was planned: its sha256 differs")
         planned = as_planned(yaml.safe_load(data))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise BrokenRunError(f"the plan in {run.root} cannot be read: {error}") from error
     return Plan(run, with_free(run, planned), planned, segments)
 
 
-def _load_segment(directory: Path) -> Segment:
-    facts = json.loads((directory / "run.json").read_bytes())
+def _load_segment(files: PlanDir) -> Segment:
+    facts: RunFacts = json.loads(files.facts.read_bytes())
     if facts["format"] != FORMAT:
-        raise ValueError(f"format {facts['format']} is of another version of batchgen")
-    if facts.get("checksum") != _checksum(facts):
-        raise ValueError(f"{directory}/run.json is damaged, or of a batchgen that wrote no checksums")
-    names = ("kind", "first_shard", "shards", "rejects", "inputs", "recipe", "run_id", "sha256")
-    return Segment(directory, **{name: facts[name] for name in names}, computes=facts.get("computes", 1))
+        raise ValueError(f"format {facts['format']} belongs to another version of batchgen")
+    if facts.get("checksum") != checksum(facts):
+        raise ValueError(f"{files.facts} is damaged, or was written by a batchgen that wrote no checksums")
+    return Segment(
+        files,
+        kind=facts["kind"],
+        first_shard=facts["first_shard"],
+        shards=[ShardSize(*size) for size in facts["shards"]],
+        rejects=facts["rejects"],
+        inputs=facts["inputs"],
+        recipe=facts["recipe"],
+        run_id=facts["run_id"],
+        sha256=facts["sha256"],
+        computes=facts.get("computes", 1),
+    )
 
 
 def run_id_of(run: RunDir) -> str | None:
-    """The run id in the plan that is there now; None without one that can be read."""
+    """The run id in the plan that is there now; None where there is no plan that can be read."""
     try:
-        return str(json.loads((run.plan / "run.json").read_bytes())["run_id"])
+        return str(json.loads(run.plan.facts.read_bytes())["run_id"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def check_plan(plan: Plan) -> None:
-    """Prove the plan to be what was once written. Reads all of it. Raises BrokenRunError."""
+    """Prove that the plan has not changed since it was written. Reads all of it. Raises BrokenRunError."""
     first_shard = 0
     for segment in plan.segments:
-        directory = segment.directory
+        directory = segment.files.root
         if (segment.first_shard, segment.run_id) != (first_shard, plan.run_id):
-            raise BrokenRunError(f"{directory} does not go on where the plan before it ends: one is missing or foreign")
+            raise BrokenRunError(
+                f"{directory} does not continue where the plan before it ends: a plan is missing or belongs to "
+                "another run"
+            )
         for name, digest in segment.sha256.items():
             try:
                 sound = sha256_file(directory / name) == digest
@@ -168,10 +187,6 @@ def check_plan(plan: Plan) -> None:
             if not sound:
                 raise BrokenRunError(f"{directory / name} of the plan is damaged")
         first_shard += len(segment.shards)
-
-
-def _checksum(facts: dict[str, Any]) -> str:
-    return sha256_bytes(to_json({name: fact for name, fact in facts.items() if name != "checksum"}).encode())
 
 
 def _parse_shard(index: int, data: bytes) -> Shard:
@@ -196,16 +211,16 @@ class Recipe:
 
 def save_plan(
     run: RunDir,
-    target: Path,
+    target: PlanDir,
     kind: str,
     first_shard: int,
     run_id: str,
     recipe: Recipe,
     shards: Iterable[Shard | Reject],
 ) -> bool:
-    """Write a plan directory and name it `target`. False if another process put one there first, or swept the draft.
+    """Write a plan directory and name it `target`. False if another process was first, or swept the draft away.
 
-    Raises PromptError where no prompt can be used; then nothing is left behind.
+    Raises PromptError where no prompt can be used; then nothing is left on the disk.
     """
     made = [path for path in (run.root, *run.root.parents) if not path.exists()]
     draft = new_draft(target)
@@ -213,9 +228,9 @@ def save_plan(
         sizes, rejects = _write_shards(draft, shards)
         if not sizes:
             raise PromptError(_nothing_usable(draft, rejects))
-        write_new(draft / "config.yaml", yaml.safe_dump(asdict(recipe.config), sort_keys=False).encode())
-        digests = {path.name: sha256_file(path) for path in sorted(draft.iterdir()) if path.name != OWNER}
-        facts: dict[str, Any] = {
+        write_new(draft.config, yaml.safe_dump(asdict(recipe.config), sort_keys=False).encode())
+        digests = {path.name: sha256_file(path) for path in sorted(draft.root.iterdir()) if path != draft.owner}
+        facts: RunFacts = {
             "format": FORMAT,
             "run_id": run_id,
             "kind": kind,
@@ -229,37 +244,37 @@ def save_plan(
             "computes": COMPUTES,
             "sha256": digests,
         }
-        facts["checksum"] = _checksum(facts)
-        write_new(draft / "run.json", (json.dumps(facts, indent=1) + "\n").encode())
-        sync_directory(draft)
-        os.rename(draft, target)
+        facts["checksum"] = checksum(facts)
+        write_new(draft.facts, (json.dumps(facts, indent=1) + "\n").encode())
+        sync_directory(draft.root)
+        os.rename(draft.root, target.root)
     except OSError as error:
-        swept = error.errno == errno.ENOENT and not draft.exists()  # by one that finished the run meanwhile
+        swept = error.errno == errno.ENOENT and not draft.root.exists()  # by a command that finished the run meanwhile
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) and not swept:
             raise
         return False
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(draft.root, ignore_errors=True)
         for path in made:
             with suppress(OSError):  # it holds the plan, or what another process put there
                 path.rmdir()
-    (target / OWNER).unlink(missing_ok=True)
+    target.owner.unlink(missing_ok=True)
     sync_directory(run.root)
     return True
 
 
-def _write_shards(draft: Path, shards: Iterable[Shard | Reject]) -> tuple[list[list[int]], int]:
+def _write_shards(draft: PlanDir, shards: Iterable[Shard | Reject]) -> tuple[list[ShardSize], int]:
     sizes = []
     rejects = 0
-    with (draft / "rejects.jsonl").open("wb") as reject_file:
+    with draft.rejects.open("wb") as reject_file:
         for shard in shards:
             if isinstance(shard, Reject):
                 line = to_json({"file": shard.source, "line": shard.line, "reason": shard.reason})
                 reject_file.write(line.encode() + b"\n")
                 rejects += 1
                 continue
-            write_new(shard_plan(draft, shard.index), _shard_lines(shard))
-            sizes.append([len(shard.batches), sum(len(batch.prompts) for batch in shard.batches)])
+            write_new(draft.shard(shard.index), _shard_lines(shard))
+            sizes.append(ShardSize(len(shard.batches), sum(len(batch.prompts) for batch in shard.batches)))
         reject_file.flush()
         sync(reject_file.fileno())
     return sizes, rejects
@@ -275,9 +290,9 @@ def _shard_lines(shard: Shard) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def _nothing_usable(draft: Path, rejects: int) -> str:
+def _nothing_usable(draft: PlanDir, rejects: int) -> str:
     if not rejects:
         return "the prompt files hold no rows"
-    with (draft / "rejects.jsonl").open("rb") as file:
+    with draft.rejects.open("rb") as file:
         first = json.loads(file.readline())
     return f"none of the {rejects} rows can be used; the first: {first['file']}:{first['line']}: {first['reason']}"

@@ -1,1 +1,1 @@
-"""Shards on disk: how one is made and committed, what is read back of it, and who works on which."""
+"""Shards on disk: how a shard is committed, what is read back from it, and who works on which."""

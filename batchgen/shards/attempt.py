@@ -1,8 +1,8 @@
-"""The commit protocol: an attempt at a shard, its journal, and how it becomes the shard, once.
+"""The commit protocol: an attempt at a shard, its journal, and how exactly one attempt becomes the shard.
 
 1. `Attempt.append`: the samples' bytes to the attempt's tar, fsync, then their record to its journal, fsync.
 2. `Attempt.resume`: takes over the longest sound prefix that earlier attempts at this shard left.
-3. `Attempt.commit`: close the tar, write the manifest, `link()` it to shards/: that is the commit.
+3. `Attempt.commit`: close the tar, write the manifest, `link()` it to shards/. The link is the commit.
 4. `publish`: link the tar and the journal that the manifest names to their final names.
 
 A tar never proves its own completeness; only the manifest does. Committed shards never change.
@@ -12,7 +12,7 @@ import os
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import cast
 
 from batchgen.errors import BrokenRunError, ResumeError
 from batchgen.files import (
@@ -34,6 +34,7 @@ from batchgen.paths import AttemptFiles, RunDir
 from batchgen.plan.recipe import COMPUTES
 from batchgen.plan.store import run_id_of
 from batchgen.shards.journal import Journal, plan_of, read_journal, sound_prefix
+from batchgen.shards.records import Header, Manifest, Proof, SampleRecord, UnitRecord, proven, sample_record
 from batchgen.shards.tars import END_OF_TAR, tar_members
 from batchgen.types import Sample, Shard
 
@@ -42,13 +43,13 @@ _COPY_BYTES = 1 << 20
 
 
 class Attempt:
-    """One worker's try at one shard. Nobody else writes its files. After any error it is of no more use."""
+    """One worker's try at one shard. Nobody else writes its files. After any error it must not be used again."""
 
     def __init__(self, run: RunDir, shard: Shard, run_id: str, plan_digest: str, worker: str) -> None:
         self.files = run.attempt(shard.index, uuid.uuid4().hex)
         self._run = run
         self._shard = shard
-        self._header = {
+        self._header: Header = {
             "format": FORMAT,
             "run_id": run_id,
             "shard": shard.index,
@@ -58,7 +59,7 @@ class Attempt:
             "worker": worker,
             "process": process.identity(),
         }
-        self._samples: list[dict[str, Any]] = []
+        self._samples: list[SampleRecord] = []
         self._tar_bytes = 0
         self._tar = create(self.files.tar)
         try:
@@ -70,26 +71,26 @@ class Attempt:
         sync_directory(run.work)
 
     @property
-    def header(self) -> dict[str, Any]:
-        """What ties the attempt down: run, shard and plan, worker and process."""
+    def header(self) -> Header:
+        """The run, plan and shard that the attempt is for, and the worker and process that make it."""
         return self._header
 
     @property
     def rows(self) -> int:
-        """How many rows of the shard are in."""
+        """How many rows of the shard the attempt holds."""
         return len(self._samples)
 
     def resume(self) -> None:
         """Copy the longest sound prefix of the earlier attempts at this shard.
 
-        Attempts whose process is known to be gone are then removed. Others may be alive, and could commit at any
-        moment: their files stay until the shard is committed, when they cannot win any more.
+        Attempts whose process is known to be gone are then removed. Others may be alive and could commit at any
+        moment: their files stay until the shard is committed, when they can no longer win.
         """
         others = [other for other in self._run.attempts(self._shard.index) if other.attempt != self.files.attempt]
         prefixes = [(sound_prefix(other, *plan_of(self._header)), other) for other in others]
         usable = [(prefix, other) for prefix, other in prefixes if prefix is not None and prefix.records]
         if usable:
-            with suppress(FileNotFoundError):  # somebody committed the shard meanwhile, and swept
+            with suppress(FileNotFoundError):  # another worker committed the shard meanwhile and swept work/
                 self._take_over(*max(usable, key=lambda pair: pair[0].rows))
         for other in others:
             journal = read_journal(other.journal)
@@ -109,46 +110,47 @@ class Attempt:
         sync_directory(self._run.work)
         self._samples = [sample for record in prefix.records for sample in record["samples"]]
 
-    def append(self, samples: Sequence[Sample], record: Callable[[], dict[str, Any]]) -> None:
+    def append(self, samples: Sequence[Sample], record: Callable[[], UnitRecord]) -> None:
         """Make a unit's samples durable, and then its record.
 
-        `record` gives what else the memory log says; it is asked when the samples are on the disk.
+        `record` is called when the samples are on the disk; it gives the rest of the memory log's record.
         """
         data = b"".join(tar_members(sample) for sample in samples if sample.status == "ok")
         write_all(self._tar, data)
         sync(self._tar)
-        facts = [_sample_facts(sample) for sample in samples]
-        proof = {
+        facts = [sample_record(sample) for sample in samples]
+        proof: Proof = {
             "tar_start": self._tar_bytes,
             "tar_end": self._tar_bytes + len(data),
             "sha256": sha256_bytes(data),
             "samples": facts,
         }
-        write_all(self._journal, seal(record() | proof))
+        write_all(self._journal, seal(proven(record(), proof)))
         sync(self._journal)
         self._tar_bytes += len(data)
         self._samples += facts
 
     def commit(self) -> bool:
-        """Make this attempt the shard. False where another attempt was first; then this one's files are gone.
+        """Make this attempt the shard. False where another attempt was first; this attempt's files are then removed.
 
-        Raises BrokenRunError where what was appended is not what was planned.
+        Raises BrokenRunError where the keys that were appended are not the planned ones.
         """
         try:
             return self._commit()
         except FileNotFoundError:
             if not self._run.manifest(self._shard.index).exists():
                 raise
-            self.discard()  # committed by another, who swept our files away
+            self.discard()  # another worker committed the shard and swept our files away
             return False
 
     def _commit(self) -> bool:
         if [sample["key"] for sample in self._samples] != self._shard.keys:
-            raise BrokenRunError(f"shard {self._shard.index}: the attempt holds other keys than were planned")
+            raise BrokenRunError(f"shard {self._shard.index}: the attempt holds keys other than the planned ones")
         write_all(self._tar, END_OF_TAR)
         sync(self._tar)
         self.close()
-        manifest = self._header | {
+        manifest: Manifest = {
+            **self._header,
             "bytes": self._tar_bytes + len(END_OF_TAR),
             "sha256": sha256_file(self.files.tar),
             "samples": self._samples,
@@ -157,10 +159,10 @@ class Attempt:
         if run_id_of(self._run) != self._header["run_id"]:
             self.discard()
             raise ResumeError(
-                f"{self._run.root} was planned again with different settings: this worker belongs to the plan before, "
+                f"{self._run.root} was planned again with different settings: this worker belongs to the earlier plan "
                 "and stops"
             )
-        self.files.tar.stat()  # swept while this process was stopped: then this manifest must not be linked
+        self.files.tar.stat()  # raises if it was swept while this process was stopped: the manifest must not be linked
         sync_directory(self._run.work)
         put(self.files.manifest, self._run.manifest(self._shard.index))
         winner = read_manifest(self._run, self._shard.index)
@@ -185,27 +187,20 @@ class Attempt:
         remove(self.files)
 
 
-def _sample_facts(sample: Sample) -> dict[str, Any]:
-    facts: dict[str, Any] = {"key": sample.key, "status": sample.status}
-    if sample.status == "ok":
-        return facts | {"sha256": {name: sha256_bytes(data) for name, data in sorted(sample.files.items())}}
-    return facts | {"reason": sample.reason}
-
-
-def read_manifest(run: RunDir, shard: int) -> dict[str, Any]:
-    """The manifest of a committed shard. Raises BrokenRunError where it is damaged or of another shard."""
+def read_manifest(run: RunDir, shard: int) -> Manifest:
+    """The manifest of a committed shard. Raises BrokenRunError where it is damaged or belongs to another shard."""
     path = run.manifest(shard)
     manifest = unseal(path.read_bytes())
     if manifest is None or (manifest.get("shard"), manifest.get("format")) != (shard, FORMAT):
         raise BrokenRunError(f"{path} is damaged: {_advice(run)}")
-    return manifest
+    return cast(Manifest, manifest)
 
 
-def publish(run: RunDir, manifest: dict[str, Any]) -> None:
-    """Give the tar and the journal that a manifest names their final names; whoever sees the need may call it.
+def publish(run: RunDir, manifest: Manifest) -> None:
+    """Give the tar and the journal that a manifest names their final names. Any process may call it.
 
-    The tar must be there then; the memory log is for people, and a shard is whole without it.
-    Raises BrokenRunError where the tar is gone, or the manifest is not the shard's any more.
+    The tar must be there afterwards; the memory log is for people, and a shard is whole without it.
+    Raises BrokenRunError where the tar is gone, or the manifest no longer belongs to the shard.
     """
     shard = int(manifest["shard"])
     files = run.attempt(shard, str(manifest["attempt"]))
@@ -213,35 +208,35 @@ def publish(run: RunDir, manifest: dict[str, Any]) -> None:
     with suppress(FileNotFoundError):  # another worker published it, and removed our source; or it is gone
         if not put(files.tar, tar) and not tar.samefile(files.tar) and sha256_file(tar) != manifest["sha256"]:
             if read_manifest(run, shard) != manifest:
-                raise BrokenRunError(f"{tar} is of another attempt than {files.tar}: run the same command again")
+                raise BrokenRunError(f"{tar} belongs to another attempt than {files.tar}: run the same command again")
             put_aside(tar, run.damaged)  # left by a repair that was cut off
             put_over(files.tar, tar)
     if (problem := tar_problem(run, shard, manifest["bytes"])) is not None:
         raise BrokenRunError(f"{tar}: {problem}: {_advice(run)}")
     if not run.memory_logs.is_dir():
-        run.make()  # somebody removed the logs
+        run.create_directories()  # somebody removed the logs
     log = run.memory_log(shard)
     with suppress(FileNotFoundError):
         if not put(files.journal, log) and not log.samefile(files.journal):
-            put_over(files.journal, log)  # of a shard that was set aside
+            put_over(files.journal, log)  # the log that was there belongs to a shard that was set aside
     sync_directory(run.shards)
     sync_directory(run.memory_logs)
     remove(files)
 
 
 def tar_problem(run: RunDir, shard: int, stated_bytes: int) -> str | None:
-    """What is wrong with the tar of a committed shard, going by its size; None where it is there and whole."""
+    """What is wrong with the tar of a committed shard, judged by its size; None where nothing is."""
     try:
         size_bytes = run.tar(shard).stat().st_size
     except FileNotFoundError:
         return f"shard {shard:06d}'s tar is missing"
     if size_bytes != stated_bytes:
-        return f"shard {shard:06d}'s tar has a size of {size_bytes:,} bytes, and {stated_bytes:,} were committed"
+        return f"shard {shard:06d}'s tar has {size_bytes:,} bytes, but {stated_bytes:,} were committed"
     return None
 
 
 def _advice(run: RunDir) -> str:
-    return f"python -m batchgen.repair {run.root} sets the shard aside, to be made again"
+    return f"python -m batchgen.repair {run.root} sets the shard aside so that it is made again"
 
 
 def remove(files: AttemptFiles) -> None:
@@ -256,9 +251,9 @@ def _remove_bytes(files: AttemptFiles) -> None:
 
 
 def is_done(run: RunDir, shard: int) -> bool:
-    """Whether a shard is committed and published. Publishes what somebody committed and could not publish.
+    """Whether a shard is committed and published. Publishes a shard whose worker committed it and was cut off.
 
-    Raises BrokenRunError where a committed shard is not what its manifest states.
+    Raises BrokenRunError where a committed shard differs from its manifest.
     """
     if not run.manifest(shard).exists():
         return False
@@ -270,9 +265,9 @@ def is_done(run: RunDir, shard: int) -> bool:
 
 
 def is_settled(run: RunDir, shard: int) -> bool:
-    """Whether there is nothing to make of a shard: it is done, or was committed and came to harm.
+    """Whether no worker has to make a shard: it is done, or it was committed and is broken now.
 
-    The latter is told by `take_stock` and is for `repair` to decide; it keeps nobody from the other shards.
+    `shard_states` reports a broken shard and `repair` handles it; it keeps no worker from the other shards.
     """
     try:
         return is_done(run, shard)
@@ -281,8 +276,10 @@ def is_settled(run: RunDir, shard: int) -> bool:
 
 
 def sweep(run: RunDir) -> None:
-    """Remove what attempts at committed shards left in work/. An attempt at such a shard cannot win."""
+    """Remove what attempts at committed shards left in work/: they can no longer win."""
     for files in run.attempts():
-        with suppress(BrokenRunError):  # its tar is gone, say: that is told by `take_stock`, and nothing of it removed
+        with suppress(
+            BrokenRunError
+        ):  # its tar is gone, say: that is told by `shard_states`, and nothing of it removed
             if is_done(run, files.shard):
                 remove(files)

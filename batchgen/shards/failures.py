@@ -1,9 +1,9 @@
 """Crashes of workers, and what they mean for the rows that were under way.
 
-Before each of its calls an attempt notes the rows under way in a file beside its tar. Whoever waits for the worker
-turns a crash into a file in failures/, which is all that a resume reads. Rows that crashed in two processes (on two
-GPUs where two are at work) are tried in halves, and the single row that is left is given up when it crashed in two
-processes itself. A kill, a time limit or a lost machine says nothing of the rows, and never counts.
+Before each call of the model an attempt notes the rows under way in a file beside its tar. The launcher that waits for
+the worker turns a crash into a file in failures/, and a resume reads only these files. Rows that crashed in two
+processes (on two GPUs where two are at work) are tried in halves, down to a single row, which is given up when it has
+crashed in two processes itself. A kill, a time limit or a lost machine says nothing about the rows and never counts.
 """
 
 import re
@@ -17,15 +17,15 @@ from typing import Any
 from batchgen.errors import BatchgenError
 from batchgen.events import EventLog, now, read_events
 from batchgen.files import seal, sync_directory, unseal, write_new
-from batchgen.paths import RunDir
+from batchgen.paths import RunDir, struck
+from batchgen.shards.records import Header
 from batchgen.types import Shard
 
 CRASH_SIGNALS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
-# A device that crashes on so many shards in a row is at fault itself.
+# A device that crashes on this many shards in a row is at fault itself.
 SHARDS_IN_A_ROW = 3
-_FAILURE_FILE = re.compile(r"(\d{6,})\.[0-9a-f]{32}\.json")
-# What CUDA says of a device that is gone, broken or full, whatever it computed.
-_DEVICE_ALONE = re.compile(
+# What CUDA says when a device is gone, broken or full, whatever it computed.
+_DEVICE_FAULT = re.compile(
     r"\bECC\b|NVLink|GPU is lost|device lost|fallen off the bus|unspecified launch failure|hardware stack error|"
     r"no CUDA-capable device|busy or unavailable|CUDA error: (unknown error|initialization error)|driver shutting down|"
     r"out of memory",
@@ -35,7 +35,7 @@ _DEVICE_ALONE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """One crash of a worker. `rows` are places in the shard, [from, to); none where a control crashed."""
+    """One crash of a worker. `rows` are places in the shard, [from, to); the range is empty where a control crashed."""
 
     shard: int
     rows: tuple[int, int]
@@ -48,26 +48,26 @@ class Crash:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Rows of a batch (places in the batch) to make together; those with a reason are given up for it."""
+    """Rows of a batch (places in the batch) to make together. If there is a reason, they are given up for it."""
 
     rows: range
     reason: str | None = None
 
 
 class RowsAt:
-    """An attempt's note of the rows under way. It is never forced to the disk: it must outlive a process, no more."""
+    """An attempt's note of the rows under way. It only has to outlive the process, so nothing forces it to the disk."""
 
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        """`header`: the attempt's, which says whose it is."""
+    def __init__(self, path: Path, header: Header) -> None:
+        """`header`: that of the attempt, which names the run and the worker."""
         self._log = EventLog(path)
-        self._log.add("begin", **{name: header[name] for name in ("run_id", "worker", "process")})
+        self._log.add("begin", run_id=header["run_id"], worker=header["worker"], process=header["process"])
 
     def note(self, first_row: int, stop_row: int) -> None:
         """These rows of the shard are under way."""
         self._log.add("rows", rows=[first_row, stop_row])
 
     def note_error(self, error: Exception) -> None:
-        """What ended the work on them, if that may be the rows' doing."""
+        """Note the error that ended the work, if the rows may have caused it."""
         if may_be_the_rows(error):
             self._log.add("error", error=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
 
@@ -77,11 +77,11 @@ class RowsAt:
 
 
 def may_be_the_rows(error: Exception) -> bool:
-    """Whether an error may come of the rows: not one of memory, of the disk, of a lost device, or raised on purpose."""
+    """Whether the rows may have caused an error. Errors of memory, disk, a lost device or on purpose do not count."""
     on_disk = isinstance(error, OSError) and error.errno is not None  # an encoder's errors have no number
     if on_disk or isinstance(error, (MemoryError, BatchgenError)):
         return False
-    return not _DEVICE_ALONE.search(str(error))
+    return not _DEVICE_FAULT.search(str(error))
 
 
 def record(run: RunDir, run_id: str, worker: str, exit_code: int, gpu: str, gpus: int) -> Crash | None:
@@ -125,17 +125,17 @@ def _write(run: RunDir, run_id: str, crash: Crash, begun: dict[str, Any]) -> Non
 
 
 def strike(crashes: Iterable[Crash]) -> None:
-    """Let crashes count no more: the device was at fault."""
+    """Make crashes no longer count: the device was at fault."""
     for crash in crashes:
         with suppress(FileNotFoundError):
-            crash.path.rename(crash.path.with_suffix(".struck"))
+            crash.path.rename(struck(crash.path))
 
 
 def read_crashes(run: RunDir, run_id: str) -> dict[int, list[Crash]]:
     """The crashes that count, by shard, the oldest first."""
     found: dict[int, list[Crash]] = {}
-    for path in run.failures.iterdir() if run.failures.is_dir() else ():
-        if _FAILURE_FILE.fullmatch(path.name) and (crash := _read(path, run_id)) is not None:
+    for path in run.failure_files():
+        if (crash := _read(path, run_id)) is not None:
             found.setdefault(crash.shard, []).append(crash)
     return {shard: sorted(crashes, key=lambda crash: crash.at) for shard, crashes in found.items()}
 
@@ -153,12 +153,12 @@ def _read(path: Path, run_id: str) -> Crash | None:
 
 
 def suspects_last(crashes: dict[int, list[Crash]], shards: Iterable[int]) -> list[int]:
-    """The shards in the same order, but for those that crashed: they come last, and of them the most tried first."""
+    """The shards in the same order, except that shards that crashed come last, with the most tried of them first."""
     return sorted(shards, key=lambda shard: (shard in crashes, -len(crashes.get(shard, ()))))
 
 
 def trials(shard: Shard, crashes: Collection[Crash]) -> list[list[Trial]]:
-    """How each batch of a shard is to be made: in one go, or in pieces where it crashed before."""
+    """How to make each batch of a shard: in one go, or in pieces if it crashed before."""
     found = []
     first_row = 0
     for batch in shard.batches:
@@ -174,7 +174,7 @@ def trials(shard: Shard, crashes: Collection[Crash]) -> list[list[Trial]]:
 
 
 def _halved(crashes: list[Crash], rows: range) -> list[Trial]:
-    # Rows that crashed: one crash is enough to halve them once more, for that costs nothing but time.
+    # One more crash is enough to halve rows again, since that costs only time.
     if len(rows) == 1:
         return [Trial(rows, crashes[-1].reason if _is_proven(crashes) else None)]
     middle = rows.start + len(rows) // 2
@@ -186,11 +186,11 @@ def _halved(crashes: list[Crash], rows: range) -> list[Trial]:
 
 
 def _is_proven(crashes: Sequence[Crash]) -> bool:
-    """Whether it is the rows: they crashed in two processes, and on two GPUs unless there was one alone."""
+    """Whether the rows are at fault: they crashed in two processes, and on two GPUs unless there was only one."""
     return len(crashes) > 1 and (len({crash.gpu for crash in crashes}) > 1 or crashes[-1].gpus < 2)
 
 
 def is_device_at_fault(crashes: Sequence[Crash]) -> bool:
-    """Whether the crashes of one worker since it last got on speak against its device and not the rows."""
+    """Whether the crashes of one worker since its last progress point to its device and not to the rows."""
     without_rows = any(crash.rows[0] == crash.rows[1] for crash in crashes)
     return without_rows or len({crash.shard for crash in crashes}) >= SHARDS_IN_A_ROW

@@ -1,7 +1,7 @@
-"""The end of a run: leftovers are swept, the index is written, and the outcome is told.
+"""The end of a run: leftovers are swept, the index is written, and the outcome is reported.
 
-Whoever sees the last shard in does this: the command that started the run, or a worker that was started alone. Two at
-once do no harm, since the index restates what the manifests prove.
+The process that sees the last shard committed does this: the command that started the run, or a worker that was started
+by itself. Two processes at once do no harm, since the index restates what the manifests prove.
 """
 
 from collections.abc import Callable
@@ -15,30 +15,31 @@ from batchgen.plan.replan import sweep_marks
 from batchgen.plan.store import Plan, load_plan
 from batchgen.shards import index
 from batchgen.shards.attempt import sweep
-from batchgen.shards.stock import take_stock
+from batchgen.shards.progress import shard_states
 
 MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: the exit code, and what to tell the user."""
+    """How a run ended: the exit code, and the lines for the user."""
 
     code: int
     lines: list[str]
 
 
 def finish(plan: Plan) -> Outcome:
-    """Finish a run whose shards are all committed; say how it went.
+    """Finish a run whose shards are all committed; return how it went.
 
-    An index is written unless the run was extended meanwhile and is not whole yet: then whoever makes the rest writes
-    it. Raises BrokenRunError where a committed shard's tar is missing or cut, ResumeError where the plan has changed.
+    The index is written unless the run was extended meanwhile and is not whole yet: then the process that makes the
+    rest writes it. Raises BrokenRunError where a committed shard's tar is missing or cut, ResumeError where the plan
+    has changed.
     """
     run = plan.run
     sweep(run)
-    stock = take_stock(plan)
-    if stock.broken:
-        raise BrokenRunError(stock.complaint(run))
+    states = shard_states(plan)
+    if states.broken:
+        raise BrokenRunError(states.complaint(run))
     for directory in (run.root, run.work, run.leases, run.policies, run.shards, run.memory_logs):
         remove_temporaries(directory)
     sweep_drafts(run)
@@ -48,11 +49,11 @@ def finish(plan: Plan) -> Outcome:
 
 
 def finish_alone(plan: Plan, say: Callable[[str], None]) -> int:
-    """What a worker that nobody waits for does at its end: finish the run, if it is the last; return the exit code.
+    """The end of a worker that no launcher waits for: it finishes the run if it is the last; return the exit code.
 
-    Raises as `finish`.
+    Raises what `finish` raises.
     """
-    if take_stock(plan).open:
+    if shard_states(plan).open:
         return EXIT_WHOLE  # others are at work on the rest
     end = finish(plan)
     for line in end.lines:
@@ -64,15 +65,15 @@ def _write_index(plan: Plan) -> None:
     newest = load_plan(plan.run)
     if newest.run_id != plan.run_id:
         raise ResumeError(f"another command planned {plan.run.root} again meanwhile, with different settings")
-    stock = take_stock(newest)
-    if not stock.open and not stock.broken:
+    states = shard_states(newest)
+    if not states.open and not states.broken:
         index.write_index(newest)
         if len(plan.run.plans()) > len(newest.segments):  # extended just now, and perhaps finished before us
             _write_index(plan)
 
 
 def outcome(plan: Plan, state: str) -> Outcome:
-    """What to tell of a run whose shards are all in, and the exit code. Raises BrokenRunError."""
+    """The lines and the exit code for a run whose shards are all committed. Raises BrokenRunError."""
     shards = index.index_of(plan)["shards"]
     samples = sum(entry["samples"] for entry in shards)
     tar_bytes = sum(entry["bytes"] for entry in shards)

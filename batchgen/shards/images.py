@@ -1,4 +1,4 @@
-"""Pixels to image files."""
+"""Pixels become image files."""
 
 import io
 

@@ -1,21 +1,22 @@
-"""An attempt's journal, as it is read back: what it proves of the bytes in the attempt's tar."""
+"""Reading an attempt's journal: what it proves about the bytes in the attempt's tar."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from batchgen.files import sha256_bytes, unseal
 from batchgen.paths import AttemptFiles
+from batchgen.shards.records import BatchRecord, Header
 
 _RECORD_KEYS = {"tar_start", "tar_end", "sha256", "samples"}
 
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """What an attempt's journal proves: its header, its records as far as the tar's bytes bear them out."""
+    """An attempt's header, and the records that are sound."""
 
-    header: dict[str, Any]
-    records: list[dict[str, Any]]
+    header: Header
+    records: list[BatchRecord]
 
     @property
     def tar_end(self) -> int:
@@ -37,18 +38,18 @@ def read_journal(path: Path) -> Journal | None:
     header = unseal(lines[0]) if lines else None
     if header is None:
         return None
-    records: list[dict[str, Any]] = []
+    records: list[BatchRecord] = []
     for line in lines[1:]:
         record = unseal(line)
         start = records[-1]["tar_end"] if records else 0
         if record is None or not record.keys() >= _RECORD_KEYS or record["tar_start"] != start:
             break
-        records.append(record)
-    return Journal(header, records)
+        records.append(cast(BatchRecord, record))
+    return Journal(cast(Header, header), records)
 
 
 def sound_prefix(files: AttemptFiles, run_id: str, plan_digest: str) -> Journal | None:
-    """The part of an attempt that can be used again: same run and plan, records and bytes that check out."""
+    """The part of an attempt that can be used again: of the same run and plan, with bytes that match the records."""
     journal = read_journal(files.journal)
     if journal is None or plan_of(journal.header) != (run_id, plan_digest):
         return None
@@ -64,6 +65,6 @@ def sound_prefix(files: AttemptFiles, run_id: str, plan_digest: str) -> Journal 
     return Journal(journal.header, good)
 
 
-def plan_of(header: dict[str, Any]) -> tuple[Any, Any]:
-    """Which run and which plan of its shard an attempt is for."""
+def plan_of(header: Header) -> tuple[Any, Any]:
+    """The run id, and the digest of the shard's plan, that an attempt is for."""
     return (header.get("run_id"), header.get("plan_sha256"))

@@ -1,10 +1,10 @@
-"""Who works on what, for efficiency only: a lease saves double work, and the commit makes a double harmless.
+"""Who works on what. Leases only save double work: if two workers make one shard, the commit lets only one of them win.
 
-A lease lives by the steps of its holder and not by a thread beside them: when a kernel hangs nobody writes the lease
-any more, and another worker takes over. It is stale when its process is known to be gone, or when its content has not
-changed for the greater of the timeout and ten times the slowest step that it states, by the reader's own monotonic
-clock. While its holder's first step is not over, that is five timeouts of the reader: kernels may be compiled in it, or
-the device is slow. Clocks of two machines, and times of files, are never compared.
+The holder renews its lease at each of its steps, not from a separate thread: when a kernel hangs, the lease is no
+longer written and another worker takes over. A lease is stale when its process is known to be gone, or when its content
+has not changed for the greater of the timeout and ten times the slowest step that it states, by the reader's own
+monotonic clock. During the holder's first step the limit is five timeouts of the reader, since kernels may be compiled
+in it or the device may be slow. Clocks of two machines and times of files are never compared.
 """
 
 import json
@@ -22,8 +22,9 @@ from batchgen.errors import UserError
 from batchgen.files import is_plain, put_new, replace, to_json
 from batchgen.machine import process
 from batchgen.paths import RunDir
+from batchgen.shards.records import LeaseContent
 
-# A lease is written at most so often, or four times within a shorter timeout.
+# A lease is written at most this often, or four times within a shorter timeout.
 WRITE_EVERY_S = 15.0
 _WRITES_A_TIMEOUT = 4.0
 _STEPS_OF_SILENCE = 10
@@ -32,10 +33,9 @@ _TIMEOUTS_OF_A_FIRST_STEP = 5
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a lease says of its holder. Where it cannot be read it says nothing.
+    """What a lease says about its holder; the defaults stand for a lease that cannot be read.
 
-    `rows` of the shard are denoised; `step_s` is the slowest step of the holder so far, None while its first one is not
-    over.
+    `rows`: how many rows of the shard are denoised. `step_s`: the holder's slowest step so far, None during its first.
     """
 
     worker: str = "unknown"
@@ -46,7 +46,7 @@ class Held:
 
 
 def read_lease(content: bytes) -> Held:
-    """What a lease says, field by field, as far as it can be read."""
+    """The fields of a lease, as far as they can be read."""
     try:
         says = json.loads(content)
     except (ValueError, RecursionError):
@@ -70,7 +70,7 @@ def _seconds(value: Any) -> float:
 
 @dataclass
 class Watch:
-    """What a reader remembers of leases: the content last seen, and since when it is unchanged."""
+    """What a reader remembers about leases: the content last seen, and since when it has not changed."""
 
     timeout_s: float
     _seen: dict[Path, tuple[bytes, float]] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Watch:
         except FileNotFoundError:
             self._seen.pop(path, None)
             return None
-        except OSError:  # a stale handle of a network file system, say: a lease that says nothing for now
+        except OSError:  # for example a stale handle of a network file system: the lease says nothing for now
             content = b""
         before, since = self._seen.get(path, (None, 0.0))
         if content != before:
@@ -104,9 +104,9 @@ class Watch:
         return self.live(path) is not None
 
     def is_stale(self, path: Path) -> bool:
-        """Whether the lease at `path` is there and belongs to somebody gone.
+        """Whether the lease at `path` is there and its holder is gone.
 
-        One that is not there is not stale: another worker may take it now, and must not be overwritten.
+        A lease that is not there is not stale: another worker may take it now and must not be overwritten.
         """
         return not self.is_live(path) and path in self._seen
 
@@ -117,23 +117,23 @@ def live_leases(run: RunDir, watch: Watch) -> dict[Path, bytes]:
     Raises UserError for one that is not a plain file, and OSError.
     """
     live = {}
-    for path in sorted(path for path in run.leases.glob("[0-9]*") if path.name.isdecimal()):
+    for path in run.shard_leases():
         if not is_plain(path) and os.path.lexists(path):
-            raise UserError(f"{path} is not a plain file, and so not a lease: remove it")
+            raise UserError(f"{path} is not a plain file, so it cannot be a lease: remove it")
         if (content := watch.live(path)) is not None:
             live[path] = content
     return live
 
 
 class Lease:
-    """What one worker holds: a shard, or a name such as that of the one prober. It lives while `beat` is called.
+    """What one worker holds: a shard, or the right to probe. It stays alive while `beat` is called.
 
-    It may be called from any thread, as often as there is progress: most calls only look at the clock.
+    `beat` may be called from any thread, as often as there is progress: most calls only look at the clock.
     """
 
     def __init__(self, path: Path, worker: str, timeout_s: float, step_s: float | None = None) -> None:
         self._path = path
-        self._content = {"worker": worker, "process": process.identity(), "token": uuid.uuid4().hex}
+        self._worker, self._process, self._token = worker, process.identity(), uuid.uuid4().hex
         self._write_every_s = min(WRITE_EVERY_S, timeout_s / _WRITES_A_TIMEOUT)
         self._lock = threading.Lock()
         self._beats = 0
@@ -162,7 +162,7 @@ class Lease:
         return lease
 
     def beat(self, rows: int | None = None) -> None:
-        """The holder got on by a step: readers see it within `WRITE_EVERY_S`. Never raises OSError.
+        """State that the holder has done a step: readers see it within `WRITE_EVERY_S`. Never raises OSError.
 
         `rows`: how many rows of the shard are denoised by now, where that is known.
         """
@@ -175,7 +175,7 @@ class Lease:
                 return
             self._written_s = now_s
             self._beats += 1
-            with suppress(OSError):  # a full disk must not end the work: the lease only saves some
+            with suppress(OSError):  # a full disk must not end the work
                 self._is_over = not self._is_ours()
                 if not self._is_over:
                     replace(self._path, self._line(), durable=False)
@@ -189,11 +189,18 @@ class Lease:
 
     def _is_ours(self) -> bool:
         try:
-            return read_lease(self._path.read_bytes()).token == self._content["token"]
+            return read_lease(self._path.read_bytes()).token == self._token
         except FileNotFoundError:
             return False
 
     def _line(self) -> bytes:
         step_s = None if self.step_s is None else round(self.step_s, 3)
-        says = {"rows": self._rows, "step_s": step_s, "beat": self._beats}
-        return to_json(self._content | says).encode()
+        content: LeaseContent = {
+            "worker": self._worker,
+            "process": self._process,
+            "token": self._token,
+            "rows": self._rows,
+            "step_s": step_s,
+            "beat": self._beats,
+        }
+        return to_json(content).encode()

@@ -1,4 +1,4 @@
-"""A decoded image and its prompt become a sample: the files that go into the tar under one key."""
+"""A decoded image and its prompt become a sample, which is the files that go into the tar under one key."""
 
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
@@ -12,7 +12,7 @@ from batchgen.types import Decoded, Prompt, Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
+class SampleMaker:
     """What all samples of a worker share: the model that made them, and the image format."""
 
     model: str
@@ -24,10 +24,10 @@ class Maker:
     drop_flagged: bool = False
     left_out: frozenset[str] = frozenset()
 
-    def make(self, prompt: Prompt, cut: str | None, image: Decoded, policy: Policy) -> Sample:
+    def assemble(self, prompt: Prompt, cut: str | None, image: Decoded, policy: Policy) -> Sample:
         """The sample: <key>.<png|jpg|webp>, .txt and .json, or a failed one with the reason.
 
-        Its bytes depend on the recipe alone: no time, host or attempt is in them.
+        Its bytes depend only on the recipe: they hold no time, host or attempt.
         """
         if prompt.key in self.left_out:
             return Sample(prompt.key, "failed", reason="tried again in a later shard")

@@ -1,4 +1,4 @@
-"""Tar bytes that depend on nothing but the samples: USTAR, mtime 0, uid and gid 0, members sorted by name."""
+"""Tars whose bytes depend only on the samples: USTAR, mtime 0, uid and gid 0, members sorted by name."""
 
 import tarfile
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""The worker: takes shards, makes them one after the other, and mends what memory refuses."""
+"""The worker: it takes shards, makes them one after the other, and recovers from out-of-memory errors."""

@@ -43,9 +43,9 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
     try:
         name = options.name or worker_name(options.rank)
         plan = load_plan(RunDir(options.run_dir))
-        plan.run.make()
+        plan.run.create_directories()
         worker = Worker(plan, name, options.rank, options.world, load, stop)
-        real_stderr = _quiet(worker.log.path.with_suffix(".log"))
+        real_stderr = _quiet(plan.run.worker_output(name))
     except (BatchgenError, OSError) as error:
         known = from_os_error(error, options.run_dir) if isinstance(error, OSError) else error
         print(f"worker {options.rank}: {known}", file=sys.stderr)

@@ -1,7 +1,8 @@
 """A worker's loop: one shard after the other, on one device.
 
-It begins with a shard of its own, that of its rank among those that are not done, and goes on with the first that
-nobody has or works on: no shard belongs to a rank, and the small ones at the plan's end come last for everybody.
+It begins with a shard of its own, chosen by its rank among the shards that are not done, and goes on with the first
+shard that nobody has made or works on. No shard belongs to a rank, and the small ones at the plan's end come last for
+every worker.
 """
 
 import os
@@ -31,7 +32,7 @@ from batchgen.plan.store import Plan
 from batchgen.shards.attempt import Attempt, is_settled
 from batchgen.shards.failures import read_crashes, suspects_last
 from batchgen.shards.leases import Lease, Watch
-from batchgen.shards.samples import Maker
+from batchgen.shards.samples import SampleMaker
 from batchgen.types import Shard
 from batchgen.units import size_bytes
 from batchgen.worker.shard import ShardMaker
@@ -77,7 +78,7 @@ class Worker:
                 if self._take(shard) and self._grows() and self._open():
                     return EXIT_RENEW
             elif self._plan.config.launch.wait_for_others:
-                self._stop.wait(_IDLE_S)  # others work on the rest: take over should one of them die
+                self._stop.wait(_IDLE_S)  # others work on the rest: take over if one of them dies
             else:
                 self.log.add("left", open_shards=len(open_shards))
                 return EXIT_WHOLE
@@ -85,23 +86,23 @@ class Worker:
         return EXIT_WHOLE
 
     def _open(self) -> list[int]:
-        """The shards that are not done, in the order of the plan. Raises BrokenRunError as `is_done`."""
-        planned = range(len(self._plan.sizes))
+        """The shards that are not done, in the order of the plan."""
+        planned = range(self._plan.shard_count)
         committed = self._run.committed() - self._done
         self._done |= {shard for shard in sorted(committed) if shard in planned and is_settled(self._run, shard)}
         return [shard for shard in planned if shard not in self._done]
 
     def _next(self, open_shards: list[int]) -> int | None:
-        """The shard to try: one of its own at first, so that workers which begin together do not all want the same.
+        """The shard to try: at first one of its own, so that workers that begin together do not all want the same.
 
-        None while others work on all that are open.
+        None while others work on all open shards.
         """
         mine = [] if self._began else [open_shards[self._rank % len(open_shards)]]
         order = suspects_last(read_crashes(self._run, self._plan.run_id), mine + open_shards)
         return next((shard for shard in order if not self._watch.is_live(self._run.lease(shard))), None)
 
     def _take(self, index: int) -> bool:
-        """Make the shard, if nobody took it while the model was loaded; whether it was ours to make."""
+        """Make the shard unless somebody took it while the model was loaded; return whether we held its lease."""
         maker = self._shard_maker()
         shard, digest = self._plan.shard(index)
         maker.ready(shard)
@@ -111,37 +112,37 @@ class Worker:
             return False
         try:
             if not is_settled(self._run, index):
-                self._make(maker, shard, digest, lease)
+                self._work_on(maker, shard, digest, lease)
         finally:
             lease.release()
             self._slowest_step_s = lease.step_s
         return True
 
-    def _make(self, maker: ShardMaker, shard: Shard, digest: str, lease: Lease) -> None:
+    def _work_on(self, maker: ShardMaker, shard: Shard, digest: str, lease: Lease) -> None:
         attempt = Attempt(self._run, shard, self._plan.run_id, digest, self.name)
         try:
             attempt.resume()
             self.log.add("shard", shard=shard.index, attempt=attempt.files.attempt, rows_resumed=attempt.rows)
             crashes = read_crashes(self._run, self._plan.run_id).get(shard.index, ())
-            if maker.make(shard, attempt, lease, self._plan.tried_again(shard.index), crashes):
+            if maker.generate(shard, attempt, lease, self._plan.tried_again(shard.index), crashes):
                 won = attempt.commit()
                 self.log.add("commit" if won else "commit_lost", shard=shard.index, attempt=attempt.files.attempt)
         finally:
             attempt.close()
 
     def _grows(self) -> bool:
-        """Say how memory grows; whether a new process had better go on, before it runs short."""
+        """Log how memory grows; return whether a new process should take over before memory runs short."""
         if self._maker is None:
             return False
         host, device = self._maker.host_growth, self._maker.device_growth
         slopes = {"host_bytes_a_unit": round(host.slope_bytes()), "device_bytes_a_unit": round(device.slope_bytes())}
-        units_ahead = 2 * max(batches for batches, _ in self._plan.sizes)
+        units_ahead = 2 * max(size.batches for size in self._plan.sizes)
         renew = wants_renewal(host, psutil.virtual_memory().available, units_ahead)
         self.log.add("renew" if renew else "growth", **slopes)
         return renew
 
     def _load(self) -> Engine:
-        """The engine; tried `launch.restarts` times more where a file could not be read, which may be a hiccup."""
+        """The engine. Tries `launch.restarts` times more where a file could not be read, which may be a hiccup."""
         for tried in range(self._plan.config.launch.restarts):
             try:
                 return self._load_engine(self._plan)
@@ -161,7 +162,7 @@ class Worker:
             output = self._plan.config.output
             self._maker = ShardMaker(
                 engine,
-                Maker(
+                SampleMaker(
                     Path(model.path).name if Path(model.path).is_dir() else model.path,
                     model.revision or str(self._plan.recipe["model"]),
                     engine.scheduler_name,

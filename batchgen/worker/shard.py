@@ -1,8 +1,8 @@
 """Making the images of a shard: encode, denoise in micro-batches, decode in chunks, hand over to be written.
 
-The device never waits for PNG or disk: while a unit is encoded and written, the next one is denoised. A unit is
-a batch, or for slow models the micro-batches that hold a minute's work. A unit is decoded only when the one
-before it is on the disk, so that a crash costs the finished images of one unit at most.
+The device never waits for image files or the disk: while a unit is encoded and written, the next one is denoised. A
+unit is a batch, or for slow models the micro-batches that hold a minute's work. A unit is decoded only when the one
+before it is on the disk, so a crash costs at most the finished images of one unit.
 """
 
 import os
@@ -22,7 +22,8 @@ from batchgen.policy import Policy, spans
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.failures import Crash, RowsAt, Trial, trials
 from batchgen.shards.leases import Lease
-from batchgen.shards.samples import Maker
+from batchgen.shards.records import UnitRecord, WorkerRecord, written
+from batchgen.shards.samples import SampleMaker
 from batchgen.types import Batch, Sample, Shard
 from batchgen.worker.stages import Fitting
 
@@ -31,10 +32,10 @@ _ENCODERS = 4
 
 
 class UnitWriter:
-    """Encodes images and appends units to the attempt, in threads of its own. One unit at a time."""
+    """Encodes images and appends units to the attempt, in its own threads, one unit at a time."""
 
     def __init__(self, beat: Callable[[], None]) -> None:
-        """`beat` is called, from its threads, whenever it got on."""
+        """`beat` is called from these threads after every step."""
         self._beat = beat
         self._encoders = ThreadPoolExecutor(min(_ENCODERS, os.cpu_count() or 1), "encode")
         self._appender = ThreadPoolExecutor(1, "append")
@@ -44,12 +45,12 @@ class UnitWriter:
         """Begin to make a sample."""
         return self._encoders.submit(make, *arguments)
 
-    def append(self, attempt: Attempt, samples: list[Future[Sample]], record: dict[str, Any]) -> None:
-        """Begin to append a unit. The one before must be in: call `wait` first."""
+    def append(self, attempt: Attempt, samples: list[Future[Sample]], record: UnitRecord) -> None:
+        """Begin to append a unit. The one before must be on the disk: call `wait` first."""
         self._pending = self._appender.submit(_append, attempt, samples, record, self._beat)
 
     def wait(self) -> None:
-        """Until the unit is on the disk. Raises what went wrong there."""
+        """Wait until the unit is on the disk. Raises the error if that failed."""
         if self._pending is not None:
             self._pending.result()
             self._pending = None
@@ -60,32 +61,25 @@ class UnitWriter:
         self._encoders.shutdown()
 
 
-def _append(attempt: Attempt, futures: list[Future[Sample]], record: dict[str, Any], beat: Callable[[], None]) -> None:
+def _append(attempt: Attempt, futures: list[Future[Sample]], record: UnitRecord, beat: Callable[[], None]) -> None:
     started = time.perf_counter()
     samples = []
     for future in futures:
         samples.append(future.result())
         beat()
-
-    def finished() -> dict[str, Any]:
-        write_s = round(time.perf_counter() - started, 3)
-        failed = sum(sample.status != "ok" for sample in samples)
-        stages = record["stage_seconds"] | {"write": write_s}
-        return record | {"stage_seconds": stages, "status": "failed" if failed else "ok", "failed": failed}
-
-    attempt.append(samples, finished)
+    attempt.append(samples, lambda: written(record, time.perf_counter() - started, samples))
     beat()
 
 
 class ShardMaker:
-    """Makes one shard: goes on after what the attempt holds already."""
+    """Makes one shard after the other, each from where its attempt ends."""
 
     def __init__(
         self,
         engine: Engine,
-        maker: Maker,
+        maker: SampleMaker,
         policies: Policies,
-        worker: dict[str, str],
+        worker: WorkerRecord,
         log: EventLog,
         stop: threading.Event,
     ) -> None:
@@ -99,12 +93,12 @@ class ShardMaker:
         self._stop = stop
 
     def ready(self, shard: Shard) -> None:
-        """Load, probe and set up what the shard needs: all that takes long before its first step."""
+        """Load, probe and set up what the shard needs: everything that takes long before its first step."""
         for batch in shard.batches:
             self._policies.of(*batch.size)
         self._fitting.begin(shard.batches[0].size)
 
-    def make(
+    def generate(
         self,
         shard: Shard,
         attempt: Attempt,
@@ -112,9 +106,9 @@ class ShardMaker:
         tried_again: Collection[str] = (),
         crashes: Collection[Crash] = (),
     ) -> bool:
-        """Make what is missing. False if it was stopped before the end; what is finished is on the disk then.
+        """Make the rows that the attempt lacks. False if it was stopped before the end; finished units are on the disk.
 
-        Keys of `tried_again` are another shard's by now: they are not written here too. `crashes`: those at this shard.
+        `tried_again`: keys that belong to another shard by now and are not written here. `crashes`: of this shard.
         """
         self._engine.beat = lease.beat
         writer = UnitWriter(lease.beat)
@@ -146,13 +140,13 @@ class ShardMaker:
             elif not self._rows(place, rows):
                 return False
             if suspected:
-                place.writer.wait()  # so that a crash tells of the next piece alone
+                place.writer.wait()  # so that a crash can only be caused by the next piece
         return True
 
     def _rows(self, place: "_Place", rows: range) -> bool:
-        """Make rows of a batch in the calls of the whole batch: the first stands in for those that are not wanted.
+        """Make rows of a batch in the calls of the whole batch: the first row stands in for rows that are not wanted.
 
-        So each call keeps its shape, and each image its bits.
+        So each call keeps its shape and each image its bits.
         """
         batch, count = place.batch, len(place.batch.prompts)
         place.note(rows.stop)
@@ -199,23 +193,25 @@ class ShardMaker:
             decoded = self._fitting.decode(batch.size, latents)[before : before + len(prompts)]
             for prompt, (image, policy) in zip(prompts, decoded, strict=True):
                 unit.retries += image.retried_in_fp32
-                futures.append(place.writer.encode(self._maker.make, prompt, texts[prompt.prompt].cut, image, policy))
+                futures.append(
+                    place.writer.encode(self._maker.assemble, prompt, texts[prompt.prompt].cut, image, policy)
+                )
         self._log.add("made", shard=unit.shard, batch=unit.batch, first_row=unit.first_row, images=len(prompts))
-        record = self._record(unit, policy, place.attempt, batch.size, len(prompts))
+        record = self._record(place, unit, policy, len(prompts))
         place.writer.append(place.attempt, futures, record)
 
     def _give_up(self, place: "_Place", rows: range, reason: str) -> None:
-        """Put rows that crash in their place as failed."""
+        """Append rows that crash as failed, in their place."""
         unit = _Unit(place.shard.index, place.batch.index, rows.start, self._fitting.ooms)
         failed = [Sample(place.batch.prompts[row].key, "failed", reason=f"it crashed: {reason}") for row in rows]
         policy = self._fitting.begin(place.batch.size)
         self._log.add("given_up", shard=unit.shard, batch=unit.batch, first_row=rows.start, reason=reason)
-        record = self._record(unit, policy, place.attempt, place.batch.size, len(failed))
+        record = self._record(place, unit, policy, len(failed))
         place.writer.wait()
         place.writer.append(place.attempt, [place.writer.encode(replace, sample) for sample in failed], record)
 
     def _control(self, place: "_Place") -> None:
-        """Before rows are blamed: the same call with an empty prompt. Should it crash, it is not the rows."""
+        """Make the same call with an empty prompt before rows are blamed: if it crashes, the rows are not at fault."""
         place.at.note(place.before, place.before)
         batch = place.batch
         policy = self._fitting.begin(batch.size)
@@ -225,9 +221,7 @@ class ShardMaker:
         latents = self._fitting.denoise(batch.size, texts, [blank] * rows)
         self._fitting.decode(batch.size, latents[: policy.decode_chunk])
 
-    def _record(
-        self, unit: "_Unit", policy: Policy, attempt: Attempt, size: tuple[int, int], images: int
-    ) -> dict[str, Any]:
+    def _record(self, place: "_Place", unit: "_Unit", policy: Policy, images: int) -> UnitRecord:
         meters = read_meters()
         self.host_growth.add(meters.host_rss_bytes)
         self.device_growth.add(meters.peak_reserved_bytes)
@@ -236,16 +230,23 @@ class ShardMaker:
             "batch": unit.batch,
             "first_row": unit.first_row,
             "started_at": unit.started_at,
-            **self._worker,
-            "attempt": attempt.files.attempt,
+            "worker": self._worker["worker"],
+            "host": self._worker["host"],
+            "device": self._worker["device"],
+            "attempt": place.attempt.files.attempt,
             "images": images,
             "seconds": round(unit.age_s(), 3),
             "stage_seconds": {name: round(watch.seconds(), 3) for name, watch in unit.watches.items()},
             "micro_batch": policy.micro_batch,
             "decode_chunk": policy.decode_chunk,
             "policy": asdict(policy),
-            "predicted_peak_bytes": self._policies.predicted_bytes(policy, *size),
-            **asdict(meters),
+            "predicted_peak_bytes": self._policies.predicted_bytes(policy, *place.batch.size),
+            "peak_allocated_bytes": meters.peak_allocated_bytes,
+            "peak_reserved_bytes": meters.peak_reserved_bytes,
+            "device_free_bytes": meters.device_free_bytes,
+            "device_used_bytes": meters.device_used_bytes,
+            "host_rss_bytes": meters.host_rss_bytes,
+            "host_pinned_bytes": meters.host_pinned_bytes,
             "ooms": self._fitting.ooms - unit.ooms_before,
             "retries": unit.retries,
         }
@@ -253,7 +254,7 @@ class ShardMaker:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A batch to make: of which shard, and where it goes."""
+    """A batch to make, its shard, and what its images are written to."""
 
     shard: Shard
     batch: Batch
@@ -268,12 +269,12 @@ class _Place:
         return sum(len(one.prompts) for one in self.shard.batches[: self.batch.index])
 
     def note(self, stop_row: int) -> None:
-        """What is under way: all that is not on the disk, up to this row of the batch."""
+        """Note the rows under way: all that are not on the disk, up to this row of the batch."""
         self.at.note(self.attempt.rows, self.before + stop_row)
 
 
 class _Unit:
-    """What is under way: rows of one batch from `first_row` on, denoised and not yet decoded."""
+    """The rows under way: those of one batch from `first_row` on that are denoised and not yet decoded."""
 
     def __init__(
         self, shard: int, batch: int, first_row: int, ooms_before: int, latents: Sequence[Latent] = ()

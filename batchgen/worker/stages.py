@@ -1,10 +1,10 @@
-"""The engine under the policy of each size: an out-of-memory error never ends a run.
+"""The stages of an engine, each run under the policy of its size: an out-of-memory error never ends a run.
 
-What failed is done again from the last good tensor: once as it was, since memory may have been short for a moment,
-and when it fails again under the next smaller policy, which then holds for that size, also after a restart.
+A stage that fails is repeated from the last good tensor: once under the same policy, since memory may have been short
+for a moment, and if it fails again under the next smaller policy, which then holds for that size, even after a restart.
 
-Under determinism=strict every row runs among as many rows as in a whole batch, and there is no other policy: what
-fails twice ends the worker.
+Under determinism=strict every row runs among as many rows as in a whole batch, and no other policy is allowed: a stage
+that fails twice ends the worker.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,32 +23,32 @@ Size = tuple[int, int]
 
 
 class Policies(Protocol):
-    """What says by which policy images of a size are made, and remembers that one did not fit."""
+    """Knows the policy that images of a size are made under, and remembers policies that did not fit."""
 
     def of(self, width: int, height: int) -> Policy:
         """The policy for images of this size."""
 
     def step_down(self, width: int, height: int, policy: Policy) -> None:
-        """From now on it is this one."""
+        """Use this policy for the size from now on."""
 
 
 class Fitting:
     """Runs the stages of an engine, each under the policy of its size. `ooms` counts out-of-memory errors."""
 
     def __init__(self, engine: Engine, policies: Policies, log: EventLog, strict_rows: int | None = None) -> None:
-        """`strict_rows`: of a whole batch, under determinism=strict; None under best."""
+        """`strict_rows`: the rows of a whole batch under determinism=strict; None under best."""
         self._engine = engine
         self._chosen = policies
         self._strict_rows = strict_rows
         self._log = log
         self._policies: dict[Size, Policy] = {}
         self._failed: set[tuple[str, Size, Policy]] = set()
-        self._stepped_down: set[Size] = set()  # to what has not succeeded yet
+        self._stepped_down: set[Size] = set()  # to a policy that has not succeeded yet
         self._replaced: set[Policy] = set()
         self.ooms = 0
 
     def begin(self, size: Size) -> Policy:
-        """Set the engine up for images of this size; the policy they begin with."""
+        """Set the engine up for images of this size; return the policy that they begin with."""
         self._policies.setdefault(size, self._chosen.of(*size))
         while True:
             wanted = self._policies[size]
@@ -109,15 +109,15 @@ class Fitting:
         return made
 
     def _filled(self, rows: Sequence[Prompt], policy: Policy) -> Sequence[Prompt]:
-        # Under strict, as many rows as a micro-batch of a whole batch has: a row's low bits depend on how many run
+        # Under strict, as many rows as in a micro-batch of a whole batch: a row's low bits depend on how many rows run
         if self._strict_rows is None:
             return rows
         whole = padded_rows(self._strict_rows, policy.micro_batch)
         return [rows[place] for place in pad(range(len(rows)), whole)]
 
     def _try(self, work: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
-        # The result, or what the device said when it refused memory. The exception is gone when this returns: its
-        # traceback holds the tensors that filled the memory.
+        # The result, or what the device said when it refused memory. The exception must be gone when this returns,
+        # because its traceback holds the tensors that filled the memory.
         try:
             return work(*arguments), None
         except Exception as error:
@@ -130,7 +130,7 @@ class Fitting:
         self.begin(size)
 
     def _mend(self, stage: str, size: Size, refused: str, rows: int | None = None, guided: bool = True) -> None:
-        # `rows`: how many were denoised at once, where that is fewer than the micro-batch; whether with guidance
+        # `rows`: how many rows were denoised at once, if fewer than the micro-batch; `guided`: whether with guidance
         self.ooms += 1
         policy = self._policies[size]
         self._engine.recover()
@@ -157,7 +157,7 @@ class Fitting:
             self._stepped_down.add(size)
 
     def _remember(self, size: Size) -> None:
-        # A smaller policy that did what the larger one could not: the run begins with it from now on
+        # A smaller policy did what the larger one could not, so the run begins with it from now on.
         if size in self._stepped_down:
             self._stepped_down.remove(size)
             self._chosen.step_down(*size, self._policies[size])
@@ -165,7 +165,7 @@ class Fitting:
 
 def _expect(what: str, given: int, asked: int) -> None:
     if given != asked:
-        raise BatchgenError(f"the model gave {given} {what} for {asked} prompts; nothing of these was written")
+        raise BatchgenError(f"the model gave {given} {what} for {asked} prompts; none of them was written")
 
 
 def _merged(denoised: Policy, decoded: Policy) -> Policy:

@@ -102,7 +102,7 @@ def _plan(prompts, run_dir):
     check(config)
     plan = prepare(RunDir(Path(run_dir)), config)
     rejects = sum(segment.rejects for segment in plan.segments)
-    print(json.dumps({"images": plan.images, "shards": len(plan.sizes), "rejects": rejects}))
+    print(json.dumps({"images": plan.images, "shards": plan.shard_count, "rejects": rejects}))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from batchgen.launch import display
 from batchgen.launch.display import Display
 from batchgen.machine import process
 from batchgen.plan.store import Plan
-from batchgen.status import read_progress
+from batchgen.shards.progress import read_progress
 from tests.builders import leave_attempt, plan_run
 
 

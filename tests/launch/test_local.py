@@ -107,7 +107,7 @@ def test_a_poison_gpu_leaves_its_crashes_are_struck_and_the_others_make_every_im
     poisoned = {"FAKE_POISONED": "1", "FAKE_STEP_S": "0.5"}
     done = front(tmp_path / "run", prompts, "launch.workers=2", "job.batch_size=2", **poisoned)
     assert done.returncode == 0, done.stderr
-    assert "its crashes speak against its device (cpu), not the images" in done.stderr
+    assert "its crashes point to its device (cpu), not to the images" in done.stderr
     assert crashes(tmp_path / "run") == [".struck"] * 3
     assert len(samples(tmp_path / "run")) == 3 * ROWS
 
@@ -117,7 +117,7 @@ def test_a_poison_gpu_alone_ends_the_run_and_blames_no_row(tmp_path, prompts, sh
     whole = ("output.batches_per_shard=10",) if shards == 1 else ()
     done = front(tmp_path / "run", prompts, *whole, FAKE_POISONED="0")
     assert done.returncode == 1, done.stderr
-    assert "its crashes speak against its device (cpu), not the images" in done.stderr
+    assert "its crashes point to its device (cpu), not to the images" in done.stderr
     assert set(crashes(tmp_path / "run")) == {".struck"}
     healed = front(tmp_path / "run", prompts, *whole)
     assert (healed.returncode, failed(tmp_path / "run")) == (0, {})

@@ -172,7 +172,7 @@ def test_rows_of_an_extension_are_checked_too(tmp_path, model, in_process):
 
 def begin(plan):
     """Something of the run is there: its plan gives way to no other any more."""
-    plan.run.make()
+    plan.run.create_directories()
     (plan.run.work / "begun").write_text("")
 
 

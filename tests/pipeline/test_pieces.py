@@ -36,8 +36,10 @@ def made(plan, engine, crashes):
     log = EventLog(plan.run.worker_log("test"))
     freeze(plan.run.policy(engine.device_kind, 64, 64), lambda: POLICY)
     policies = Policies(plan, engine, log, "test", Watch(60), threading.Event())
-    maker = ShardMaker(engine, MAKER, policies, {"worker": "test"}, log, threading.Event())
-    assert maker.make(shard, attempt, lease, (), crashes)
+    maker = ShardMaker(
+        engine, MAKER, policies, {"worker": "test", "host": "here", "device": "cpu"}, log, threading.Event()
+    )
+    assert maker.generate(shard, attempt, lease, (), crashes)
     lease.release()
     with tarfile.open(attempt.files.tar) as tar:
         found = {member.name: tar.extractfile(member.name).read() for member in tar}  # type: ignore[union-attr]

@@ -9,20 +9,20 @@ import pytest
 
 from batchgen import files
 from batchgen.machine import process
-from batchgen.paths import RunDir
+from batchgen.paths import PlanDir, RunDir
 from batchgen.plan import drafts
-from batchgen.plan.drafts import OWNER, new_draft, sweep_drafts
+from batchgen.plan.drafts import new_draft, sweep_drafts
 from batchgen.plan.store import Recipe, load_plan, save_plan
 from batchgen.types import Shard
 from tests.builders import finish_run, gone_process, make_config, plan_run
 from tests.plan.test_store import make_shard
 
 
-def draft_of(run: RunDir, name: str, **owner: object) -> Path:
-    draft = new_draft(run.root / name)
+def draft_of(run: RunDir, name: str, **owner: object) -> PlanDir:
+    draft = new_draft(PlanDir(run.root / name))
     if owner:
-        (draft / OWNER).write_text(json.dumps(owner))
-    (draft / "000000.jsonl").write_text("{}\n")
+        draft.owner.write_text(json.dumps(owner))
+    draft.shard(0).write_text("{}\n")
     return draft
 
 
@@ -31,14 +31,14 @@ def test_a_draft_of_a_planner_that_may_be_alive_stays(tmp_path: Path) -> None:
     elsewhere = process.identity() | {"host": "another-machine"}
     alive = [draft_of(run, "plan-001"), draft_of(run, "plan-001", target="plan-001", process=elsewhere)]
     sweep_drafts(run)
-    assert all((draft / "000000.jsonl").exists() for draft in alive)
+    assert all(draft.shard(0).exists() for draft in alive)
 
 
 def test_what_can_become_no_plan_any_more_is_removed(tmp_path: Path) -> None:
     run = plan_run(tmp_path).run
     draft_of(run, "plan-001", target="plan-001", process=gone_process())
     draft_of(run, "plan")  # that plan is there
-    (draft_of(run, "plan-001") / OWNER).unlink()  # of a batchgen before this one
+    draft_of(run, "plan-001").owner.unlink()  # of a batchgen before this one
     (run.root / f"plan.{'0' * 32}").mkdir()
     (run.root / f"plan.{'1' * 32}.swept").mkdir()
     (run.root / "plan.txt").write_text("a user's")
@@ -72,7 +72,7 @@ def test_a_command_that_finishes_leaves_an_extension_under_way_alone(tmp_path: P
     thread.join()
     assert kept == [True]
     assert [load_plan(plan.run).shard(index)[0].keys for index in (1, 2)] == [["b"], ["c"]]
-    assert not list(plan.run.root.glob(f"plan*/{OWNER}"))
+    assert not list(plan.run.root.glob("plan*/owner.json"))
 
 
 def test_a_draft_that_is_swept_before_it_says_whose_it_is_is_made_again(
@@ -87,8 +87,8 @@ def test_a_draft_that_is_swept_before_it_says_whose_it_is_is_made_again(
         files.write_new(path, data)
 
     monkeypatch.setattr(drafts, "write_new", write_new)
-    draft = new_draft(tmp_path / "plan")
-    assert (draft / OWNER).is_file() and draft != swept[0].parent
+    draft = new_draft(PlanDir(tmp_path / "plan"))
+    assert draft.owner.is_file() and draft.root != swept[0].parent
 
 
 def test_who_loses_to_another_plan_is_told(tmp_path: Path) -> None:

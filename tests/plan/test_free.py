@@ -28,13 +28,13 @@ SETTINGS = [*(FREE.keys() - {"output__batches_per_shard"}), "memory__max_vram", 
 @pytest.mark.parametrize("name", sorted(SETTINGS))
 def test_a_free_setting_of_a_resume_is_what_workers_load(tmp_path: Path, name: str) -> None:
     plan = plan_run(tmp_path)
-    written = (plan.run.plan / "config.yaml").read_bytes()
+    written = plan.run.plan.config.read_bytes()
     wanted: Any = FREE.get(name, "6GiB")
     save_free(plan.run, make_config(tmp_path, **{name: wanted}))
     loaded = load_plan(plan.run)
     assert reduce(getattr, name.split("__"), loaded.config) == wanted
     assert loaded.planned == plan.planned
-    assert (plan.run.plan / "config.yaml").read_bytes() == written
+    assert plan.run.plan.config.read_bytes() == written
     check_plan(loaded)
 
 

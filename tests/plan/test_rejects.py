@@ -43,7 +43,7 @@ def test_rows_left_out_are_no_failure_and_nothing_is_said_without_any(tmp_path):
 
 def test_extensions_are_named_too_and_a_list_that_is_gone_hides_no_count(tmp_path):
     plan = plan_run(tmp_path, ["a fox", {"steps": 3}])
-    (plan.run.plan / "rejects.jsonl").write_text("{")
+    plan.run.plan.rejects.write_text("{")
     line = rejected_line(plan)
     assert line == "1 row was left out (plan/rejects.jsonl lists all)"
 
@@ -52,8 +52,8 @@ def test_extensions_are_named_too_and_a_list_that_is_gone_hides_no_count(tmp_pat
     ("data", "expected"),
     [
         (LATIN1, "set job.encoding=cp1252"),
-        (LATIN1 + "über\n".encode(), "set job.encoding to what the file is in"),  # cp1252 would spoil this line
-        (b"a fox\na \x81 horse\n", "set job.encoding to what the file is in"),  # no cp1252 either
+        (LATIN1 + "über\n".encode(), "set job.encoding to the file's encoding"),  # cp1252 would spoil this line
+        (b"a fox\na \x81 horse\n", "set job.encoding to the file's encoding"),  # no cp1252 either
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])

@@ -9,7 +9,7 @@ import pytest
 
 from batchgen.errors import BrokenRunError, PromptError, UserError
 from batchgen.files import sha256_file
-from batchgen.paths import RunDir
+from batchgen.paths import PlanDir, RunDir
 from batchgen.plan.store import Plan, Recipe, load_plan, save_plan
 from batchgen.types import Batch, Reject, Shard
 from tests.builders import make_config, make_prompt
@@ -34,7 +34,7 @@ def save(
 ) -> bool:
     run = RunDir(tmp_path / "run")
     recipe = Recipe(make_config(tmp_path), INPUTS, {"model": "m"})
-    return save_plan(run, run.root / name, kind, first_shard, run_id, recipe, shards)
+    return save_plan(run, PlanDir(run.root / name), kind, first_shard, run_id, recipe, shards)
 
 
 def names(tmp_path: Path) -> list[str]:
@@ -54,18 +54,18 @@ def test_a_saved_plan_comes_back_as_it_was(plan: Plan, tmp_path: Path) -> None:
     assert [plan.shard(index)[0] for index in range(2)] == [first, make_shard(1, ("d",))]
     assert plan.config == make_config(tmp_path)
     assert (plan.run_id, plan.recipe, plan.inputs) == ("a" * 32, {"model": "m"}, INPUTS)
-    assert (plan.sizes, plan.images, plan.segments[0].rejects) == ([[2, 3], [1, 1]], 4, 1)
+    assert (plan.sizes, plan.images, plan.segments[0].rejects) == ([(2, 3), (1, 1)], 4, 1)
     assert [prompt.key for prompt in plan.prompts()] == ["a", "b", "c", "d"]
 
 
 def test_the_fingerprint_of_a_shard_is_that_of_its_file(plan: Plan) -> None:
-    path = plan.run.plan / "000000.jsonl"
+    path = plan.run.plan.shard(0)
     assert plan.shard(0)[1] == sha256_file(path)
 
 
 @pytest.mark.parametrize("name", ["000000.jsonl", "config.yaml", "run.json"])
 def test_a_changed_plan_is_refused_before_anything_is_made_by_it(plan: Plan, name: str) -> None:
-    path = plan.run.plan / name
+    path = plan.run.plan.root / name
     text = path.read_text()
     path.write_text(text.replace("7", "8", 1))
     assert path.read_text() != text
@@ -74,7 +74,7 @@ def test_a_changed_plan_is_refused_before_anything_is_made_by_it(plan: Plan, nam
 
 
 def test_rejected_rows_are_kept_with_their_reasons(plan: Plan) -> None:
-    lines = (plan.run.plan / "rejects.jsonl").read_text().splitlines()
+    lines = plan.run.plan.rejects.read_text().splitlines()
     assert [json.loads(line) for line in lines] == [{"file": "prompts.txt", "line": 3, "reason": "empty"}]
 
 
@@ -116,7 +116,7 @@ def test_extensions_and_retries_follow_on(plan: Plan, tmp_path: Path) -> None:
     assert save(tmp_path, [make_shard(3, ("a",))], name="plan-002", kind="retry", first_shard=3, run_id="c")
     longer = load_plan(plan.run)
     assert [longer.shard(index)[0].keys for index in range(4)] == [["a", "b", "c"], ["d"], ["e", "f"], ["a"]]
-    assert longer.sizes == [[2, 3], [1, 1], [1, 2], [1, 1]]
+    assert longer.sizes == [(2, 3), (1, 1), (1, 2), (1, 1)]
     assert longer.images == 6  # an image that is tried again is no other one
     assert [prompt.key for prompt in longer.prompts()] == ["a", "b", "c", "d", "e", "f"]
     assert longer.inputs == INPUTS * 2
@@ -152,14 +152,14 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_plan_is_told(plan: Plan, damage: str) -> None:
-    DAMAGES[damage](plan.run.plan)
+    DAMAGES[damage](plan.run.plan.root)
     with pytest.raises(BrokenRunError, match=str(plan.run.root)):
         load_plan(plan.run)
 
 
 @pytest.mark.parametrize("content", [None, b"{", b'{"batch": 0}\n', b"[]\n"])
 def test_a_damaged_shard_of_the_plan_is_named(plan: Plan, content: bytes | None) -> None:
-    path = plan.run.plan / "000001.jsonl"
+    path = plan.run.plan.shard(1)
     if content is None:
         path.unlink()
     else:

@@ -23,7 +23,7 @@ ELSEWHERE = process.identity() | {"host": "another-machine"}
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     run = RunDir(tmp_path)
-    run.make()
+    run.create_directories()
     return run
 
 

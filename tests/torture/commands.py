@@ -26,14 +26,14 @@ import batchgen.run
 import batchgen.verify
 from batchgen import __main__ as front_door
 from batchgen import prepare
-from batchgen.config.compose import load, register
+from batchgen.config.compose import conf_dir, load, register
 from batchgen.errors import BatchgenError
 from batchgen.launch import local
 from batchgen.machine.process import versions as process_versions
 from batchgen.models import admit
 from batchgen.models.find import locate
 from batchgen.models.fingerprint import fingerprint_model
-from batchgen.paths import RunDir, conf_dir
+from batchgen.paths import RunDir
 from batchgen.plan import store as plan
 from batchgen.shards import attempt as shards
 from batchgen.shards import leases
@@ -54,10 +54,10 @@ _EXPECTED = [
         r"batchgen: \S+ is done( already)?: \d+ images in \d+ shards, [\d.]+ MiB",
         r"batchgen: \S+ was planned with different settings: (\S+: gone(; )?)+\.",
         r"Nothing was changed: set it back, or start anew with another run_dir=DIR",
-        r"batchgen: \S+ is broken: shard \d{6}'s tar is missing\. Nothing of it is made again unasked\.",
+        r"batchgen: \S+ is broken: shard \d{6}'s tar is missing\. Nothing is made again unless you ask for it\.",
         r"batchgen: shard \d{6}'s tar is missing; the other shards are made all the same",
         r"If you moved the tars, put them back\. If they are lost, .*",
-        r"batchgen: finishing what is under way; Ctrl-C again ends it at once",
+        r"batchgen: finishing the units under way; press Ctrl-C again to stop at once",
         r"batchgen: stopped; the same command goes on",
         r"batchgen: interrupted; what is finished is kept, and the same command goes on",
         r"batchgen: (worker 0: )?the disk is full .*same command goes on",

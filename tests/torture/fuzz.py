@@ -118,7 +118,7 @@ def targets(folder):
     run = RunDir(plan.run.root)
     found += [
         Target(path.name, path.read_bytes(), path, lambda _: load_plan(run).shard(0))
-        for path in (run.plan / "run.json", run.plan / "config.yaml", run.plan / "000000.jsonl")
+        for path in (run.plan.facts, run.plan.config, run.plan.shard(0))
     ]
     manifest, journal = run.manifest(0), run.memory_log(0)
     found.append(Target("manifest", manifest.read_bytes(), manifest, lambda _: read_manifest(run, 0)))

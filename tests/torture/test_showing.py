@@ -24,7 +24,7 @@ BEFORE_IT_BEGAN = (-signal.SIGINT, -signal.SIGHUP, 128 + signal.SIGINT)
 # The front command, with progress that cannot be read every other time that it is looked at.
 STALE = """
 import errno, sys
-from batchgen import status
+from batchgen.shards import progress
 from tests.fake_engine import main
 def stale(real, calls=[0]):
     def read(*given, **more):
@@ -34,8 +34,8 @@ def stale(real, calls=[0]):
         return real(*given, **more)
     return read
 for name in ("read_journal", "live_leases"):
-    setattr(status, name, stale(getattr(status, name)))
-from batchgen import display
+    setattr(progress, name, stale(getattr(progress, name)))
+from batchgen.launch import display
 display._LINE_EVERY_S = 0.0
 main()
 """

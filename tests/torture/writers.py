@@ -123,7 +123,7 @@ class Writers:
             os._exit(0)
         code = os.waitstatus_to_exitcode(os.waitpid(repaired, 0)[1])
         # Who sleeps may hold a lease that has not run out yet: repair says that it waits.
-        rest = [line for line in said.read_text().splitlines(True) if "somebody may be at work" not in line]
+        rest = [line for line in said.read_text().splitlines(True) if "workers may be running" not in line]
         return Ended(code, "".join(rest)).problems((EXIT_WHOLE,))
 
     def _woken(self, ended):

@@ -144,6 +144,6 @@ def test_a_command_whose_workers_left_the_rest_to_others_says_that_it_goes_on(tm
     assert lease is not None
     left = front(tmp_path / "run", prompts, "launch.wait_for_others=false")
     assert left.returncode == EXIT_INTERRUPTED
-    assert "no shard is free for the workers here" in left.stderr
+    assert "no shard is left for the workers here" in left.stderr
     lease.release()
     assert front(tmp_path / "run", prompts, "launch.wait_for_others=false").returncode == EXIT_WHOLE

@@ -11,6 +11,7 @@ from batchgen.policy import Policy
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.journal import read_journal
 from batchgen.shards.leases import Lease, Watch
+from batchgen.shards.records import WorkerRecord
 from batchgen.worker import shard as generate
 from batchgen.worker.shard import ShardMaker
 from tests.builders import MAKER, plan_run
@@ -34,12 +35,12 @@ def make(plan, engine=None, stop=None):
     attempt = Attempt(plan.run, shard, plan.run_id, digest, "test")
     attempt.resume()
     log = EventLog(plan.run.worker_log("test"))
-    worker = {"worker": "test", "host": "here", "device": "fake"}
+    worker: WorkerRecord = {"worker": "test", "host": "here", "device": "fake"}
     try:
         freeze(plan.run.policy("fake", 64, 64), lambda: POLICY)
         engine = engine or FakeEngine()
         maker = ShardMaker(engine, MAKER, Policies(plan, engine, log, "test", Watch(60), stop), worker, log, stop)
-        return maker.make(shard, attempt, lease), attempt
+        return maker.generate(shard, attempt, lease), attempt
     finally:
         attempt.close()
         log.close()

@@ -1,0 +1,204 @@
+"""How far a run is: which shards are whole, which images failed, and what the workers are doing.
+
+The run, its workers, `status` and the display all read it here. A shard is whole when its manifest is there and
+belongs to this run and plan, and its tar has the size that the manifest states. Nothing is hashed here: `verify` does
+that.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+from batchgen.errors import BrokenRunError
+from batchgen.paths import RunDir
+from batchgen.plan.store import Plan
+from batchgen.shards.attempt import read_manifest, tar_problem
+from batchgen.shards.journal import Journal, read_journal
+from batchgen.shards.leases import Watch, live_leases, read_lease
+from batchgen.shards.records import BatchRecord
+from batchgen.units import GIB, duration
+
+_NAMED = 3  # of the broken shards, in a message
+# The memory logs looked at for the rate and the peak: those of open shards, and of so many committed ones, which may
+# hold one unit each.
+_RECENT_SHARDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStates:
+    """The shards of a plan: whole ones, broken ones with what is wrong, and open ones, which are still to be made."""
+
+    whole: frozenset[int]
+    broken: dict[int, str]
+    open: frozenset[int]
+
+    def harm(self) -> str | None:
+        """What is broken, in a few words; None where nothing is."""
+        named = list(self.broken.values())[:_NAMED]
+        more = f" and {len(self.broken) - len(named)} more" if len(self.broken) > len(named) else ""
+        return "; ".join(named) + more if named else None
+
+    def complaint(self, run: RunDir) -> str:
+        """What is broken, and what to do, in two lines."""
+        return (
+            f"{run.root} is broken: {self.harm()}. Nothing is made again unless you ask for it.\n"
+            f"If you moved the tars, put them back. If they are lost, python -m batchgen.repair {run.root} "
+            "sets these shards aside, and the same command then makes them again"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What a manifest states about its shard: the attempt, the tar's bytes and digest, how many images are good.
+
+    `made_by`: the id of the run, and the sha256 of the shard's plan.
+    """
+
+    made_by: tuple[str, str]
+    attempt: str
+    tar_bytes: int
+    sha256: str
+    good: int
+    failed: int
+
+
+def stated_of(run: RunDir, shard: int) -> Stated:
+    """What the manifest of a committed shard states. Raises BrokenRunError, or FileNotFoundError."""
+    facts = run.manifest(shard).stat()
+    return _read(run, shard, facts.st_ino, facts.st_mtime_ns)
+
+
+@cache
+def _read(run: RunDir, shard: int, inode: int, written_ns: int) -> Stated:
+    # A committed manifest never changes, so a process reads each one once, and again only if the file was replaced.
+    manifest = read_manifest(run, shard)
+    try:
+        samples = manifest["samples"]
+        good = sum(sample["status"] == "ok" for sample in samples)
+        made_by = (manifest["run_id"], manifest["plan_sha256"])
+        return Stated(made_by, manifest["attempt"], manifest["bytes"], manifest["sha256"], good, len(samples) - good)
+    except (KeyError, TypeError) as error:
+        raise BrokenRunError(f"{run.manifest(shard)} was not written by batchgen") from error
+
+
+def shard_states(plan: Plan) -> ShardStates:
+    """The state of every planned shard, by manifests and the sizes of tars. Changes nothing; raises OSError."""
+    planned = frozenset(range(plan.shard_count))
+    committed = planned & plan.run.committed()
+    problems = {shard: _problem(plan, shard) for shard in sorted(committed)}
+    broken = {shard: problem for shard, problem in problems.items() if problem is not None}
+    return ShardStates(committed - broken.keys(), broken, planned - committed)
+
+
+def finished_by_name(plan: Plan) -> frozenset[int]:
+    """The shards that have a manifest and a tar: quick enough to be asked twice a second of a large run."""
+    return frozenset(range(plan.shard_count)) & plan.run.committed() & plan.run.tars()
+
+
+def _problem(plan: Plan, shard: int) -> str | None:
+    run = plan.run
+    try:
+        stated = stated_of(run, shard)
+    except (BrokenRunError, FileNotFoundError):  # under another spelling of its number, say
+        return f"shard {shard:06d}'s manifest is damaged"
+    if stated.made_by != (plan.run_id, plan.digest(shard)):
+        return f"shard {shard:06d}'s manifest belongs to another run or plan"
+    problem = tar_problem(run, shard, stated.tar_bytes)
+    return None if problem is not None and _waits(run, shard, stated) else problem
+
+
+def _waits(run: RunDir, shard: int, stated: Stated) -> bool:
+    """Whether a commit was cut off and its tar waits in work/ to be published."""
+    try:
+        return run.attempt(shard, stated.attempt).tar.stat().st_size == stated.tar_bytes
+    except FileNotFoundError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is. Images count when they are on the disk, or when a live worker has denoised them.
+
+    `peak_bytes` is the peak of recent units: memory allocated on the device, or resident on the host without one.
+    """
+
+    images: int
+    planned_images: int
+    shards: int
+    planned_shards: int
+    workers: int
+    images_per_s: float | None
+    peak_bytes: int | None
+
+
+def read_progress(plan: Plan, watch: Watch | None = None) -> Progress:
+    """The progress now. It may be read while workers work, and reads only open and recent shards.
+
+    A caller that looks more than once passes the same `watch` each time, so that a worker that hangs is noticed.
+    Raises OSError and BatchgenError.
+    """
+    run = plan.run
+    sizes = plan.sizes
+    committed = finished_by_name(plan)
+    watch = watch or Watch(plan.config.launch.lease_timeout_s)
+    leases = {int(path.name): read_lease(content) for path, content in live_leases(run, watch).items()}
+    open_rows = {shard: lease.rows for shard, lease in leases.items()}
+    journals = [read_journal(run.memory_log(shard)) for shard in sorted(committed)[-_RECENT_SHARDS:]]
+    for files in run.attempts():
+        journal = read_journal(files.journal)
+        journals.append(journal)
+        if journal is not None:
+            open_rows[files.shard] = max(journal.rows, open_rows.get(files.shard, 0))
+    open_images = sum(rows for shard, rows in open_rows.items() if shard not in committed)
+    records = _records(journals)
+    return Progress(
+        images=sum(sizes[shard].images for shard in committed) + open_images,
+        planned_images=sum(size.images for size in sizes),
+        shards=len(committed),
+        planned_shards=len(sizes),
+        workers=len({lease.worker for lease in leases.values()}),
+        images_per_s=_rate(records) * max(1, len(leases)) if records else None,
+        peak_bytes=max((_peak_bytes(record) for record in records), default=None),
+    )
+
+
+def _records(journals: list[Journal | None]) -> list[BatchRecord]:
+    records = [record for journal in journals if journal is not None for record in journal.records]
+    return sorted(records, key=lambda record: str(record["started_at"]))
+
+
+def _rate(records: list[BatchRecord]) -> float:
+    """Images a second of one worker, by the seconds of its recent units."""
+    recent = records[-8:]
+    seconds = sum(float(record["seconds"]) for record in recent)
+    return sum(int(record["images"]) for record in recent) / max(1e-9, seconds)
+
+
+def _peak_bytes(record: BatchRecord) -> int:
+    on_device = record["peak_allocated_bytes"]
+    return int(record["host_rss_bytes"] if on_device is None else on_device)
+
+
+def failed_samples(plan: Plan) -> dict[str, str]:
+    """Key and reason of each image that failed in the newest committed shard that planned it."""
+    failed: dict[str, str] = {}
+    for shard in sorted(plan.run.committed()):
+        for sample in read_manifest(plan.run, shard)["samples"]:
+            if sample["status"] == "ok":
+                failed.pop(sample["key"], None)
+            else:
+                failed[sample["key"]] = str(sample["reason"])
+    return failed
+
+
+def progress_line(progress: Progress) -> str:
+    """One line: images, shards, rate, time left, peak memory."""
+    parts = [
+        f"{progress.images}/{progress.planned_images} images",
+        f"{progress.shards}/{progress.planned_shards} shards",
+    ]
+    left = progress.planned_images - progress.images
+    if progress.images_per_s and left and progress.workers:
+        parts += [f"{progress.images_per_s:.2f} images/s", f"ETA {duration(left / progress.images_per_s)}"]
+    if progress.peak_bytes is not None:
+        parts.append(f"peak memory {progress.peak_bytes / GIB:.2f} GiB")
+    return ", ".join(parts)
