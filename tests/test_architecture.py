@@ -21,7 +21,7 @@ ORDER = [
     "plan.recipe", "plan.free", "plan.drafts", "plan.store", "plan.replan", "plan.rejects", "quality", "shards",
     "shards.images", "shards.samples", "shards.tars", "shards.journal", "shards.attempt", "shards.stock",
     "shards.index", "shards.finish", "shards.leases", "events", "shards.failures", "machine.gpus", "status",
-    "verify", "repair", "launch", "launch.display", "models", "models.parts", "models.fingerprint", "models.find",
+    "verify", "repair", "launch", "launch.display", "models", "models.parts", "models.find", "models.fingerprint",
     "models.admit", "pipeline", "pipeline.levers", "memory", "machine.growth", "machine.pinned", "machine.host",
     "machine.meters", "memory.defaults", "memory.refused", "memory.streaming_costs", "memory.figures",
     "memory.estimate", "memory.costs", "memory.choose", "memory.cache", "memory.worth", "memory.probe",
@@ -29,7 +29,7 @@ ORDER = [
     "pipeline.levers.activations", "pipeline.levers.attention", "pipeline.tiling", "pipeline.streaming",
     "pipeline.placement", "pipeline.levers.traced", "pipeline.apply", "pipeline.engine", "prepare", "worker",
     "worker.stages", "memory.measure", "memory.policies", "worker.shard", "worker.loop", "worker.__main__",
-    "launch.local", "run", "__main__",
+    "memory.forecast", "launch.local", "dry_run", "run", "__main__",
 ]  # fmt: skip
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "pyarrow")
 

@@ -9,12 +9,13 @@ import pytest
 
 from batchgen import prepare as prepare_module
 from batchgen.config.schema import Config
+from batchgen.dry_run import summary
 from batchgen.errors import ModelError, ResumeError
 from batchgen.paths import models_dir
 from batchgen.plan import replan
 from batchgen.plan import store as plan_module
 from batchgen.plan.store import Plan, load_plan
-from batchgen.prepare import prepare, summary
+from batchgen.prepare import look_up, prepare
 from tests.builders import finish_run, full_attempt, gone_process, make_config, plan_run, write_rows
 from tests.commands import REAL, front, verify, write_prompts
 
@@ -85,7 +86,7 @@ def test_a_plan_of_which_nothing_was_begun_gives_way_and_is_kept(tmp_path: Path)
     plan = plan_run(tmp_path, PROMPTS)
     (plan.run.policies / "fake-64x64.json").write_text("{}")
     corrected = make_config(tmp_path, PROMPTS, job__steps=9)
-    assert summary(plan.run, corrected)["prompts"] == 4
+    assert summary(plan.run, corrected, look_up(corrected)).prompts == 4
     assert load_plan(plan.run).run_id == plan.run_id, "a dry run changes nothing"
     newer = prepare(plan.run, corrected)
     assert newer.run_id != plan.run_id and newer.planned.job.steps == 9

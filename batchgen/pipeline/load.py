@@ -13,7 +13,7 @@ import torch
 
 from batchgen.errors import ModelError
 from batchgen.memory.refused import memory_was_refused
-from batchgen.models.find import REFUSED_SCHEDULERS, check_model
+from batchgen.models.find import REFUSED_SCHEDULERS, ModelFiles, check_model
 from batchgen.models.parts import INDEX_FILE, Part, read_index
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -29,15 +29,14 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def load_pipeline(
-    folder: Path, scheduler: str, dtype: str, variant: str | None = None, safety_checker: bool = False
-) -> Any:
-    """The pipeline in `folder` with the named scheduler, on the CPU, weights in `dtype`; its safety checker if wanted.
+def load_pipeline(model: ModelFiles, scheduler: str, dtype: str) -> Any:
+    """The model's pipeline with the named scheduler, on the CPU, weights in `dtype`; its safety checker if wanted.
 
     Only safetensors are read, nothing is downloaded, no code of the model's is run. Raises ModelError, and what
     says that the host refused memory as it is.
     """
-    parts = check_model(folder, scheduler, safety_checker, variant)
+    folder = model.folder
+    parts = check_model(model, scheduler)
     chosen = scheduler_of(folder, scheduler)
     from diffusers import DiffusionPipeline
 
