@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from batchgen import files
 from batchgen import run as run_module
 from batchgen.config.schema import Config
+from batchgen.launch import local
 from batchgen.models import fingerprint
-from batchgen.plan import recipe
+from batchgen.plan.store import Plan
 from batchgen.prepare import prepare
 from tests.builders import finish_run, make_config, plan_run, write_rows
 
@@ -19,7 +21,7 @@ from tests.builders import finish_run, make_config, plan_run, write_rows
 def looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     """How often each prompt file was hashed, by its name, and how often the model's files were read."""
     counts: Counter[str] = Counter()
-    hash_file, digest = recipe.sha256_file, fingerprint._digest
+    hash_file, digest = files.sha256_file, fingerprint._digest
 
     def counted_hash(path: Path) -> str:
         counts[path.name] += 1
@@ -29,10 +31,14 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         counts["model"] += 1
         return digest(files)
 
-    monkeypatch.setattr(recipe, "sha256_file", counted_hash)
+    def launch(plan: Plan, *_: Any) -> int:
+        finish_run(plan)
+        return 0
+
+    monkeypatch.setattr("batchgen.plan.recipe.sha256_file", counted_hash)
     monkeypatch.setattr(fingerprint, "_digest", counted_digest)
     monkeypatch.setattr(run_module, "find_gpus", list)
-    monkeypatch.setattr(run_module.local, "launch", lambda plan, *_: finish_run(plan) or 0)
+    monkeypatch.setattr(local, "launch", launch)
     yield counts
 
 
