@@ -1,8 +1,12 @@
-"""From a configuration to a plan: a new one, the one that is there, or that one extended."""
+"""From a configuration to a plan: a new plan, the one that exists, or that one extended.
+
+A command looks its prompt files and its model up once (`look_up`) and hands what it found on.
+"""
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +14,15 @@ from batchgen.config.schema import Config, ModelConfig, prompt_patterns
 from batchgen.errors import PromptError, ResumeError
 from batchgen.files import sync_directory
 from batchgen.models.admit import Admission
-from batchgen.models.find import download, find_model, hub_revision
-from batchgen.models.fingerprint import fingerprint_model
+from batchgen.models.find import ModelFiles, download, find_model, hub_revision
+from batchgen.models.fingerprint import VERSION, fingerprint_model
 from batchgen.paths import RunDir, models_dir
 from batchgen.plan.cutting import cut_shards
 from batchgen.plan.free import save_free
 from batchgen.plan.planner import Planner, pack_batches
 from batchgen.plan.recipe import changes, computed_otherwise, input_changes, inputs_of, recipe_of
-from batchgen.plan.rejects import first_reject
 from batchgen.plan.replan import give_way, is_untouched
-from batchgen.plan.store import Plan, Recipe, load_plan, save_plan
-from batchgen.policy import PADDED_SIZES, padded_rows, spans
+from batchgen.plan.store import Plan, Sources, load_plan, save_plan
 from batchgen.prompts import find_files, read_prompts
 from batchgen.shards.progress import failed_samples, shard_states
 from batchgen.types import Prompt, Reject, Shard
@@ -28,35 +30,82 @@ from batchgen.types import Prompt, Reject, Shard
 _TRIES = 10  # to plan more while other commands do
 
 
-def prepare(run: RunDir, config: Config) -> Plan:
-    """The run's plan: made now, or the one that is there if it was made by the same recipe.
+class Inputs:
+    """The prompt files and the model of a command. Each is looked up when it is first needed, and only once.
 
-    A plan of which nothing was begun gives way to a new one. Rows of added prompt files are planned with `extend`,
-    failed images again with `retry_failed`.
+    `paths`: the prompt files, in order.
+    """
+
+    def __init__(self, paths: list[Path], wanted: ModelConfig) -> None:
+        self.paths = paths
+        self._wanted = wanted
+        self._fingerprints: dict[str | None, str] = {}
+
+    @cached_property
+    def files(self) -> list[dict[str, Any]]:
+        """Name, bytes and sha256 of each prompt file, in the order of `paths`."""
+        return inputs_of(self.paths)
+
+    @cached_property
+    def model(self) -> ModelFiles | None:
+        """The model's files; None for a hub id. Raises ModelError if it is neither."""
+        return find_model(self._wanted)
+
+    @cached_property
+    def fetched(self) -> ModelFiles:
+        """The model's files; a hub model is downloaded if it is not in the cache. Raises ModelError."""
+        return self.model or download(self._wanted)
+
+    @property
+    def settled_path(self) -> str:
+        """`model.path` as workers find the model from any directory: a folder by its full path, others by name."""
+        model = self.model
+        return (
+            self._wanted.path if model is None or model.folder.parent == models_dir() else str(model.folder.resolve())
+        )
+
+    def fingerprint(self, like: str | None = None) -> str:
+        """The model's fingerprint, of the version that `like` has. Raises ModelError and OSError."""
+        earlier = None if like is None or like.startswith(VERSION) else like
+        if earlier not in self._fingerprints:
+            self._fingerprints[earlier] = fingerprint_model(self.fetched, earlier)
+        return self._fingerprints[earlier]
+
+
+def look_up(config: Config) -> Inputs:
+    """Find the prompt files and the model of a command. Raises PromptError where no file has that name."""
+    return Inputs(find_files(prompt_patterns(config), Path.cwd()), config.model)
+
+
+def prepare(run: RunDir, config: Config) -> Plan:
+    """The run's plan: a new one, or the one that exists if it was planned with the same settings.
+
+    A plan that no work was begun on gives way to a new one. `extend` plans the rows of prompt files that were added,
+    `retry_failed` plans failed images again.
     Raises UserError: ResumeError, with a diff, where the configuration would change what the run makes.
     """
-    files = find_files(prompt_patterns(config), Path.cwd())
+    inputs = look_up(config)
     new = None
-    if (unwanted := _unwanted(run, config, files)) is not None:
-        new = _new_plan(config, files)  # refuses what could not run before the old plan is gone
+    if (unwanted := outdated_plan(run, config, inputs)) is not None:
+        new = _new_plan(config, inputs)  # refuses what could not run before the old plan is gone
         give_way(unwanted)
     for _ in range(_TRIES):
         if run.plans():
             break
-        _refuse_used(run)
-        recipe, shards = new or _new_plan(config, files)
+        refuse_used(run)
+        sources, shards = new or _new_plan(config, inputs)
         new = None
-        save_plan(run, run.plan, "run", 0, uuid.uuid4().hex, recipe, shards)
-    _plan_more(run, lambda plan: _extend(plan, config, files))
+        save_plan(run, run.plan, "run", 0, uuid.uuid4().hex, sources, shards)
+    _plan_more(run, lambda plan: _extend(plan, config, inputs))
     if config.retry_failed:
         _plan_more(run, lambda plan: _retry(plan, config))
-    sync_directory(run.root)  # the plan's name, if who gave it was killed: before there is anything more
-    save_free(run, replace(config, model=replace(config.model, path=_settled_path(config.model))))
+    sync_directory(run.root)  # the command that named the plan may have been killed before it did this
+    save_free(run, replace(config, model=replace(config.model, path=inputs.settled_path)))
     return load_plan(run)
 
 
 def _plan_more(run: RunDir, add: Callable[[Plan], bool]) -> None:
-    """Let `add` extend the plan; once more, by the plan as it is then, where another command's extension was first.
+    """Let `add` extend the plan. Where another command's extension was first, load the plan and try again.
 
     Raises ResumeError.
     """
@@ -66,53 +115,46 @@ def _plan_more(run: RunDir, add: Callable[[Plan], bool]) -> None:
     raise ResumeError(f"other commands keep extending {run.root}: run the same command again")
 
 
-def _unwanted(run: RunDir, config: Config, files: list[Path]) -> Plan | None:
-    """The plan that is there, if it is of another recipe and nothing of it was begun."""
+def outdated_plan(run: RunDir, config: Config, inputs: Inputs) -> Plan | None:
+    """The plan that exists, if it was planned with different settings and no work was begun on it."""
     if not run.plans() or not is_untouched(run):
         return None
     plan = load_plan(run)
-    return plan if _differences(plan, config, files)[0] else None
+    return plan if _differences(plan, config, inputs)[0] else None
 
 
-def _refuse_used(run: RunDir) -> None:
+def refuse_used(run: RunDir) -> None:
+    """Raise ResumeError where the run's directory is a file, or holds other files and no plan."""
     if run.root.exists() and not run.root.is_dir():
         raise ResumeError(f"run_dir={run.root} is a file: name a directory")
     if run.root.is_dir() and not run.plans():
-        # A draft of a planning that was cut off, and what is left where a plan gave way, are no other's files.
+        # The draft of a planning that was cut off, and what is left after a plan gave way, are files of a run.
         ours = run.replaced.is_dir() and is_untouched(run)
         others = [path for path in run.root.iterdir() if not path.name.startswith("plan.")]
-        if others and not ours and not run.plans():  # asked again: another command may have planned it just now
+        if others and not ours and not run.plans():  # look again: another command may have planned the run just now
             raise ResumeError(f"run_dir={run.root} holds other files and is not a run: name a directory of its own")
 
 
-def _new_plan(config: Config, files: list[Path]) -> tuple[Recipe, Iterator[Shard | Reject]]:
-    """What a plan is made by, and its shards, for a model that was found good. Raises ModelError for another one.
+def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard | Reject]]:
+    """What a plan is made from, and its shards. Raises ModelError for a model that could not run.
 
-    The shards, when they are taken, raise it too, at their end, for steps or sizes that the model cannot make.
+    After the last shard it is raised, too, for steps or sizes that the model cannot make.
     """
-    folder = find_model(config.model)
-    settled = replace(config.model, path=_settled_path(config.model))
-    if folder is None:
-        folder = download(config.model)
-        settled = replace(settled, revision=hub_revision(folder))
-    admission = Admission(folder, config)
-    facts = recipe_of(config, admission.fingerprint)
-    recipe = Recipe(replace(config, model=settled), inputs_of(files), facts)
-    return recipe, admission.watch(plan_shards(config, files))
-
-
-def _settled_path(model: ModelConfig) -> str:
-    """`model.path` as workers find it from anywhere: a folder by its full path, others by name."""
-    folder = find_model(model)
-    return model.path if folder is None or folder.parent == models_dir() else str(folder.resolve())
+    settled = replace(config.model, path=inputs.settled_path)
+    if inputs.model is None:
+        settled = replace(settled, revision=hub_revision(inputs.fetched.folder))
+    admission = Admission(inputs.fetched, config, inputs.fingerprint)
+    recipe = recipe_of(config, inputs.fingerprint())
+    sources = Sources(replace(config, model=settled), inputs.files, recipe)
+    return sources, admission.watch(plan_shards(config, inputs.paths))
 
 
 def plan_shards(
     config: Config, files: list[Path], planner: Planner | None = None, first_file: int = 0, first_shard: int = 0
 ) -> Iterator[Shard | Reject]:
-    """The shards of the prompt files, and the rows that cannot be used, as they stream by.
+    """The shards of the prompt files, and the rows that cannot be used, as they are read.
 
-    Raises PromptError at the first bad row with `job.on_bad_row=fail`.
+    With `job.on_bad_row=fail` it raises PromptError at the first bad row.
     """
     job = config.job
     planner = planner or Planner(job)
@@ -130,19 +172,20 @@ def _refuse_rejects(stream: Iterable[Prompt | Reject]) -> Iterator[Prompt | Reje
         yield one
 
 
-def _differences(plan: Plan, config: Config, files: list[Path]) -> tuple[list[str], list[int]]:
-    """What was planned with different settings, new files apart that `extend` lets in; the places of new files."""
-    diff = changes(plan.recipe, recipe_of(config, _model_fingerprint(plan, config)))
-    touched, added = input_changes(plan.inputs, inputs_of(files))
+def _differences(plan: Plan, config: Config, inputs: Inputs) -> tuple[list[str], list[int]]:
+    """What differs from what was planned, and the places of new files. With `extend` a new file is no difference."""
+    diff = changes(plan.recipe, recipe_of(config, _model_fingerprint(plan, config, inputs)))
+    touched, added = input_changes(plan.inputs, inputs.files)
     diff += touched
     if added and not config.extend:
-        diff += [f"{files[place]}: new" for place in added if not any(str(files[place]) in one for one in touched)]
+        names = [str(inputs.paths[place]) for place in added]
+        diff += [f"{name}: new" for name in names if not any(name in one for one in touched)]
     return diff, added
 
 
-def _check_same(plan: Plan, config: Config, files: list[Path]) -> list[int]:
-    """Which of the files are new to the plan. Raises ResumeError, with a diff, for any other change."""
-    diff, added = _differences(plan, config, files)
+def check_same(plan: Plan, config: Config, inputs: Inputs) -> list[int]:
+    """The places of the files that are new to the plan. Raises ResumeError, with a diff, for any other change."""
+    diff, added = _differences(plan, config, inputs)
     if not diff:
         _refuse_other_bits(plan)
         return added
@@ -155,40 +198,41 @@ def _check_same(plan: Plan, config: Config, files: list[Path]) -> list[int]:
 
 
 def _refuse_other_bits(plan: Plan) -> None:
-    """Raise ResumeError where the rest of a strict run would be computed in another way than what is there."""
+    """Raise ResumeError where a strict run would be continued by another way of computing than it was begun by."""
     otherwise = computed_otherwise(plan.computes, plan.config.job.scheduler)
     if otherwise and plan.config.determinism == "strict" and shard_states(plan).open:
         raise ResumeError(f"{otherwise}: determinism=strict does not go on; start a new run with another run_dir=DIR")
 
 
-def _model_fingerprint(plan: Plan, config: Config) -> str:
-    folder = find_model(config.model)
-    if folder is not None:
-        return fingerprint_model(folder, config.model, str(plan.recipe["model"]))
+def _model_fingerprint(plan: Plan, config: Config, inputs: Inputs) -> str:
+    # A hub model is not fetched for this: its id stands for it.
+    if inputs.model is not None:
+        return inputs.fingerprint(like=str(plan.recipe["model"]))
     same_id = config.model.path == plan.planned.model.path
     return str(plan.recipe["model"]) if same_id else config.model.path
 
 
-def _extend(plan: Plan, config: Config, files: list[Path]) -> bool:
+def _extend(plan: Plan, config: Config, inputs: Inputs) -> bool:
     """Plan the files that are new; False where another command's extension was first. Raises ResumeError."""
-    new = [files[place] for place in _check_same(plan, config, files)]
-    if not new:
+    added = check_same(plan, config, inputs)
+    if not added:
         return True
     planner = Planner(config.job)
     rows = planner.recall(plan.prompts())
     if config.job.limit is not None and rows >= config.job.limit:
         raise ResumeError(f"job.limit={config.job.limit} rows are planned already: there is nothing to extend")
     rest = None if config.job.limit is None else config.job.limit - rows
-    shards = plan_shards(
-        replace(config, job=replace(config.job, limit=rest)), new, planner, len(plan.inputs), plan.shard_count
-    )
-    if (folder := find_model(config.model)) is not None:
-        shards = Admission(folder, config).watch(shards)
-    return _add_segment(plan, "extend", Recipe(config, inputs_of(new), plan.recipe), shards)
+    limited = replace(config, job=replace(config.job, limit=rest))
+    new = [inputs.paths[place] for place in added]
+    shards = plan_shards(limited, new, planner, len(plan.inputs), plan.shard_count)
+    if inputs.model is not None:
+        shards = Admission(inputs.model, config, inputs.fingerprint).watch(shards)
+    sources = Sources(config, [inputs.files[place] for place in added], plan.recipe)
+    return _add_segment(plan, "extend", sources, shards)
 
 
 def _retry(plan: Plan, config: Config) -> bool:
-    """Plan failed images again, in new shards; those that wait in such a shard already are left out.
+    """Plan failed images again, in new shards, except those that are planned again already and not made yet.
 
     False where another command's extension was first.
     """
@@ -208,75 +252,9 @@ def _retry(plan: Plan, config: Config) -> bool:
     prompts = (prompt for prompt in plan.prompts() if prompt.key in again)
     batches = pack_batches(prompts, plan.config.job.batch_size)
     shards = cut_shards(batches, replace(plan.config, launch=config.launch), plan.shard_count)
-    return _add_segment(plan, "retry", Recipe(plan.config, [], plan.recipe), shards)
+    return _add_segment(plan, "retry", Sources(plan.config, [], plan.recipe), shards)
 
 
-def _add_segment(plan: Plan, kind: str, recipe: Recipe, shards: Iterable[Shard | Reject]) -> bool:
+def _add_segment(plan: Plan, kind: str, sources: Sources, shards: Iterable[Shard | Reject]) -> bool:
     target = plan.run.extension(len(plan.segments))
-    return save_plan(plan.run, target, kind, plan.shard_count, plan.run_id, recipe, shards)
-
-
-def summary(run: RunDir, config: Config) -> dict[str, Any]:
-    """What a dry run tells: counts of what the plan holds or would hold, by its name. Writes nothing.
-
-    Raises UserError as `prepare` would.
-    """
-    files = find_files(prompt_patterns(config), Path.cwd())
-    if run.plans() and _unwanted(run, config, files) is None:
-        plan = load_plan(run)
-        _check_same(plan, replace(config, extend=True), files)
-        counts = _Counts(rejects=sum(segment.rejects for segment in plan.segments), first_reject=first_reject(plan))
-        for index in range(plan.shard_count):
-            counts.add(plan.shard(index)[0], config)
-        return counts.as_dict() | {"done_shards": len(run.committed())}
-    if not run.plans():
-        _refuse_used(run)
-    folder = find_model(config.model)
-    counts = _Counts()
-    shards = plan_shards(config, files)
-    for shard in shards if folder is None else Admission(folder, config).watch(shards):
-        if isinstance(shard, Reject):
-            counts.rejects += 1
-            counts.first_reject = counts.first_reject or shard
-        else:
-            counts.add(shard, config)
-    return counts.as_dict()
-
-
-@dataclass
-class _Counts:
-    prompts: int = 0
-    rejects: int = 0
-    batches: int = 0
-    places: int = 0  # rows that run, padding included
-    padded: int = 0  # the same under determinism=best
-    shards: int = 0
-    largest_shard: int = 0
-    first_reject: Reject | None = None
-    sizes: tuple[tuple[int, int], ...] = ()
-
-    def add(self, shard: Shard, config: Config) -> None:
-        most = min(config.job.batch_size, PADDED_SIZES[-1])  # rows of a micro-batch, where its policy is not known
-        runs = [len(span) for batch in shard.batches for span in spans(len(batch.prompts), most)]
-        padded, strict = sum(padded_rows(rows, most) for rows in runs), len(runs) * most
-        self.shards += 1
-        self.batches += len(shard.batches)
-        self.padded += padded
-        self.places += strict if config.determinism == "strict" else padded
-        self.largest_shard = max(self.largest_shard, len(shard.batches))
-        self.prompts += sum(len(batch.prompts) for batch in shard.batches)
-        self.sizes = tuple(dict.fromkeys([*self.sizes, *(batch.size for batch in shard.batches)]))
-
-    def as_dict(self) -> dict[str, Any]:
-        packing = 100 * self.prompts / self.places if self.places else 0.0
-        return {
-            "prompts": self.prompts,
-            "rejects": self.rejects,
-            "first_reject": self.first_reject,
-            "batches": self.batches,
-            "packing_percent": packing,
-            "shards": self.shards,
-            "largest_shard": self.largest_shard,
-            "strict_percent": 100 * (self.places / self.padded - 1) if self.padded else 0.0,
-            "sizes": self.sizes,
-        }
+    return save_plan(plan.run, target, kind, plan.shard_count, plan.run_id, sources, shards)

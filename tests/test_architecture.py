@@ -22,14 +22,14 @@ WINGS = {
     "prompts": ["records", "json_items", "lines", "parquet", "rows", "tables", "formats", "find"],
     "machine": ["gpus", "growth", "host", "pinned", "meters", "process"],
     "plan": ["cutting", "drafts", "planner", "recipe", "free", "records", "store", "rejects", "replan"],
-    "models": ["parts", "find", "fingerprint", "admit"],
+    "models": ["parts", "find", "admit", "fingerprint"],
     "shards": [
         "images", "records", "failures", "journal", "leases", "samples", "tars", "attempt", "progress", "index",
         "finish",
     ],
     "memory": [
         "defaults", "refused", "streaming_costs", "figures", "cache", "costs", "choose", "estimate", "stepdown",
-        "worth", "probe", "measure", "policies",
+        "worth", "probe", "measure", "policies", "forecast",
     ],
     "pipeline": [
         "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise", "schedulers",
@@ -39,7 +39,7 @@ WINGS = {
     "launch": ["display", "local"],
 }  # fmt: skip
 DOORS = [
-    "prepare", "run", "__main__", "status", "verify", "repair",
+    "prepare", "dry_run", "run", "__main__", "status", "verify", "repair",
 ]  # fmt: skip
 ORDER = [
     *GROUND,

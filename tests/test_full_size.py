@@ -7,7 +7,7 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors import safe_open
 
-from batchgen.models.find import check_model
+from batchgen.models.find import ModelFiles, check_model
 from tests.bench.full_size import CONFIGS, component, make, tokenizer
 
 PROMPT = "a photo of an astronaut riding a horse on mars"
@@ -47,7 +47,7 @@ def test_full_sizes_are_the_real_ones(kind: str) -> None:
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_shrunken_folder_loads_and_runs(kind: str, tmp_path: Path) -> None:
     folder = make(kind, tmp_path / "model", shrink=SHRINK[kind])
-    check_model(folder, "model")
+    check_model(ModelFiles(folder), "model")
     for name in CONFIGS[kind]:
         (path,) = (folder / name).glob("*.safetensors")
         with safe_open(path, "pt") as file:

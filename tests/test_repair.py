@@ -20,7 +20,7 @@ from batchgen.errors import EXIT_BROKEN, EXIT_USER, EXIT_WHOLE, BrokenRunError
 from batchgen.files import seal
 from batchgen.machine import process
 from batchgen.paths import RunDir
-from batchgen.plan.store import Recipe, load_plan, save_plan
+from batchgen.plan.store import Sources, load_plan, save_plan
 from batchgen.shards import attempt as shards
 from batchgen.shards.attempt import is_done, publish, read_manifest
 from batchgen.shards.leases import Lease, Watch
@@ -569,7 +569,7 @@ def test_a_key_planned_twice_is_beyond_repair(
     config = make_config(tmp_path)
     run = RunDir(Path(config.run_dir))
     twice = [Shard(index, (Batch(0, (make_prompt("twice"),)),)) for index in range(2)]
-    assert save_plan(run, run.plan, "run", 0, "a" * 32, Recipe(config, [], {"model": "tiny"}), twice)
+    assert save_plan(run, run.plan, "run", 0, "a" * 32, Sources(config, [], {"model": "tiny"}), twice)
     run.create_directories()
     finish_run(load_plan(run))
     before = contents(run)

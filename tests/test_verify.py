@@ -11,7 +11,7 @@ import pytest
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, UserError
 from batchgen.files import seal, unseal
 from batchgen.paths import RunDir
-from batchgen.plan.store import Plan, Recipe, load_plan, save_plan
+from batchgen.plan.store import Plan, Sources, load_plan, save_plan
 from batchgen.prepare import prepare
 from batchgen.types import Batch, Shard
 from batchgen.verify import show, verify
@@ -170,7 +170,7 @@ def test_a_key_that_is_there_twice_is_named(tmp_path: Path, capsys: pytest.Captu
     config = make_config(tmp_path)
     run = RunDir(Path(config.run_dir))
     shards = [Shard(index, (Batch(0, (make_prompt("twice"),)),)) for index in range(2)]
-    assert save_plan(run, run.plan, "run", 0, "a" * 32, Recipe(config, [], {"model": "tiny"}), shards)
+    assert save_plan(run, run.plan, "run", 0, "a" * 32, Sources(config, [], {"model": "tiny"}), shards)
     run.create_directories()
     finish_run(load_plan(run))
     assert show(run) == EXIT_BROKEN

@@ -8,7 +8,7 @@ from typing import Any
 
 from batchgen.memory.figures import LATENT_PX, Figures, Weights
 from batchgen.memory.streaming_costs import pack
-from batchgen.models.find import vae_wants_fp32
+from batchgen.models.find import ModelFiles, vae_wants_fp32
 from batchgen.models.parts import tensors, weight_files
 
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -30,16 +30,14 @@ _COPIED_BYTES_PER_S = 12e9
 _FLOP_SHARE = 0.35
 
 
-def estimate(
-    folder: Path, variant: str | None, dtype: str, width: int, height: int, safety_checker: bool = False
-) -> Figures:
+def estimate(model: ModelFiles, dtype: str, width: int, height: int) -> Figures:
     """The figures as far as the files of a model in the diffusers layout tell them, with an imagined card's times.
 
     A safety checker counts with the VAE. Raises OSError, ValueError and ModelError.
     """
-    layers = _layers(folder, "unet", variant)
-    weights = _weights(folder, variant, dtype, layers, safety_checker)
-    unet, vae = _config(folder, "unet"), _config(folder, "vae")
+    layers = _layers(model, "unet")
+    weights = _weights(model, dtype, layers)
+    unet, vae = _config(model.folder, "unet"), _config(model.folder, "vae")
     size, pixels = _BYTES[dtype], width * height
     places = pixels // LATENT_PX**2
     maps = _UNET_MAPS["Attn" in unet["down_block_types"][0]]
@@ -65,18 +63,17 @@ def at_speed(guess: Figures, flop_per_s: float | None, copied_bytes_per_s: float
     return guess if flop_per_s is None else _slowed(guess, _FLOP_PER_S / (_FLOP_SHARE * flop_per_s))
 
 
-def _weights(
-    folder: Path, variant: str | None, dtype: str, unet_layers: dict[str, int], safety_checker: bool
-) -> Weights:
+def _weights(model: ModelFiles, dtype: str, unet_layers: dict[str, int]) -> Weights:
+    folder = model.folder
     size = vae_size = _BYTES[dtype]
     family = json.loads((folder / "model_index.json").read_bytes())["_class_name"]
     if dtype == "fp16" and vae_wants_fp32(family, _config(folder, "vae")):
         vae_size = _BYTES["fp32"]
-    texts = [_layers(folder, name, variant) for name in ("text_encoder", "text_encoder_2")]
+    texts = [_layers(model, name) for name in ("text_encoder", "text_encoder_2")]
     text = [count * size for layers in texts for count in layers.values()]
     unet = [count * size for count in unet_layers.values()]
-    vae_bytes = sum(_layers(folder, "vae", variant).values()) * vae_size
-    vae_bytes += sum(_layers(folder, "safety_checker", variant).values()) * size if safety_checker else 0
+    vae_bytes = sum(_layers(model, "vae").values()) * vae_size
+    vae_bytes += sum(_layers(model, "safety_checker").values()) * size if model.safety_checker else 0
     return Weights(sum(text), sum(unet), vae_bytes, max(text), max(unet), len(unet), vae_size)
 
 
@@ -85,10 +82,10 @@ def _config(folder: Path, name: str) -> dict[str, Any]:
     return config
 
 
-def _layers(folder: Path, name: str, variant: str | None) -> dict[str, int]:
+def _layers(model: ModelFiles, name: str) -> dict[str, int]:
     # {layer: its number of weights}
     found: dict[str, int] = {}
-    for path in weight_files(folder, name, variant).values():
+    for path in weight_files(model.folder, name, model.variant).values():
         for tensor, shape in tensors(path).items() if path.suffix == ".safetensors" else ():
             layer = tensor.rpartition(".")[0]
             found[layer] = found.get(layer, 0) + math.prod(shape)

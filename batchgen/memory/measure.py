@@ -64,8 +64,7 @@ def base_policy(config: Config, task: Task, dtype: str) -> Policy:
 
 def guess(plan: Plan, dtype: str, width: int, height: int) -> Figures:
     """The figures estimated from the files of the plan's model. Raises ModelError and OSError."""
-    model = plan.config.model
-    return estimate(locate(model), model.variant, dtype, width, height, model.safety_checker != "off")
+    return estimate(locate(plan.config.model), dtype, width, height)
 
 
 class Measuring:

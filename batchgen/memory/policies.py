@@ -25,6 +25,7 @@ from batchgen.memory.costs import Task, peak_bytes
 from batchgen.memory.estimate import estimate
 from batchgen.memory.figures import Figures, serves
 from batchgen.memory.measure import Known, Measuring, base_policy, guess
+from batchgen.models.find import ModelFiles
 from batchgen.plan.store import Plan
 from batchgen.policy import PLACEMENTS, Policy
 from batchgen.shards.leases import Lease, Watch
@@ -173,15 +174,14 @@ def task_of(config: Config, width: int, height: int) -> Task:
 
 
 def foresee(
-    config: Config, folder: Path, model: str, task: Task, device_kind: str, dtype: str, budget_bytes: int
+    config: Config, model: ModelFiles, fingerprint: str, task: Task, device_kind: str, dtype: str, budget_bytes: int
 ) -> tuple[Choice, bool]:
     """What a worker would choose with this much memory, and whether by measured figures. It works without torch.
 
     Raises MemoryNeededError if nothing fits. If the figures are only estimated, it must be clear that nothing fits.
     """
-    measured = Known(config, model, device_kind, dtype).load(task)
-    checked = config.model.safety_checker != "off"
-    figures = measured or estimate(folder, config.model.variant, dtype, task.width, task.height, checked)
+    measured = Known(config, fingerprint, device_kind, dtype).load(task)
+    figures = measured or estimate(model, dtype, task.width, task.height)
     fixed = config.memory.policy
     base = base_policy(config, task, dtype)
     host_bytes = pinnable_bytes()

@@ -1,13 +1,14 @@
-"""Whether a model can make what a job wants: known before there is a plan, and the same to a dry run. No torch here.
+"""Whether a model can make what a job wants. It is checked before a plan is written, and in a dry run too.
 
-What needs torch is asked of batchgen.pipeline.check, in a process of its own. A good answer is kept.
+This module does not import torch. The checks that need torch run in a separate process, batchgen.pipeline.check; its
+answer is kept where it is good.
 """
 
 import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,35 +18,31 @@ from batchgen.console import say
 from batchgen.errors import BatchgenError, ModelError
 from batchgen.files import put_new, to_json
 from batchgen.machine.process import versions
-from batchgen.models.find import check_model
-from batchgen.models.fingerprint import fingerprint_model
+from batchgen.models.find import ModelFiles, check_model
 from batchgen.models.parts import refuse_misspelt, settings
 from batchgen.paths import cache_dir
 from batchgen.types import Reject, Shard
 
 CHECK_COMMAND = [sys.executable, "-m", "batchgen.pipeline.check"]
-# Counted up when the check becomes stricter: what is kept is then checked anew.
+# Raised when the check becomes stricter: kept answers are then not used.
 _WAY_OF_CHECKING = 1
 # Tiles overlap by a quarter, which has to be a whole number of latent places.
 _TILE_PLACES = 4
 
 
 class Admission:
-    """One model's checks for one job, made before a plan is and never for a plan that is there.
+    """The checks of one model for one job. They are made before a plan is written, never for a plan that exists."""
 
-    `fingerprint` is the model's.
-    """
+    def __init__(self, model: ModelFiles, config: Config, fingerprint: Callable[[], str]) -> None:
+        """Check the model's files, its weights' names and shapes, its scheduler, and the tiles.
 
-    def __init__(self, folder: Path, config: Config) -> None:
-        """Check the model in `folder`: its files, its weights' names and shapes, its scheduler, and the tiles.
-
-        Raises ModelError in one line for what a run could not use.
+        `fingerprint` returns the model's; it is called once the files are found good. Raises ModelError, in one line,
+        for what a run could not use.
         """
-        self._folder, self._config = folder, config
-        model = config.model
-        refuse_misspelt(folder, model.variant)
-        parts = check_model(folder, config.job.scheduler, model.safety_checker != "off", model.variant)
-        self.fingerprint = fingerprint_model(folder, model)
+        self._model, self._config = model, config
+        refuse_misspelt(model.folder, model.variant)
+        parts = check_model(model, config.job.scheduler)
+        self._fingerprint = fingerprint()
         for remark in self._ask(set())["told"]:
             say(remark)
         (vae,) = [settings(part) for part in parts if part.name == "vae"]
@@ -54,9 +51,9 @@ class Admission:
         _refuse_uneven("memory.policy.tile_px", tile_px or 0, _TILE_PLACES * self._pixels)
 
     def watch(self, shards: Iterator[Shard | Reject]) -> Iterator[Shard | Reject]:
-        """The shards as they stream by. At their end their sizes and numbers of steps are checked.
+        """Pass the shards on. After the last, check their sizes and numbers of steps.
 
-        Raises ModelError for one that the model cannot make.
+        Raises ModelError for a size or a number of steps that the model cannot make.
         """
         sizes: set[tuple[int, int]] = set()
         steps: set[int] = set()
@@ -71,24 +68,24 @@ class Admission:
         self._ask(steps)
 
     def _ask(self, steps: Collection[int]) -> dict[str, Any]:
-        model, scheduler = self._config.model, self._config.job.scheduler
-        facts = [_WAY_OF_CHECKING, self.fingerprint, scheduler, versions()]
+        model, scheduler = self._model, self._config.job.scheduler
+        facts = [_WAY_OF_CHECKING, self._fingerprint, scheduler, versions()]
         path = cache_dir() / "checks" / f"{hashlib.sha256(to_json(facts).encode()).hexdigest()[:32]}.json"
         kept = _kept(path)
         if kept is not None and set(steps) <= set(kept["steps"]):
             return kept
         answer = _answer(
             {
-                "folder": str(self._folder.absolute()),
+                "folder": str(model.folder.absolute()),
                 "variant": model.variant,
-                "safety_checker": model.safety_checker != "off",
+                "safety_checker": model.safety_checker,
                 "scheduler": scheduler,
                 "steps": sorted(steps),
                 "likely": [self._config.job.steps],
             }
         )
         answer["steps"] = sorted({*answer["steps"], *(kept["steps"] if kept else ())})
-        with suppress(OSError):  # a cache that cannot be written costs another check and nothing else
+        with suppress(OSError):  # without the cache, the next command checks again
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
             put_new(path, to_json(answer).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Finding a model and checking it before anything is loaded. No torch here: dry runs use it."""
+"""Finds a model and checks it before anything is loaded. Dry runs use it, so it does not import torch."""
 
 import os
 import re
@@ -18,10 +18,10 @@ from batchgen.paths import models_dir
 class Family:
     """What differs between the pipelines of diffusers 0.42.1.
 
-    `text_keywords`: the keyword under which each tensor that `encode_prompt` gives for a text goes back in; the
-    negative's go in under "negative_" + keyword. `upcasts_vae`: whether it asks the VAE's configuration if that
-    overflows in fp16; the field is set by default in older VAEs too, which do not. `vae_mean_std`: whether it heeds
-    the VAE's latents_mean and latents_std.
+    `text_keywords`: the keyword under which the pipeline takes each tensor that `encode_prompt` returns for a text;
+    those of the negative prompt have "negative_" before it. `upcasts_vae`: whether the pipeline goes by the VAE's
+    `force_upcast`; older VAEs that do not overflow in fp16 have that field set by default too. `vae_mean_std`: whether
+    it uses the VAE's latents_mean and latents_std.
     """
 
     text_keywords: tuple[str, ...]
@@ -34,21 +34,37 @@ FAMILIES = {
     "StableDiffusionPipeline": Family(("prompt_embeds",), upcasts_vae=False, vae_mean_std=False),
     "StableDiffusionXLPipeline": Family(("prompt_embeds", "pooled_prompt_embeds"), upcasts_vae=True, vae_mean_std=True),
 }
-# They draw noise of their own (a Brownian tree) and ignore per-image generators, so that an image would depend
-# on its neighbours (diffusers 0.42.1, schedulers/scheduling_{dpmsolver_sde,cosine_dpmsolver_multistep}.py).
+# They draw their own noise (a Brownian tree) and ignore per-image generators, so that an image would depend on its
+# neighbours (diffusers 0.42.1, schedulers/scheduling_{dpmsolver_sde,cosine_dpmsolver_multistep}.py).
 REFUSED_SCHEDULERS = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler")
 _NEEDED = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def find_model(model: ModelConfig) -> Path | None:
-    """The model's folder, or None for a hub id (`download` fetches that). Raises ModelError for neither."""
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model in the diffusers layout: its folder, and which of the files in it a run loads.
+
+    `variant`: the set of weight files, where a part has more than one. `safety_checker`: whether that part is loaded.
+    """
+
+    folder: Path
+    variant: str | None = None
+    safety_checker: bool = False
+
+    def parts(self) -> list[Part]:
+        """The parts that a run loads, by name. Raises ModelError where a part is missing."""
+        return parts_of(self.folder, self.variant, self.safety_checker)
+
+
+def find_model(model: ModelConfig) -> ModelFiles | None:
+    """The model's files, or None for a hub id (`download` fetches it). Raises ModelError if it is neither."""
     folder = Path(model.path).expanduser()
-    carried = models_dir() / model.path
-    if folder.name == model.path and carried.is_dir():
-        return carried
+    bundled = models_dir() / model.path
+    if folder.name == model.path and bundled.is_dir():
+        return _files_in(bundled, model)
     if folder.is_dir():
-        return folder
+        return _files_in(folder, model)
     if folder.exists():
         raise ModelError(f"model.path={model.path} is a file; name a folder in the diffusers layout, or a hub id")
     if _HUB_ID.fullmatch(model.path) and not folder.parent.is_dir():
@@ -59,17 +75,21 @@ def find_model(model: ModelConfig) -> Path | None:
     raise ModelError(f"model.path={model.path}: no such folder, and not a hub id such as org/name{hint}")
 
 
-def locate(model: ModelConfig) -> Path:
-    """The model's folder; a hub model is fetched if need be. Raises ModelError."""
+def _files_in(folder: Path, model: ModelConfig) -> ModelFiles:
+    return ModelFiles(folder, model.variant, model.safety_checker != "off")
+
+
+def locate(model: ModelConfig) -> ModelFiles:
+    """The model's files; a hub model is fetched if it is not in the cache. Raises ModelError."""
     return find_model(model) or download(model)
 
 
-def download(model: ModelConfig) -> Path:
-    """The folder of a hub model, fetched unless it is in the cache. Only safetensors and plain files are taken.
+def download(model: ModelConfig) -> ModelFiles:
+    """The files of a hub model, fetched unless they are in the cache. Only safetensors and plain files are taken.
 
-    Raises ModelError in one line where it cannot be had.
+    Raises ModelError, in one line, where the model cannot be downloaded.
     """
-    # What goes wrong is said in one line below.
+    # The libraries stay silent: the ModelError below says in one line what went wrong.
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "critical")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
     from diffusers import DiffusionPipeline
@@ -84,16 +104,17 @@ def download(model: ModelConfig) -> Path:
             f"model {model.path} cannot be downloaded: {reason} Check the id, the network and HF_TOKEN, "
             "or set model.path to a local folder"
         ) from error
-    return Path(folder)
+    return _files_in(Path(folder), model)
 
 
-def check_model(folder: Path, scheduler: str, safety_checker: bool = False, variant: str | None = None) -> list[Part]:
-    """The parts of the model that a run loads. Refuses a folder that could not run, by its files alone.
+def check_model(model: ModelFiles, scheduler: str) -> list[Part]:
+    """The parts of the model that a run loads. Looks at names, settings and headers only.
 
-    Raises ModelError in one line.
+    Raises ModelError, in one line, for a model that could not run.
     """
+    folder = model.folder
     family, kinds = read_index(folder)
-    if family not in FAMILIES:  # a list names code that comes with the model
+    if family not in FAMILIES:  # a model that brings its own code has a list here
         raise ModelError(f"{folder} is a {family}, which batchgen does not run; it runs {', '.join(FAMILIES)}")
     if missing := [name for name in _NEEDED if name not in kinds]:
         raise ModelError(f"{folder} lacks {', '.join(missing)}: copy the whole model")
@@ -102,9 +123,9 @@ def check_model(folder: Path, scheduler: str, safety_checker: bool = False, vari
         raise ModelError(
             f"the model's own scheduler {own_scheduler} ignores per-image seeds: set job.scheduler=dpm++ or another"
         )
-    if safety_checker and not {"safety_checker", "feature_extractor"} <= kinds.keys():
+    if model.safety_checker and not {"safety_checker", "feature_extractor"} <= kinds.keys():
         raise ModelError(f"{folder} has no safety checker: set model.safety_checker=off")
-    parts = parts_of(folder, variant, safety_checker)
+    parts = model.parts()
     for part in parts:
         for path in part.weights:
             tensors(path)

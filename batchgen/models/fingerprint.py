@@ -1,29 +1,30 @@
-"""What a model is known by: a digest of the files that a run loads from its folder."""
+"""The fingerprint that identifies a model: a digest of the files that a run loads from its folder."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from batchgen.config.schema import ModelConfig
 from batchgen.files import to_json
-from batchgen.models.parts import INDEX_FILE, parts_of
+from batchgen.models.find import ModelFiles
+from batchgen.models.parts import INDEX_FILE
 
 VERSION = "2:"
 _SAMPLED_BYTES = 1 << 20
 _SAMPLES = 8
 
 
-def fingerprint_model(folder: Path, model: ModelConfig, like: str | None = None) -> str:
-    """The model's fingerprint, `2:<hex>`: of the index, settings, tokenizers and weights that a run loads, by their
-    names to the loader, their sizes and their contents; of large files eight samples are read.
+def fingerprint_model(model: ModelFiles, like: str | None = None) -> str:
+    """The model's fingerprint, `2:<hex>`: the digest of the index, settings, tokenizers and weights that a run loads.
 
-    A model that was trained on differs in nearly all its bytes, so samples tell it apart without reading gigabytes at
+    It covers the names that the loader looks for, the sizes and the contents; large files are read in eight samples.
+    Further training changes nearly all bytes of a model, so samples tell two models apart without reading gigabytes at
     each start. Files that are not loaded change nothing.
-    `like` is a fingerprint to compare with. Plans of earlier versions have a bare <hex>, a digest of all files of the
-    folder: it is given back where it is the digest of all files, or of all that belong to the model, since files were
-    added; else the digest of all files is given. Raises ModelError and OSError.
+    `like` is the fingerprint to compare with. Plans of earlier versions have a bare <hex>, the digest of all files in
+    the folder. It is returned where it matches all files, or all files that belong to the model (some may have been
+    added since); otherwise the digest of all files is returned. Raises ModelError and OSError.
     """
-    loaded = _loaded(folder, model)
+    folder = model.folder
+    loaded = _loaded(model)
     if like is None or like.startswith(VERSION):
         return VERSION + _digest(loaded.items())
     every = list(_all_files(folder))
@@ -33,23 +34,22 @@ def fingerprint_model(folder: Path, model: ModelConfig, like: str | None = None)
     return like if like == first or like in digests else first
 
 
-def _loaded(folder: Path, model: ModelConfig) -> dict[str, Path]:
-    # By their names to the loader, in order
-    parts = parts_of(folder, model.variant, model.safety_checker != "off")
-    files = {f"{part.name}/{name}": path for part in parts for name, path in part.files.items()}
-    return dict(sorted((files | {INDEX_FILE: folder / INDEX_FILE}).items()))
+def _loaded(model: ModelFiles) -> dict[str, Path]:
+    # By the names that the loader looks for, in order
+    files = {f"{part.name}/{name}": path for part in model.parts() for name, path in part.files.items()}
+    return dict(sorted((files | {INDEX_FILE: model.folder / INDEX_FILE}).items()))
 
 
 def _all_files(folder: Path) -> Iterator[Path]:
-    # What the first version read: all but hidden files and cards, those in hidden folders too
+    # What the first version read: all files except hidden ones and *.md, also those in hidden folders
     parts = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     yield from sorted(path for path in parts if path.suffix != ".md")
 
 
 def _earlier(every: list[Path], folder: Path, loaded: dict[str, Path]) -> Iterator[list[Path]]:
-    """Which files an earlier version may have found: all, or all but what may have been added since.
+    """Which files an earlier version may have found: all, or all except those that may have been added since.
 
-    Whatever is loaded today is among them, so that nothing new is ever taken for what was planned with.
+    Each selection holds every file that is loaded today, so a new file never passes for a planned one.
     """
     yield every
     visible = [path for path in every if not any(name.startswith(".") for name in path.relative_to(folder).parts)]

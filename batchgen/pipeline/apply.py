@@ -2,13 +2,12 @@
 
 import dataclasses
 import gc
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from batchgen.memory.refused import memory_was_refused
-from batchgen.models.find import vae_wants_fp32
+from batchgen.models.find import ModelFiles, vae_wants_fp32
 from batchgen.pipeline.guidance import in_two_passes
 from batchgen.pipeline.levers.activations import shrink_activations
 from batchgen.pipeline.levers.attention import attention_kernel, usable_attention
@@ -21,10 +20,8 @@ from batchgen.policy import UNHOOKED, Policy
 class LoadedModel:
     """One model on one device. `pipe` is the pipeline; call `apply` before the first stage."""
 
-    def __init__(
-        self, folder: Path, scheduler: str, dtype: str, variant: str | None, safety_checker: bool, device: torch.device
-    ) -> None:
-        self._source = (folder, scheduler, dtype, variant, safety_checker)
+    def __init__(self, model: ModelFiles, scheduler: str, dtype: str, device: torch.device) -> None:
+        self._source = (model, scheduler, dtype)
         self._device = device
         self.pipe: Any = None
         self._load()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.errors import ModelError
-from batchgen.models.find import check_model
+from batchgen.models.find import ModelFiles, check_model
 from batchgen.models.parts import Part, settings, tensors
 
 # In these parts a key that is not loaded means that they belong to another model; in others it may be a leftover.
@@ -24,18 +24,16 @@ _STRICT = ("unet", "vae")
 _USUAL_STEPS = range(1, 61)
 
 
-def check(
-    folder: Path, variant: str | None, safety_checker: bool, scheduler: str, steps: list[int], likely: list[int]
-) -> dict[str, Any]:
+def check(model: ModelFiles, scheduler: str, steps: list[int], likely: list[int]) -> dict[str, Any]:
     """What can be known about a model before its weights are loaded.
 
     Returns {"told": remarks, "steps": numbers of steps that the scheduler can make: all of `steps`, and more}.
     Raises ModelError, with a message of one line, if a run could not use the model.
     """
     os.environ |= {"DIFFUSERS_DISABLE_REMOTE_CODE": "1", "HF_HUB_OFFLINE": "1"}
-    parts = check_model(folder, scheduler, safety_checker, variant)
+    parts = check_model(model, scheduler)
     told = [remark for part in parts if part.weights for remark in judge(part)]
-    return {"told": told, "steps": working_steps(folder, scheduler, steps, likely)}
+    return {"told": told, "steps": working_steps(model.folder, scheduler, steps, likely)}
 
 
 def judge(part: Part) -> list[str]:
@@ -146,10 +144,11 @@ def _problem(scheduler: Any, count: int) -> str | None:
 def main() -> int:
     """Answer the request on standard input with what `check` returns, or {"problem": why the model is refused}."""
     request = json.loads(sys.stdin.read())
+    model = ModelFiles(Path(request.pop("folder")), request.pop("variant"), request.pop("safety_checker"))
     answers = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not mix with the answer
     try:
-        answer = check(Path(request.pop("folder")), **request)
+        answer = check(model, **request)
     except ModelError as error:
         answer = {"problem": str(error)}
     with open(answers, "w") as file:

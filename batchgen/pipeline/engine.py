@@ -4,7 +4,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image
 from batchgen.machine.meters import Gauge, Stopwatch
 from batchgen.memory.defaults import resolve_dtype
 from batchgen.memory.refused import memory_was_refused
-from batchgen.models.find import FAMILIES
+from batchgen.models.find import FAMILIES, ModelFiles
 from batchgen.pipeline.apply import LoadedModel
 from batchgen.pipeline.guidance import RowGuidance
 from batchgen.pipeline.load import DTYPES
@@ -45,15 +44,7 @@ class DiffusersEngine:
     the beat a few steps later, and at the latest when latents or pixels are copied back.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        scheduler: str,
-        dtype: str,
-        variant: str | None = None,
-        cap_bytes: int | None = None,
-        safety_checker: bool = False,
-    ) -> None:
+    def __init__(self, model: ModelFiles, scheduler: str, dtype: str, cap_bytes: int | None = None) -> None:
         """`cap_bytes`: what this process may take of a GPU's memory. Raises ModelError, and as `LoadedModel`."""
         on_cuda = torch.cuda.is_available()
         self.device = torch.device("cuda" if on_cuda else "cpu")
@@ -61,8 +52,8 @@ class DiffusersEngine:
         self.dtype = resolve_dtype(dtype, torch.cuda.get_device_capability() if on_cuda else None)
         self.gauge = Gauge(cap_bytes) if on_cuda else None
         self.beat: Callable[[], None] = lambda: None
-        self._checked = safety_checker
-        self._model = LoadedModel(folder, scheduler, self.dtype, variant, safety_checker, self.device)
+        self._checked = model.safety_checker
+        self._model = LoadedModel(model, scheduler, self.dtype, self.device)
         self._family = FAMILIES[type(self._pipe).__name__]
         self._texts: OrderedDict[str, EncodedText] = OrderedDict()
         self.scheduler_name = type(self._pipe.scheduler).__name__

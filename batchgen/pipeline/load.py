@@ -11,22 +11,21 @@ import torch
 
 from batchgen.errors import ModelError
 from batchgen.memory.refused import memory_was_refused
-from batchgen.models.find import check_model
+from batchgen.models.find import ModelFiles, check_model
 from batchgen.models.parts import INDEX_FILE, Part, read_index
 from batchgen.pipeline.schedulers import scheduler_of
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def load_pipeline(
-    folder: Path, scheduler: str, dtype: str, variant: str | None = None, safety_checker: bool = False
-) -> Any:
-    """The pipeline in `folder` on the CPU, with the named scheduler and weights in `dtype`.
+def load_pipeline(model: ModelFiles, scheduler: str, dtype: str) -> Any:
+    """The model's pipeline on the CPU, with the named scheduler and weights in `dtype`.
 
     It has its safety checker only if that is wanted. Only safetensors are read, nothing is downloaded, and no code that
     comes with the model is run. Raises ModelError; an error that means that the host refused memory passes unchanged.
     """
-    parts = check_model(folder, scheduler, safety_checker, variant)
+    folder = model.folder
+    parts = check_model(model, scheduler)
     chosen = scheduler_of(folder, scheduler)
     from diffusers import DiffusionPipeline
 

@@ -201,12 +201,12 @@ def _parse_shard(index: int, data: bytes) -> Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class Sources:
     """What a plan is made from: the configuration, the prompt files and what must not change on a resume."""
 
     config: Config
     inputs: list[dict[str, Any]]
-    facts: dict[str, Any]
+    recipe: dict[str, Any]
 
 
 def save_plan(
@@ -215,7 +215,7 @@ def save_plan(
     kind: str,
     first_shard: int,
     run_id: str,
-    recipe: Recipe,
+    sources: Sources,
     shards: Iterable[Shard | Reject],
 ) -> bool:
     """Write a plan directory and name it `target`. False if another process was first, or swept the draft away.
@@ -228,7 +228,7 @@ def save_plan(
         sizes, rejects = _write_shards(draft, shards)
         if not sizes:
             raise PromptError(_nothing_usable(draft, rejects))
-        write_new(draft.config, yaml.safe_dump(asdict(recipe.config), sort_keys=False).encode())
+        write_new(draft.config, yaml.safe_dump(asdict(sources.config), sort_keys=False).encode())
         digests = {path.name: sha256_file(path) for path in sorted(draft.root.iterdir()) if path != draft.owner}
         facts: RunFacts = {
             "format": FORMAT,
@@ -238,8 +238,8 @@ def save_plan(
             "first_shard": first_shard,
             "shards": sizes,
             "rejects": rejects,
-            "inputs": recipe.inputs,
-            "recipe": recipe.facts,
+            "inputs": sources.inputs,
+            "recipe": sources.recipe,
             "versions": versions(),
             "computes": COMPUTES,
             "sha256": digests,

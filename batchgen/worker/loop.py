@@ -185,12 +185,12 @@ def load_engine(plan: Plan) -> Engine:
     Raises ModelError, also where the model is not the one planned with, and DeviceError where a GPU that this process
     was given cannot be used.
     """
-    model = plan.config.model
-    folder = locate(model)
+    model = locate(plan.config.model)
     planned = str(plan.recipe["model"])
-    if fingerprint_model(folder, model, planned) != planned:
+    if fingerprint_model(model, planned) != planned:
         raise ModelError(
-            f"the model in {folder} is not the one that this run was planned with: restore that one, or start a new run"
+            f"the model in {model.folder} is not the one that this run was planned with: restore the original model, "
+            "or start a new run"
         )
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # else fragments take half as much again
     from batchgen.pipeline.engine import DiffusersEngine
@@ -201,5 +201,4 @@ def load_engine(plan: Plan) -> Engine:
     check_reached(*try_cuda())
     max_vram = plan.config.memory.max_vram
     cap_bytes = None if max_vram is None else size_bytes("memory.max_vram", max_vram)
-    checked = model.safety_checker != "off"
-    return DiffusersEngine(folder, plan.config.job.scheduler, model.dtype, model.variant, cap_bytes, checked)
+    return DiffusersEngine(model, plan.config.job.scheduler, plan.config.model.dtype, cap_bytes)

@@ -22,6 +22,7 @@ from batchgen.machine.meters import Stopwatch
 from batchgen.memory.choose import MICRO_BATCHES
 from batchgen.memory.costs import Task
 from batchgen.memory.figures import LATENT_PX
+from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.policy import PADDED_SIZES, STREAM_BUFFERS, Policy
 from batchgen.types import Prompt
@@ -40,7 +41,8 @@ class Grid:
         self._micro_batches, self._chunks = (
             [size for size in sizes if size < 2 * rows] for sizes in (MICRO_BATCHES, PADDED_SIZES)
         )
-        self._engine = DiffusersEngine(folder, "ddim", "auto")  # as the job has it: one pass of the UNet a step
+        # As the job has it: one pass of the UNet a step
+        self._engine = DiffusersEngine(ModelFiles(folder), "ddim", "auto")
 
     def measure(self, placement):
         """Print what denoising takes by this placement, and decoding by those that this module's head names."""

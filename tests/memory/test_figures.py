@@ -9,6 +9,7 @@ import pytest
 from batchgen.memory import cache
 from batchgen.memory.estimate import estimate
 from batchgen.memory.figures import Weights, at, call_s
+from batchgen.models.find import ModelFiles
 from batchgen.paths import models_dir
 from tests.memory.cards import sd15_512
 
@@ -16,7 +17,7 @@ TINY = models_dir() / "tiny"
 
 
 def read_weights(folder: Path, variant: str | None, dtype: str) -> Weights:
-    return estimate(folder, variant, dtype, 64, 64).weights
+    return estimate(ModelFiles(folder, variant), dtype, 64, 64).weights
 
 
 def test_the_carried_model_is_read_from_its_headers() -> None:
@@ -65,7 +66,7 @@ def test_only_families_that_upcast_have_a_vae_of_twice_the_size(folder: Path) ->
 
 
 def test_an_estimate_grows_with_the_image(folder: Path) -> None:
-    small, large = (estimate(folder, None, "fp16", edge, edge) for edge in (512, 1024))
+    small, large = (estimate(ModelFiles(folder), "fp16", edge, edge) for edge in (512, 1024))
     assert not small.measured
     assert at(large.pass_bytes, 2) == 4 * at(small.pass_bytes, 2)
     assert large.decode_bytes == small.decode_bytes

@@ -344,19 +344,20 @@ def test_a_card_that_is_too_small_is_the_users_to_know(plan: Plan) -> None:
 
 
 def test_an_estimate_foresees_and_does_not_refuse_what_may_fit(tmp_path: Path) -> None:
+    from batchgen.models.find import ModelFiles
     from batchgen.paths import models_dir
 
     config = make_config(tmp_path, PROMPTS)
-    folder, task = models_dir() / "tiny", task_of(config, 1024, 1024)
-    _, measured = foresee(config, folder, "fingerprint", task, "Card 6", "fp16", 2 * GIB)
+    model, task = ModelFiles(models_dir() / "tiny"), task_of(config, 1024, 1024)
+    _, measured = foresee(config, model, "fingerprint", task, "Card 6", "fp16", 2 * GIB)
     assert not measured
     with pytest.raises(MemoryNeededError, match=r"at least 0\.\d\d GiB .* 0\.02 GiB are free") as refused:
-        foresee(config, folder, "fingerprint", task, "Card 6", "fp16", 16 << 20)
+        foresee(config, model, "fingerprint", task, "Card 6", "fp16", 16 << 20)
     needed_gib = float(str(refused.value).split("at least ")[1].split()[0])
-    choice, _ = foresee(config, folder, "fingerprint", task, "Card 6", "fp16", int(needed_gib / 1.4 * GIB))
+    choice, _ = foresee(config, model, "fingerprint", task, "Card 6", "fp16", int(needed_gib / 1.4 * GIB))
     assert f"more than the {needed_gib / 1.4:.1f} GiB free, but tried anyway" in choice.reason
     with pytest.raises(MemoryNeededError, match=f"{needed_gib / 1.6:.2f} GiB are free"):
-        foresee(config, folder, "fingerprint", task, "Card 6", "fp16", int(needed_gib / 1.6 * GIB))
+        foresee(config, model, "fingerprint", task, "Card 6", "fp16", int(needed_gib / 1.6 * GIB))
 
 
 @pytest.fixture

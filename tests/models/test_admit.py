@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
+from batchgen import prepare as prepare_module
+from batchgen.config.schema import Config
+from batchgen.dry_run import Counts, summary
 from batchgen.errors import BatchgenError, ModelError, UserError
 from batchgen.models import admit
+from batchgen.models.find import ModelFiles
 from batchgen.paths import RunDir, models_dir
-from batchgen.prepare import prepare, summary
+from batchgen.prepare import look_up, prepare
 from batchgen.worker.loop import load_engine
 from tests.builders import make_config, write_rows
 from tests.commands import front, write_prompts
@@ -19,6 +23,11 @@ from tests.earlier import first_fingerprint
 
 TEXT = "text_encoder/model.safetensors"
 NO_CHECK = [sys.executable, "-c", "raise SystemExit('no check was wanted')"]
+
+
+def counted(run: RunDir, config: Config) -> Counts:
+    """What a dry run counts."""
+    return summary(run, config, look_up(config))
 
 
 @pytest.fixture
@@ -78,7 +87,11 @@ def in_process(monkeypatch):
     """The check in this process, where torch is loaded once for all of them."""
     from batchgen.pipeline.check import check
 
-    monkeypatch.setattr(admit, "_answer", lambda request: check(Path(request.pop("folder")), **request))
+    def answer(request):
+        model = ModelFiles(Path(request.pop("folder")), request.pop("variant"), request.pop("safety_checker"))
+        return check(model, **request)
+
+    monkeypatch.setattr(admit, "_answer", answer)
 
 
 @pytest.mark.parametrize("fault", REFUSED)
@@ -87,7 +100,7 @@ def test_a_model_that_cannot_do_it_is_refused_by_the_run_and_the_dry_run_alike(t
     change(model)
     config = make_config(tmp_path, model__path=str(model), run_dir=str(tmp_path / "out" / "run"), **overrides)
     said = []
-    for ask in (prepare, summary):
+    for ask in (prepare, counted):
         with pytest.raises(ModelError, match=words) as caught:
             ask(RunDir(Path(config.run_dir)), config)
         said.append(str(caught.value))
@@ -136,7 +149,7 @@ def test_a_bad_answer_is_not_kept(tmp_path, model, in_process):
     prepared(config)
 
 
-@pytest.mark.parametrize("ask", [prepare, summary])
+@pytest.mark.parametrize("ask", [prepare, counted])
 def test_the_steps_of_every_row_are_checked_and_a_refusal_leaves_nothing(tmp_path, model, ask, in_process):
     PNDM(model)
     rows = [{"prompt": "a fox", "steps": steps} for steps in (5, 1000, 7)]
@@ -195,7 +208,7 @@ def test_what_is_added_to_a_models_folder_keeps_no_run_from_going_on(tmp_path, m
 def test_a_plan_with_a_fingerprint_of_the_first_version_goes_on(tmp_path, model, monkeypatch):
     config = make_config(tmp_path, model__path=str(model))
     earlier = first_fingerprint(model)
-    monkeypatch.setattr(admit, "fingerprint_model", lambda *_: earlier)
+    monkeypatch.setattr(prepare_module, "fingerprint_model", lambda *_: earlier)
     plan = prepared(config)
     assert plan.recipe["model"] == earlier
     begin(plan)

@@ -7,7 +7,7 @@ import pytest
 
 from batchgen.config.schema import ModelConfig
 from batchgen.errors import ModelError
-from batchgen.models.find import check_model, find_model, hub_revision
+from batchgen.models.find import ModelFiles, check_model, find_model, hub_revision
 from tests.commands import REAL, front, samples, verify, write_prompts
 from tests.pipeline.small_models import save
 
@@ -47,9 +47,9 @@ def test_a_hub_model_that_cannot_be_had_is_one_line(tmp_path):
 
 
 def test_names_folders_and_hub_ids_are_told_apart(small, tmp_path):
-    carried = find_model(ModelConfig(path="tiny"))
-    assert carried is not None and (carried / "model_index.json").is_file()
-    assert find_model(ModelConfig(path=str(small))) == small
+    bundled = find_model(ModelConfig(path="tiny"))
+    assert bundled is not None and (bundled.folder / "model_index.json").is_file()
+    assert find_model(ModelConfig(path=str(small))) == ModelFiles(small)
     assert find_model(ModelConfig(path="org/name")) is None
     (tmp_path / "file").touch()
     with pytest.raises(ModelError, match="is a file"):
@@ -123,7 +123,7 @@ def stubborn_scheduler(folder):
 def test_a_folder_that_could_not_run_is_refused_before_it_is_loaded(small, tmp_path, damage, words):
     folder = tmp_path / "model"
     shutil.copytree(small, folder)
-    check_model(folder, "model")
+    check_model(ModelFiles(folder), "model")
     damage(folder)
     with pytest.raises(ModelError, match=words):
-        check_model(folder, "model")
+        check_model(ModelFiles(folder), "model")

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.config.schema import ModelConfig
+from batchgen.models.find import ModelFiles
 from batchgen.models.fingerprint import fingerprint_model
 from tests.earlier import first_fingerprint
 
 GIB = 1 << 30
-MODEL = ModelConfig(path="model")
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -60,23 +59,23 @@ ADDED = (
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_model_has_another_fingerprint(tmp_path: Path, change: str) -> None:
     model = write_model(tmp_path / "model")
-    before, earlier = fingerprint_model(model, MODEL), first_fingerprint(model)
+    before, earlier = fingerprint_model(ModelFiles(model)), first_fingerprint(model)
     assert before.startswith("2:")
     CHANGES[change](model)
-    assert fingerprint_model(model, MODEL) != before
-    assert fingerprint_model(model, MODEL, earlier) != earlier
+    assert fingerprint_model(ModelFiles(model)) != before
+    assert fingerprint_model(ModelFiles(model), earlier) != earlier
 
 
 @pytest.mark.parametrize("name", ADDED)
 def test_a_file_that_is_not_loaded_changes_nothing(tmp_path: Path, name: str) -> None:
     model = write_model(tmp_path / "model")
-    before, earlier = fingerprint_model(model, MODEL), first_fingerprint(model)
+    before, earlier = fingerprint_model(ModelFiles(model)), first_fingerprint(model)
     put(model / name)
     os.utime(model / "model_index.json", (1, 1))
-    assert fingerprint_model(model, MODEL) == before
+    assert fingerprint_model(ModelFiles(model)) == before
     if name not in ("unet/README", "unet/diffusion_pytorch_model.fp16.safetensors"):
-        assert fingerprint_model(model, MODEL, earlier) == earlier
-    assert fingerprint_model(model.rename(tmp_path / "moved"), MODEL, before) == before
+        assert fingerprint_model(ModelFiles(model), earlier) == earlier
+    assert fingerprint_model(ModelFiles(model.rename(tmp_path / "moved")), before) == before
 
 
 def test_a_plan_of_the_first_version_is_compared_by_the_first_algorithm(tmp_path: Path) -> None:
@@ -84,17 +83,17 @@ def test_a_plan_of_the_first_version_is_compared_by_the_first_algorithm(tmp_path
     put(model / ".git/HEAD")  # read by that one, though hidden
     put(model / "LICENSE")
     earlier = first_fingerprint(model)
-    assert fingerprint_model(model, MODEL, earlier) == earlier
-    assert fingerprint_model(model, MODEL, "0" * 64) == earlier
-    assert fingerprint_model(model, MODEL, "2:other") == fingerprint_model(model, MODEL)
+    assert fingerprint_model(ModelFiles(model), earlier) == earlier
+    assert fingerprint_model(ModelFiles(model), "0" * 64) == earlier
+    assert fingerprint_model(ModelFiles(model), "2:other") == fingerprint_model(ModelFiles(model))
 
 
 def test_a_variant_and_a_safety_checker_are_of_the_model_only_where_they_are_asked_for(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
-    plain = fingerprint_model(model, MODEL)
+    plain = fingerprint_model(ModelFiles(model))
     put(model / "unet/diffusion_pytorch_model.fp16.safetensors")
     put(model / "safety_checker/config.json")
     put(model / "safety_checker/model.safetensors")
-    fp16, checked = ModelConfig(path="model", variant="fp16"), ModelConfig(path="model", safety_checker="flag")
-    assert len({plain, fingerprint_model(model, fp16), fingerprint_model(model, checked)}) == 3
-    assert fingerprint_model(model, MODEL) == plain
+    others = ModelFiles(model, "fp16"), ModelFiles(model, safety_checker=True)
+    assert len({plain, *map(fingerprint_model, others)}) == 3
+    assert fingerprint_model(ModelFiles(model)) == plain

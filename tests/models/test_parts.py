@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from batchgen.errors import ModelError
 from batchgen.memory.estimate import estimate
-from batchgen.models.find import check_model
+from batchgen.models.find import ModelFiles, check_model
 from batchgen.models.parts import refuse_misspelt, weight_files
 from batchgen.pipeline.load import load_pipeline
 from tests.pipeline.small_models import KINDS, save
@@ -64,10 +64,10 @@ def test_weights_in_pieces_load_and_are_counted_under_every_naming(small, folder
     for part in STEMS:
         pieces = split(folder, part, file, index)
         assert [one for one in weight_files(folder, part, variant) if not one.endswith("json")] == pieces
-    check_model(folder, "model", variant=variant)
-    loaded, whole = (weights_of(load_pipeline(one, "model", "fp32", variant)) for one in (folder, small))
+    check_model(ModelFiles(folder, variant), "model")
+    loaded, whole = (weights_of(load_pipeline(ModelFiles(one, variant), "model", "fp32")) for one in (folder, small))
     assert loaded.keys() == whole.keys() and all(torch.equal(loaded[name], whole[name]) for name in whole)
-    assert estimate(folder, variant, "fp16", 64, 64) == estimate(small, None, "fp16", 64, 64)
+    assert estimate(ModelFiles(folder, variant), "fp16", 64, 64) == estimate(ModelFiles(small), "fp16", 64, 64)
 
 
 def test_a_variant_is_taken_where_a_part_has_it_and_the_plain_weights_elsewhere(small, folder):
@@ -75,7 +75,7 @@ def test_a_variant_is_taken_where_a_part_has_it_and_the_plain_weights_elsewhere(
     save_file(
         {name: value + 1 for name, value in load_file(folder / "unet" / f"{STEMS['unet']}.safetensors").items()}, marked
     )
-    plain, fp16 = (load_pipeline(folder, "model", "fp32", variant) for variant in (None, "fp16"))
+    plain, fp16 = (load_pipeline(ModelFiles(folder, variant), "model", "fp32") for variant in (None, "fp16"))
     assert torch.equal(plain.unet.conv_in.bias + 1, fp16.unet.conv_in.bias)
     assert torch.equal(plain.vae.decoder.conv_in.bias, fp16.vae.decoder.conv_in.bias)
 
@@ -92,7 +92,7 @@ def test_parts_that_are_not_used_need_not_be_there(kind, tmp_path):
     unused = {name: what for name, what in unused.items() if name in index}
     (folder / "model_index.json").write_text(json.dumps(index | unused))
     (folder / "unet" / "LICENSE").write_text("a name without a dot")
-    pipe = load_pipeline(folder, "model", "fp32", "fp16")
+    pipe = load_pipeline(ModelFiles(folder, "fp16"), "model", "fp32")
     assert all(getattr(pipe, name) is None for name in unused)
 
 
@@ -139,7 +139,7 @@ def torn_header(path):
 def test_a_broken_weight_file_is_refused_by_name(folder, damage, words):
     damage(folder / "text_encoder" / "model.safetensors")
     with pytest.raises(ModelError, match=words) as caught:
-        check_model(folder, "model")
+        check_model(ModelFiles(folder), "model")
     assert "text_encoder/model.safetensors" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -185,7 +185,7 @@ def no_weights(folder):
 def test_a_set_of_weights_that_is_not_whole_is_refused_by_name(folder, damage, words):
     damage(folder)
     with pytest.raises(ModelError, match=words) as caught:
-        check_model(folder, "model")
+        check_model(ModelFiles(folder), "model")
     assert "\n" not in str(caught.value)
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from batchgen.errors import ModelError
+from batchgen.models.find import ModelFiles
 from batchgen.pipeline.check import check, working_steps
 from tests.pipeline.small_models import save, save_with_checker
 
@@ -39,7 +40,7 @@ def edit_json(folder, name, **changes):
 
 
 def checked(folder, scheduler="model", variant=None, safety_checker=False, steps=(2, 30)):
-    return check(folder, variant, safety_checker, scheduler, list(steps), [])
+    return check(ModelFiles(folder, variant, safety_checker), scheduler, list(steps), [])
 
 
 def of_old_transformers(state):

@@ -9,6 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from batchgen.errors import ModelError
+from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.guidance import RowGuidance
 from batchgen.pipeline.load import load_pipeline
@@ -48,7 +49,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=KINDS)
 def family(request, folders):
-    return folders[request.param], DiffusersEngine(folders[request.param], "model", "auto")
+    return folders[request.param], DiffusersEngine(ModelFiles(folders[request.param]), "model", "auto")
 
 
 def test_an_image_is_the_one_that_diffusers_makes(family):
@@ -225,7 +226,7 @@ def test_steps_copy_no_guidance_from_the_host(family, monkeypatch):
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_schedulers_make_images_that_do_not_depend_on_neighbours(folders, scheduler):
-    engine = DiffusersEngine(folders["sd15"], scheduler, "auto")
+    engine = DiffusersEngine(ModelFiles(folders["sd15"]), scheduler, "auto")
     assert engine.scheduler_name == SCHEDULERS[scheduler][0]
     prompts = [prompt(place) for place in range(4)]
     together = make(engine, prompts)
@@ -243,13 +244,13 @@ def test_a_model_whose_scheduler_ignores_seeds_is_refused(folders, tmp_path):
     index["scheduler"] = ["diffusers", "DPMSolverSDEScheduler"]
     (folder / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match="ignores per-image seeds: set job.scheduler"):
-        load_pipeline(folder, "model", "fp32")
+        load_pipeline(ModelFiles(folder), "model", "fp32")
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
 def test_half_precision_is_close_to_fp32(folders, dtype):
     one = prompt(0)
-    exact = make(DiffusersEngine(folders["sdxl"], "model", "fp32"), [one])["k0"].astype(float)
-    half = make(DiffusersEngine(folders["sdxl"], "model", dtype), [one])["k0"].astype(float)
+    exact = make(DiffusersEngine(ModelFiles(folders["sdxl"]), "model", "fp32"), [one])["k0"].astype(float)
+    half = make(DiffusersEngine(ModelFiles(folders["sdxl"]), "model", dtype), [one])["k0"].astype(float)
     error = ((exact - half) ** 2).mean()
     assert 10 * np.log10(255**2 / max(error, 1e-9)) > 30

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
+from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.schedulers import SCHEDULERS, scheduler_of
 from batchgen.types import EMPTY_NEGATIVE
@@ -51,7 +52,7 @@ class Family:
 
     def __init__(self, kind, folder):
         self.kind, self.folder = kind, save(kind, folder)
-        self.engine = DiffusersEngine(self.folder, "model", "fp32")
+        self.engine = DiffusersEngine(ModelFiles(self.folder), "model", "fp32")
         self.engine.prepare(POLICY)
         self.is_xl = kind == "sdxl"
         self.seen = set()
@@ -166,7 +167,7 @@ def test_rows_of_all_kinds_are_those_of_the_pipeline(family, tmp_path, batch, na
 def test_the_engine_is_loaded_with_the_scheduler_that_was_chosen(family, tmp_path):
     shutil.copytree(family.folder, tmp_path / "model")
     family.says("PNDMScheduler", False, tmp_path / "model")
-    engine = DiffusersEngine(tmp_path / "model", "ddim", "fp32")
+    engine = DiffusersEngine(ModelFiles(tmp_path / "model"), "ddim", "fp32")
     engine.prepare(POLICY)
     config = diffusers.PNDMScheduler.load_config(tmp_path / "model" / "scheduler")
     scheduler = diffusers.DDIMScheduler.from_config(config, **({"clip_sample": False} if family.is_xl else {}))
@@ -180,7 +181,7 @@ def test_a_vaes_mean_and_deviation_are_heeded_where_the_pipeline_heeds_them(fami
     path = tmp_path / "model" / "vae" / "config.json"
     says = json.loads(path.read_text()) | {"latents_mean": [0.5] * 4, "latents_std": [2.0] * 4, "shift_factor": 0.3}
     path.write_text(json.dumps(says))
-    engine = DiffusersEngine(tmp_path / "model", "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(tmp_path / "model"), "model", "fp32")
     engine.prepare(POLICY)
     pipe = DiffusionPipeline.from_pretrained(tmp_path / "model", dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
@@ -189,7 +190,7 @@ def test_a_vaes_mean_and_deviation_are_heeded_where_the_pipeline_heeds_them(fami
 
 def test_in_half_precision_no_number_is_rounded_that_the_pipeline_does_not_round(family, monkeypatch):
     monkeypatch.setattr("batchgen.pipeline.engine.TEXT_ROWS", 1)  # so that texts have the pipeline's very bits
-    engine = DiffusersEngine(family.folder, "model", "bf16")
+    engine = DiffusersEngine(ModelFiles(family.folder), "model", "bf16")
     policy = changed(micro_batch=1, decode_chunk=1, dtype="bf16")
     engine.prepare(policy)
     row = prompt(0, guidance=8.03, negative_prompt="blurry", steps=8)

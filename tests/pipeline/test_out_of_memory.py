@@ -14,6 +14,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from batchgen.events import EventLog
+from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.worker.stages import Fitting
 from tests.builders import OnePolicy
@@ -40,7 +41,7 @@ def folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(folder):
-    return DiffusersEngine(folder, "model", "fp32")
+    return DiffusersEngine(ModelFiles(folder), "model", "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,7 @@ def furthest(made, expected):
 )
 @pytest.mark.parametrize("part", ["unet", "decoder"])
 def test_offloaded_weights_survive_a_refusal(folder, undisturbed, tmp_path, monkeypatch, placement, part):
-    engine = DiffusersEngine(folder, "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
     policy = changed(micro_batch=2, decode_chunk=1, placement=placement)
     engine.prepare(policy)
     inner = engine._pipe.unet.mid_block if part == "unet" else engine._pipe.vae.decoder  # half way through
@@ -156,7 +157,7 @@ def test_offloaded_weights_survive_a_refusal(folder, undisturbed, tmp_path, monk
 
 
 def test_a_refusal_in_the_fp32_retry_leaves_the_vae_as_it_was(folder, tmp_path, monkeypatch):
-    engine = DiffusersEngine(folder, "model", "bf16")
+    engine = DiffusersEngine(ModelFiles(folder), "model", "bf16")
     policy = changed(micro_batch=2, decode_chunk=2, dtype="bf16")
     expected, _ = run(engine, tmp_path, policy)
     vae = engine._pipe.vae
@@ -184,7 +185,7 @@ def test_a_refusal_in_the_fp32_retry_leaves_the_vae_as_it_was(folder, tmp_path, 
 @pytest.fixture
 def fp32_vae(tmp_path, monkeypatch, folder):
     """(engine, policy) in bf16 whose first image of each chunk of two overflows and is decoded again in fp32."""
-    engine = DiffusersEngine(folder, "model", "bf16")
+    engine = DiffusersEngine(ModelFiles(folder), "model", "bf16")
     real = engine._pipe.vae.decode
 
     def decode(latents, return_dict):
@@ -232,7 +233,7 @@ def test_one_row_without_guidance_is_not_divided(engine, tmp_path):
 
 
 def test_a_job_without_guidance_that_runs_out_of_memory_moves_its_weights(folder, tmp_path):
-    engine = DiffusersEngine(folder, "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
     rows = [prompt(place, guidance=0.0) for place in range(2)]
     policy = changed(micro_batch=2, decode_chunk=1)
     expected, _ = run(engine, tmp_path, policy, rows)
@@ -258,7 +259,7 @@ def test_memory_that_the_host_refuses_while_loading_is_no_fault_of_the_model(fol
     refused = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
     monkeypatch.setattr(DiffusionPipeline, "from_pretrained", mock.Mock(side_effect=refused))
     with pytest.raises(RuntimeError) as caught:
-        DiffusersEngine(folder, "model", "fp32")
+        DiffusersEngine(ModelFiles(folder), "model", "fp32")
     assert caught.value is refused
 
 

@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 
 from batchgen.events import EventLog
 from batchgen.memory.policies import Policies, freeze
+from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.policy import Policy
 from batchgen.shards.attempt import Attempt
@@ -51,7 +52,7 @@ def test_rows_of_pieces_and_beside_a_row_given_up_have_the_bits_of_an_undisturbe
     rows = [{"prompt": f"a horse, take {row}", "negative_prompt": "cat" if row % 3 else "", "key": f"k{row}"}
             for row in range(ROWS)]  # fmt: skip
     plan = plan_run(tmp_path, rows, job__batch_size=ROWS)
-    engine = DiffusersEngine(save("sd15", tmp_path / "model"), "ddim", "fp32")
+    engine = DiffusersEngine(ModelFiles(save("sd15", tmp_path / "model")), "ddim", "fp32")
     whole = made(plan, engine, [])
     assert len(whole) == 3 * ROWS
     to_halve = [crash(0, ROWS)] * 2

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from batchgen.config.schema import ATTENTION
+from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.guidance import in_two_passes
 from batchgen.pipeline.levers.attention import usable_attention
@@ -30,7 +31,7 @@ def folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def resident(folder):
-    return images(DiffusersEngine(folder, "model", "fp32"))
+    return images(DiffusersEngine(ModelFiles(folder), "model", "fp32"))
 
 
 def images(engine, **changes):
@@ -56,19 +57,19 @@ def furthest(one, other):
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_where_the_weights_wait_changes_no_byte(folder, resident, placement):
-    engine = DiffusersEngine(folder, "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
     assert same(images(engine, placement=placement), resident)
     assert same(images(engine, placement=placement), resident), "a second batch"
 
 
 def test_a_placement_can_follow_any_other(folder, resident):
-    engine = DiffusersEngine(folder, "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
     for placement in ("sequential_offload", "resident", "group_offload_leaf", "model_offload", "group_offload_block"):
         assert same(images(engine, placement=placement), resident), placement
 
 
 def test_a_pipeline_that_is_replaced_is_gone(folder):
-    engine = DiffusersEngine(folder, "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
     images(engine, placement="sequential_offload")
     gone = weakref.ref(engine._pipe.unet)
     images(engine, placement="resident")
@@ -77,7 +78,7 @@ def test_a_pipeline_that_is_replaced_is_gone(folder):
 
 
 def test_staged_weights_are_on_the_device_while_their_stage_runs(folder):
-    engine = DiffusersEngine(folder, "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
     engine.prepare(changed(placement="model_offload"))
     pipe = engine._pipe
     host = {stage: pointers(pipe, stage) for stage in STAGES}
@@ -105,19 +106,19 @@ def test_a_staged_module_keeps_what_the_host_holds():
 
 @pytest.mark.parametrize("change", [{"guidance_split": True}, {"channels_last": True}, {"traced": True}])
 def test_how_the_unet_is_called_changes_low_bits_at_most(folder, resident, change):
-    engine = DiffusersEngine(folder, "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
     assert furthest(images(engine, **change), resident) <= 2
     assert same(images(engine), resident), "and can be undone"
 
 
 def test_all_of_them_together(folder, resident):
-    engine = DiffusersEngine(folder, "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
     made = images(engine, placement="model_offload", guidance_split=True, channels_last=True, traced=True)
     assert furthest(made, resident) <= 2
 
 
 def test_guidance_is_split_under_offload_too(folder, resident):
-    engine = DiffusersEngine(folder, "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
     assert furthest(images(engine, placement="sequential_offload", guidance_split=True), resident) <= 2
     assert furthest(images(engine, placement="group_offload_block", guidance_split=True), resident) <= 2
 
@@ -137,7 +138,7 @@ def test_two_passes_see_half_of_the_rows_each():
 
 @pytest.mark.parametrize("attention", [one for one in ATTENTION if one not in ("xformers", "cudnn")])
 def test_attention_that_runs_here_makes_the_same_pictures(folder, resident, attention):
-    engine = DiffusersEngine(folder, "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
     used, why = engine.prepare(changed(attention=attention))
     assert (used.attention, why is None) in ((attention, True), ("sdpa", False))
     assert furthest(make(engine, PROMPTS, used), resident) <= 2
@@ -145,7 +146,7 @@ def test_attention_that_runs_here_makes_the_same_pictures(folder, resident, atte
 
 @pytest.mark.parametrize("attention", ["cudnn", "xformers"])
 def test_attention_that_does_not_run_here_says_why_and_sdpa_is_used(folder, resident, attention):
-    engine = DiffusersEngine(folder, "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
     used, why = engine.prepare(changed(attention=attention))
     assert used == changed(attention="sdpa")
     assert why
@@ -154,12 +155,12 @@ def test_attention_that_does_not_run_here_says_why_and_sdpa_is_used(folder, resi
 
 
 def test_attention_that_does_not_exist_in_the_model_is_not_needed(folder):
-    engine = DiffusersEngine(folder, "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
     assert usable_attention("plain", engine._pipe, torch.device("cpu"), torch.float32) == ("plain", None)
 
 
 def test_a_full_device_says_nothing_about_an_attention_backend(folder, monkeypatch):
-    engine = DiffusersEngine(folder, "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
     refused = torch.OutOfMemoryError("CUDA out of memory")
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", mock.Mock(side_effect=refused))
     with pytest.raises(torch.OutOfMemoryError):

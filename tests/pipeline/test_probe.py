@@ -11,6 +11,7 @@ from typing import Any
 
 from batchgen.memory.costs import Task
 from batchgen.memory.probe import PROBED_UNDER, probe
+from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from tests.pipeline.small_models import KINDS, save
 from tests.pipeline.test_engine import POLICY, make, prompt
@@ -36,8 +37,8 @@ class Gauge:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_stage_is_measured_and_images_stay_the_same(kind, tmp_path):
-    engine = DiffusersEngine(save(kind, tmp_path / kind), "model", "fp32")
-    guess = estimate(tmp_path / kind, None, "fp32", 64, 64)
+    engine = DiffusersEngine(ModelFiles(save(kind, tmp_path / kind)), "model", "fp32")
+    guess = estimate(ModelFiles(tmp_path / kind), "fp32", 64, 64)
     policy, _ = engine.prepare(POLICY)
     before = make(engine, [prompt(0)], policy)
     gauge: Any = Gauge()
@@ -55,7 +56,7 @@ def test_every_stage_is_measured_and_images_stay_the_same(kind, tmp_path):
 
 
 def test_a_pass_is_timed_for_each_call_of_the_unet_and_only_then(tmp_path):
-    engine = DiffusersEngine(save("sd15", tmp_path / "sd15"), "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(save("sd15", tmp_path / "sd15")), "model", "fp32")
     policy, _ = engine.prepare(POLICY)
     with engine.passes() as watches:
         make(engine, [prompt(0)], policy)

@@ -8,6 +8,7 @@ pytest.importorskip("torch")
 
 from batchgen.errors import ModelError
 from batchgen.memory.estimate import estimate
+from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.load import load_pipeline
 from batchgen.policy import PLACEMENTS
@@ -34,8 +35,8 @@ def decoded(engine, **changes):
 @pytest.mark.parametrize("placement", [name for name in PLACEMENTS if not name.startswith("group")])
 def test_what_is_flagged_is_said_and_the_image_stays(model, placement):
     folder, flags = model
-    plain = decoded(DiffusersEngine(folder, "model", "fp32"))
-    checked = decoded(DiffusersEngine(folder, "model", "fp32", safety_checker=True), placement=placement)
+    plain = decoded(DiffusersEngine(ModelFiles(folder), "model", "fp32"))
+    checked = decoded(DiffusersEngine(ModelFiles(folder, safety_checker=True), "model", "fp32"), placement=placement)
     assert [one.flagged for one in plain] == [None, None]
     assert [one.flagged for one in checked] == [flags, flags]
     assert [one.pixels for one in checked] == [one.pixels for one in plain]
@@ -43,14 +44,15 @@ def test_what_is_flagged_is_said_and_the_image_stays(model, placement):
 
 def test_its_weights_count_where_it_works(model):
     folder, _ = model
-    without, with_it = (estimate(folder, None, "fp32", 64, 64, checker).weights.vae_bytes for checker in (False, True))
+    models = [ModelFiles(folder, safety_checker=checker) for checker in (False, True)]
+    without, with_it = (estimate(model, "fp32", 64, 64).weights.vae_bytes for model in models)
     assert with_it > without
 
 
 def test_a_model_without_one_is_refused_in_a_line(tmp_path):
     folder = save("sd15", tmp_path / "plain")
     with pytest.raises(ModelError, match=r"has no safety checker: set model\.safety_checker=off"):
-        load_pipeline(folder, "model", "fp32", safety_checker=True)
+        load_pipeline(ModelFiles(folder, safety_checker=True), "model", "fp32")
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import diffusers
 from diffusers.schedulers import KarrasDiffusionSchedulers
 
 from batchgen.errors import ModelError
+from batchgen.models.find import ModelFiles
 from batchgen.pipeline.load import load_pipeline
 from batchgen.pipeline.schedulers import SCHEDULERS, scheduler_of
 from tests.pipeline.small_models import KINDS, save
@@ -65,7 +66,7 @@ def test_an_own_scheduler_that_cannot_be_made_is_not_made_for_another(models, tm
     folder = tmp_path / "model"
     shutil.copytree(models["sd15"], folder)
     edit_own(folder, own)
-    pipe = load_pipeline(folder, "dpm++", "fp32")
+    pipe = load_pipeline(ModelFiles(folder), "dpm++", "fp32")
     assert type(pipe.scheduler).__name__ == "DPMSolverMultistepScheduler"
     with pytest.raises(ModelError, match="requires the scipy library|ignores per-image seeds") as caught:
         scheduler_of(folder, "model")

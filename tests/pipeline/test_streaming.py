@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from batchgen.memory import streaming_costs
+from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.streaming import Streamer
 from batchgen.policy import STREAM_BUFFERS
@@ -126,9 +127,9 @@ def test_inputs_come_to_the_device_wherever_they_are(rows):
 @torch.inference_mode()
 def test_planned_groups_are_those_that_are_packed(kind, tmp_path, monkeypatch):
     # Planned by the names in the files' headers, packed in the order in which the layers run
-    engine = DiffusersEngine(save(kind, tmp_path / kind), "model", "fp32")
+    engine = DiffusersEngine(ModelFiles(save(kind, tmp_path / kind)), "model", "fp32")
     monkeypatch.setattr(streaming_costs, "GROUP_BYTES", 1 << 14)
-    planned = [size_bytes for size_bytes, _ in estimate(tmp_path / kind, None, "fp32", 64, 64).stream_groups]
+    planned = [size_bytes for size_bytes, _ in estimate(ModelFiles(tmp_path / kind), "fp32", 64, 64).stream_groups]
     unet, ran = engine._pipe.unet, []
     for name, layer in unet.named_modules():
         if list(layer.parameters(recurse=False)):

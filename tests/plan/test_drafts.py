@@ -12,7 +12,7 @@ from batchgen.machine import process
 from batchgen.paths import PlanDir, RunDir
 from batchgen.plan import drafts
 from batchgen.plan.drafts import new_draft, sweep_drafts
-from batchgen.plan.store import Recipe, load_plan, save_plan
+from batchgen.plan.store import Sources, load_plan, save_plan
 from batchgen.types import Shard
 from tests.builders import finish_run, gone_process, make_config, plan_run
 from tests.plan.test_store import make_shard
@@ -58,11 +58,11 @@ def test_a_command_that_finishes_leaves_an_extension_under_way_alone(tmp_path: P
         assert swept.wait(10)
         yield make_shard(2, ("c",))
 
-    recipe = Recipe(make_config(tmp_path), [], {"model": "m"})
+    sources = Sources(make_config(tmp_path), [], {"model": "m"})
     kept = []
     thread = threading.Thread(
         target=lambda: kept.append(
-            save_plan(plan.run, plan.run.extension(1), "extend", 1, plan.run_id, recipe, shards())
+            save_plan(plan.run, plan.run.extension(1), "extend", 1, plan.run_id, sources, shards())
         )
     )
     thread.start()
@@ -93,13 +93,15 @@ def test_a_draft_that_is_swept_before_it_says_whose_it_is_is_made_again(
 
 def test_who_loses_to_another_plan_is_told(tmp_path: Path) -> None:
     plan = plan_run(tmp_path)
-    recipe = Recipe(make_config(tmp_path), [], {"model": "m"})
+    sources = Sources(make_config(tmp_path), [], {"model": "m"})
 
     def shards() -> Iterator[Shard]:
-        assert save_plan(plan.run, plan.run.extension(1), "extend", 1, plan.run_id, recipe, [make_shard(1, ("first",))])
+        assert save_plan(
+            plan.run, plan.run.extension(1), "extend", 1, plan.run_id, sources, [make_shard(1, ("first",))]
+        )
         sweep_drafts(plan.run)  # by whoever finishes; this draft comes too late
         yield make_shard(1, ("second",))
 
-    assert not save_plan(plan.run, plan.run.extension(1), "extend", 1, plan.run_id, recipe, shards())
+    assert not save_plan(plan.run, plan.run.extension(1), "extend", 1, plan.run_id, sources, shards())
     planned: Shard = load_plan(plan.run).shard(1)[0]
     assert planned.keys == ["first"]

@@ -57,7 +57,7 @@ def test_a_model_that_moved_is_found_at_its_new_place(tmp_path: Path) -> None:
     plan = plan_run(tmp_path, model__path=str(tmp_path / "old"))
     (tmp_path / "old").rename(tmp_path / "new")
     prepare(plan.run, make_config(tmp_path, model__path=str(tmp_path / "new")))
-    assert locate(load_plan(plan.run).config.model) == tmp_path / "new"
+    assert locate(load_plan(plan.run).config.model).folder == tmp_path / "new"
 
 
 def test_a_file_that_no_command_wrote_is_named(tmp_path: Path) -> None:

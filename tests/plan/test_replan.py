@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from batchgen.dry_run import summary
 from batchgen.errors import ResumeError
 from batchgen.plan import replan
 from batchgen.plan.store import load_plan
-from batchgen.prepare import prepare, summary
+from batchgen.prepare import look_up, prepare
 from tests.builders import full_attempt, gone_process, make_config, plan_run
 
 PROMPTS = [f"fox {number}" for number in range(4)]
@@ -19,7 +20,7 @@ def test_a_plan_of_which_nothing_was_begun_gives_way_and_is_kept(tmp_path: Path)
     plan = plan_run(tmp_path, PROMPTS)
     (plan.run.policies / "fake-64x64.json").write_text("{}")
     corrected = make_config(tmp_path, PROMPTS, job__steps=9)
-    assert summary(plan.run, corrected)["prompts"] == 4
+    assert summary(plan.run, corrected, look_up(corrected)).prompts == 4
     assert load_plan(plan.run).run_id == plan.run_id, "a dry run changes nothing"
     newer = prepare(plan.run, corrected)
     assert newer.run_id != plan.run_id and newer.planned.job.steps == 9

@@ -10,7 +10,7 @@ import pytest
 from batchgen.errors import BrokenRunError, PromptError, UserError
 from batchgen.files import sha256_file
 from batchgen.paths import PlanDir, RunDir
-from batchgen.plan.store import Plan, Recipe, load_plan, save_plan
+from batchgen.plan.store import Plan, Sources, load_plan, save_plan
 from batchgen.types import Batch, Reject, Shard
 from tests.builders import make_config, make_prompt
 
@@ -33,8 +33,8 @@ def save(
     run_id: str = "a" * 32,
 ) -> bool:
     run = RunDir(tmp_path / "run")
-    recipe = Recipe(make_config(tmp_path), INPUTS, {"model": "m"})
-    return save_plan(run, PlanDir(run.root / name), kind, first_shard, run_id, recipe, shards)
+    sources = Sources(make_config(tmp_path), INPUTS, {"model": "m"})
+    return save_plan(run, PlanDir(run.root / name), kind, first_shard, run_id, sources, shards)
 
 
 def names(tmp_path: Path) -> list[str]:

@@ -92,12 +92,13 @@ def set_up(folder):
     prompts.write_text("".join(f"{line}\n" for line in PROMPTS))
     register()
     config = load(_compose(prompts))
-    folder, versions = locate(config.model), functools.cache(process_versions)
-    found = fingerprint_model(folder, config.model)
+    model, versions = locate(config.model), functools.cache(process_versions)
+    found = fingerprint_model(model)
     versions()
     _swap(prepare, fingerprint_model=lambda *_: found)
-    _swap(admit, fingerprint_model=lambda *_: found, versions=versions)
-    list(admit.Admission(folder, config).watch(prepare.plan_shards(config, [prompts])))  # kept from now on
+    _swap(admit, versions=versions)
+    admission = admit.Admission(model, config, lambda: found)
+    list(admission.watch(prepare.plan_shards(config, [prompts])))  # kept from now on
     _swap(plan, versions=versions)
     local._POLL_S = 0.004
     worker._IDLE_S = 0.01

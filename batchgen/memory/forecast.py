@@ -1,0 +1,47 @@
+"""What a worker on each GPU would choose, foreseen before any worker starts. Loads nothing and needs no torch."""
+
+from collections.abc import Sequence
+
+from batchgen.config.schema import Config
+from batchgen.errors import UserError
+from batchgen.machine.gpus import Gpu
+from batchgen.machine.meters import CONTEXT_BYTES
+from batchgen.memory.choose import Choice
+from batchgen.memory.costs import Task
+from batchgen.memory.defaults import resolve_dtype
+from batchgen.memory.policies import foresee
+from batchgen.models.find import ModelFiles
+from batchgen.units import size_bytes
+
+
+def refused_on(
+    config: Config, gpus: Sequence[Gpu], model: ModelFiles, fingerprint: str, tasks: Sequence[Task]
+) -> dict[str, UserError]:
+    """The GPUs that cannot do the tasks, and why: {device: error}.
+
+    Raises the error of the GPU with the most free memory, MemoryNeededError for example, where no GPU can.
+    """
+    refused: dict[str, UserError] = {}
+    for gpu in sorted(gpus, key=lambda one: -(one.free_bytes or 0)):
+        try:
+            for task in tasks:
+                foresee_on(config, gpu, model, fingerprint, task)
+        except UserError as error:
+            refused[gpu.device] = error
+    if gpus and len(refused) == len(gpus):
+        raise next(iter(refused.values()))
+    return refused
+
+
+def foresee_on(config: Config, gpu: Gpu, model: ModelFiles, fingerprint: str, task: Task) -> tuple[Choice, bool] | None:
+    """What a worker on this GPU would choose, and whether by measured figures; None for a GPU that is not known.
+
+    Raises MemoryNeededError as `foresee` does.
+    """
+    dtype = resolve_dtype(config.model.dtype, gpu.capability)
+    if gpu.kind is None or gpu.free_bytes is None:
+        return None
+    cap = config.memory.max_vram
+    cap_bytes = gpu.free_bytes if cap is None else size_bytes("memory.max_vram", cap)
+    budget_bytes = max(0, min(gpu.free_bytes, cap_bytes) - CONTEXT_BYTES)
+    return foresee(config, model, fingerprint, task, gpu.kind, dtype, budget_bytes)
