@@ -42,15 +42,6 @@ def test_a_run_is_whole_and_the_same_command_says_that_it_is_done(tmp_path, prom
     assert shard_files(tmp_path / "run") == before
 
 
-def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path, prompts):
-    done = front(tmp_path / "run", prompts, "dry_run=true", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    for line in ("prompts    50", "rejects    0", "batches    13 of up to 4", "packing    100.0%", "shards     7"):
-        assert line in done.stdout
-    assert "policy     64x64: micro-batch" in done.stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt"]
-
-
 def test_rows_that_differ_in_size_never_share_a_batch_and_guidance_does(tmp_path):
     rows = [{"prompt": f"row {n}", "width": 64 + 64 * (n % 2), "guidance": 2.0 + n, "note": n} for n in range(8)]
     path = tmp_path / "p.jsonl"
@@ -313,42 +304,6 @@ def test_a_gpu_that_is_lost_ends_its_worker_blames_no_row_and_the_same_command_g
 
 
 WORKERS = ("launch.workers=8", "job.batch_size=32", "output.batches_per_shard=null")
-
-
-@pytest.mark.parametrize(
-    ("count", "more", "lines"),
-    [
-        (
-            72,
-            (),
-            [
-                "packing    75.0%",
-                "shards     16 of up to 1 batches",
-                "workers    8 of 8 can be busy at once: 16 shards are left",
-            ],
-        ),
-        (20, (), ["workers    5 of 8 can be busy at once: 5 shards are left"]),
-        (
-            72,
-            ("launch.workers=1",),
-            ["batches    3 of up to 32", "workers    1 of 1 can be busy at once: 3 shards are left"],
-        ),
-        (
-            72,
-            ("determinism=strict",),
-            [
-                "packing    75.0%",
-                "workers    3 of 8 can be busy at once: 3 shards are left",
-                "strict     rests are padded: up to 33.3% more rows are denoised; no batch is cut",
-                "the last ones keep 3 of 8 workers busy",
-            ],
-        ),
-    ],
-)
-def test_a_dry_run_says_how_many_workers_can_be_busy(tmp_path, count, more, lines):
-    done = front(tmp_path / "run", write_prompts(tmp_path / "p.txt", count), "dry_run=true", *WORKERS, *more)
-    assert done.returncode == 0, done.stderr
-    assert [line for line in lines if line not in done.stdout] == []
 
 
 def test_a_plan_for_many_workers_is_kept_by_few_who_may_extend_it_and_try_again(tmp_path):
