@@ -46,6 +46,6 @@ def test_a_job_that_cannot_fit_is_refused_before_a_worker_starts(tmp_path: Path,
         refused = front(tmp_path / "run", prompts, "job.width=2048", "job.height=2048")
         assert refused.returncode == 2
         assert "GiB of free device memory are needed beside CUDA's context" in refused.stderr
-        assert f"{there} GiB are there" in refused.stderr
+        assert f"{there} GiB are free" in refused.stderr
         assert len(refused.stderr.splitlines()) == 1
     assert not list((tmp_path / "run").glob("logs/workers/*"))
