@@ -225,11 +225,13 @@ def summary(run: RunDir, config: Config) -> dict[str, Any]:
     files = find_files(prompt_patterns(config), Path.cwd())
     if run.plans() and _unwanted(run, config, files) is None:
         plan = load_plan(run)
-        _check_same(plan, replace(config, extend=True), files)
+        _check_same(plan, config, files)
+        stock = take_stock(plan)
         counts = _Counts(rejects=sum(segment.rejects for segment in plan.segments), first_reject=first_reject(plan))
         for index in range(len(plan.sizes)):
             counts.add(plan.shard(index)[0], config)
-        return counts.as_dict() | {"done_shards": len(run.committed())}
+        harm = stock.complaint(run) if stock.broken else None
+        return counts.as_dict() | {"done_shards": len(stock.whole), "open_shards": len(stock.open), "harm": harm}
     if not run.plans():
         _refuse_used(run)
     folder = find_model(config.model)

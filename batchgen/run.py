@@ -11,7 +11,7 @@ from batchgen import index
 from batchgen.config import Config, size_bytes
 from batchgen.console import say
 from batchgen.display import Display
-from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, UserError
+from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, UserError
 from batchgen.files import supports_link, sync_directory
 from batchgen.finish import Outcome, finish, outcome
 from batchgen.gpus import Gpu, find_gpus
@@ -106,7 +106,7 @@ def _dry_run(run_dir: RunDir, config: Config, gpus: Sequence[Gpu]) -> int:
     print(f"batches    {counts['batches']} of up to {config.job.batch_size}")
     print(f"packing    {counts['packing_percent']:.1f}% of the rows that run are prompts, the rest is padding")
     print(f"shards     {counts['shards']} of up to {counts['largest_shard']} batches")
-    workers, left = config.launch.workers or 1, counts["shards"] - counts.get("done_shards", 0)
+    workers, left = config.launch.workers or 1, counts.get("open_shards", counts["shards"])
     print(f"workers    {min(workers, left)} of {workers} can be busy at once: {left} shards are left")
     if config.determinism == "strict":
         at_last = counts["batches"] % workers or min(workers, counts["batches"])
@@ -118,6 +118,9 @@ def _dry_run(run_dir: RunDir, config: Config, gpus: Sequence[Gpu]) -> int:
     for line in lines:
         print(line)
     print("dry run: nothing was written")
+    if counts.get("harm"):
+        say(counts["harm"])
+        return EXIT_BROKEN  # as the run itself would end
     return EXIT_WHOLE
 
 

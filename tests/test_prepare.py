@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from batchgen import plan as plan_module
 from batchgen import prepare as prepare_module
 from batchgen import replan
 from batchgen.config import Config
-from batchgen.errors import ModelError, ResumeError
+from batchgen.errors import EXIT_BROKEN, ModelError, ResumeError
 from batchgen.paths import models_dir
 from batchgen.plan import Plan, load_plan
 from batchgen.prepare import prepare, summary
+from batchgen.run import run
 from tests.builders import finish_run, full_attempt, gone_process, make_config, plan_run, write_rows
 from tests.commands import REAL, front, verify, write_prompts
 
@@ -189,6 +191,22 @@ def test_a_corrected_command_after_a_refusal_just_works(tmp_path: Path) -> None:
     corrected = front(tmp_path / "run", prompts)
     assert corrected.returncode == 0, corrected.stderr
     assert verify(tmp_path / "run").returncode == 0
+
+
+def test_a_dry_run_refuses_new_files_and_lost_tars_as_the_run_does(tmp_path: Path) -> None:
+    config = make_config(tmp_path, ["a", "b", "c"], job__batch_size=1, output__batches_per_shard=1)
+    finish_run(plan := plan_run(tmp_path, ["a", "b", "c"], job__batch_size=1, output__batches_per_shard=1))
+    assert summary(plan.run, config)["harm"] is None
+    more = write_rows(tmp_path / "more.jsonl", ["d"])
+    added = replace(config, job=replace(config.job, prompts=[config.job.prompts, str(more)]))
+    with pytest.raises(ResumeError, match="extend=true"):
+        summary(plan.run, added)
+    assert summary(plan.run, replace(added, extend=True))["done_shards"] == 3
+    plan.run.tar(1).unlink()
+    assert run(replace(config, dry_run=True)) == EXIT_BROKEN
+    counts = summary(plan.run, config)
+    assert (counts["done_shards"], counts["open_shards"]) == (2, 0)
+    assert "shard 000001's tar is missing" in counts["harm"]
 
 
 def test_a_run_of_an_older_batchgen_goes_on_and_says_that_images_may_differ(tmp_path: Path) -> None:
