@@ -12,7 +12,7 @@ test: $(VENV)/ready  ## run the tests, on all cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 torture: $(VENV)/ready  ## run the fault injection, about half an hour on two cores
-	$(BIN)/python -m pytest -m torture
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m torture --numprocesses auto --dist worksteal
 
 lint: $(VENV)/ready  ## run ruff and mypy
 	$(BIN)/ruff check .

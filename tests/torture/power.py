@@ -36,9 +36,9 @@ class Power:
         self.tars = tars(self._record_base / "outputs" / "run")
         places = [place for place, event in enumerate(_operations(undisturbed)) if event[0] == "fsync"]
         sites = [_operations(undisturbed)[place][2] for place in places]
-        after_append = places[sites.index("shards.append work/*.jsonl")] + 2
-        in_publish = places[sites.index("shards.publish run/shards")]
-        in_plan = places[sites.index("plan.save_plan outputs/run")]
+        after_append = places[sites.index("shards.attempt.append work/*.jsonl")] + 2
+        in_publish = places[sites.index("shards.attempt.publish run/shards")]
+        in_plan = places[sites.index("plan.store.save_plan outputs/run")]
         self.recordings = {
             "undisturbed": undisturbed,
             "worker killed": self._record("worker_killed", ("kill worker", after_append)),

@@ -20,6 +20,9 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+import batchgen
+
+PACKAGE = Path(batchgen.__file__).parent
 TAKES_SPACE = ("create", "write", "fsync", "link", "rename", "mkdir")
 # What one operation may be made to do. `full:` lasts from then on; `late`: done, and an error said all the same.
 ONCE = ("ENOSPC", "EDQUOT", "EIO", "ESTALE")
@@ -180,14 +183,17 @@ def _fsync(fd):
 
 
 def _site(path):
-    """Where in batchgen an fsync is asked for, and of what: 'shards.append work/*.tar'."""
+    """Where in batchgen an fsync is asked for, and of what: 'shards.attempt.append work/*.tar'."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         file = Path(frame.f_code.co_filename)
-        if file.parent.name == "batchgen" and file.name != "files.py":
+        if PACKAGE in file.parents and file.name != "files.py":
             break
         frame = frame.f_back
-    place = f"{file.stem}.{frame.f_code.co_name}" if frame is not None else "?"
+    place = "?"
+    if frame is not None:
+        module = ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
+        place = f"{module}.{frame.f_code.co_name}"
     names = Path(path).relative_to(_State.base).parts
     last = names[-1] if names else ""
     if "." in last and last.partition(".")[0]:
