@@ -193,7 +193,7 @@ def check_same(plan: Plan, config: Config, inputs: Inputs) -> list[int]:
     advice = "extend=true adds them to it; or" if only_new else "set it back, or"
     raise ResumeError(
         f"{plan.run.root} was planned with different settings: {'; '.join(diff)}.\n"
-        f"Nothing was changed: {advice} start anew with another run_dir=DIR"
+        f"Nothing was changed: {advice} start a new run with another run_dir=DIR"
     )
 
 

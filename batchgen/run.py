@@ -42,7 +42,7 @@ def run(config: Config) -> int:
     states = shard_states(plan)
     if not states.open:
         done = not states.broken and index.is_current(plan)
-        return _tell(outcome(plan, "is done already") if done else finish(plan))
+        return _tell(outcome(plan, "is already done") if done else finish(plan))
     broken = f"{states.harm()}; the other shards are made all the same" if states.broken else None
     for line in filter(None, (computed_otherwise(plan.computes, config.job.scheduler), rejected_line(plan), broken)):
         say(line)
@@ -69,11 +69,11 @@ def run(config: Config) -> int:
 
 
 def _make_durable(run_dir: RunDir) -> None:
-    """Else a power cut could take a directory with all that is durable in it."""
+    """Make the names of the run's directories durable: a power cut must not take one with all that is in it."""
     sync_directory(run_dir.worker_logs.parent)
     sync_directory(run_dir.root)
-    for directory in run_dir.root.absolute().parents:  # this command made some of them, or one that was killed
-        with suppress(OSError):  # above, there are directories that one may enter and not read
+    for directory in run_dir.root.absolute().parents:  # this command, or one that was killed, made some of them
+        with suppress(OSError):  # some directories above may be entered but not read
             sync_directory(directory)
 
 
@@ -84,7 +84,7 @@ def _tell(end: Outcome) -> int:
 
 
 def _able_first(plan: Plan, gpus: Sequence[Gpu]) -> list[Gpu]:
-    """The GPUs, with those that cannot do the job last; a line is said for each. Raises the reason where none can."""
+    """The GPUs, those that cannot do the job last, each with a line that says why. Raises the reason if none can."""
     config, model = plan.config, find_model(plan.config.model)
     if model is None:
         return list(gpus)

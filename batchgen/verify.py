@@ -27,7 +27,7 @@ from batchgen.plan.store import Plan, load_plan
 from batchgen.shards.attempt import read_manifest
 from batchgen.shards.index import index_of, is_current, read_index
 from batchgen.shards.journal import read_journal
-from batchgen.shards.progress import failed_samples
+from batchgen.shards.progress import failed_samples, remedy_of_damage
 from batchgen.shards.records import Manifest
 from batchgen.shards.tars import read_samples
 from batchgen.types import Prompt
@@ -219,7 +219,7 @@ def show(run: RunDir) -> int:
     _list([*findings.problems, *(f"warning: {warning}" for warning in findings.warnings)])
     if findings.problems:
         print(f"{run.root}: BROKEN: {len(findings.problems)} problems; nothing was changed")
-        print(f"python -m batchgen.repair {run.root} sets damaged shards aside so that they are made again")
+        print(remedy_of_damage(run))
         return EXIT_BROKEN
     failed = failed_samples(plan)
     checked = plan.shard_count - len(findings.missing_shards)

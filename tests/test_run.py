@@ -38,7 +38,7 @@ def test_a_run_is_whole_and_the_same_command_says_that_it_is_done(tmp_path, prom
     before = shard_files(tmp_path / "run")
     again = front(tmp_path / "run", prompts)
     assert again.returncode == 0
-    assert "is done already" in again.stderr
+    assert "is already done" in again.stderr
     assert shard_files(tmp_path / "run") == before
 
 
@@ -91,7 +91,7 @@ def test_a_finished_run_is_extended_by_new_files_alone(tmp_path, prompts):
     # The same images as if both files had been there from the first.
     front(tmp_path / "at once", both)
     assert samples(tmp_path / "at once") == samples(tmp_path / "run")
-    assert "is done already" in front(tmp_path / "run", both).stderr
+    assert "is already done" in front(tmp_path / "run", both).stderr
 
 
 def test_failed_images_are_listed_and_tried_again_on_request(tmp_path, prompts):
@@ -101,7 +101,7 @@ def test_failed_images_are_listed_and_tried_again_on_request(tmp_path, prompts):
     assert verify(tmp_path / "run").returncode == 3
     assert "not finite" in run([sys.executable, "-m", "batchgen.status"], tmp_path / "run").stdout
     again = front(tmp_path / "run", prompts)
-    assert again.returncode == 3 and "is done already" in again.stderr
+    assert again.returncode == 3 and "is already done" in again.stderr
     retried = front(tmp_path / "run", prompts, "retry_failed=true")
     assert retried.returncode == 0, retried.stderr
     assert verify(tmp_path / "run").returncode == 0
@@ -200,7 +200,7 @@ def test_a_sweep_makes_a_run_for_each_value_and_resumes_them(tmp_path, prompts):
     assert [verify(one).returncode for one in runs] == [0, 0, 0]
     seeds = {json.loads(samples(one)["000000000000-00.json"])["seed"] for one in runs}
     assert len(seeds) == 3
-    assert sweep().stderr.count("is done already") == 3
+    assert sweep().stderr.count("is already done") == 3
     assert sorted((tmp_path / "runs").iterdir()) == runs
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt", "runs"]
 
@@ -322,7 +322,7 @@ def test_a_plan_made_with_a_size_by_hand_goes_on_without_it(tmp_path, prompts):
     assert front(tmp_path / "run", prompts).returncode == 0
     before = shard_files(tmp_path / "run")
     again = front(tmp_path / "run", prompts, "output.batches_per_shard=null", "launch.workers=8")
-    assert (again.returncode, "is done already" in again.stderr) == (0, True), again.stderr
+    assert (again.returncode, "is already done" in again.stderr) == (0, True), again.stderr
     assert shard_files(tmp_path / "run") == before
 
 

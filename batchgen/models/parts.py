@@ -149,7 +149,7 @@ def _files(folder: Path, name: str, variant: str | None) -> dict[str, Path]:
 
 def _no_weights(part: Path) -> str:
     if marks := sorted(set(_marks(part))):
-        told = f"its weights are of the variant {' or '.join(marks)}"
+        told = f"its weights belong to the variant {' or '.join(marks)}"
         return f"{part} has no weights without a variant's mark, {told}: set model.variant={marks[0]}"
     if any(path.suffix == ".bin" for path in part.iterdir()):
         return f"{part} has pickled weights only; batchgen loads safetensors alone"

@@ -10,18 +10,18 @@ from typing import Any
 from batchgen.config.schema import Config, flatten, from_plain
 from batchgen.files import sha256_file
 
-# The way of computing: raised when a change alters pixels. A plan that states none was made by 1.
-# 2: a scheduler that is swapped in is set right as diffusers' constructors do it, guidance scales stay in fp32, and a
-# VAE's latents_mean is left out where the family's own pipeline leaves it out.
+# The way of computing is counted up when a change alters pixels. A plan that does not state it was made by 1.
+# 2: a chosen scheduler is corrected as diffusers' constructors correct it, guidance scales stay in fp32, and a VAE's
+# latents_mean is left out where the family's own pipeline leaves it out.
 COMPUTES = 2
-# Free to change on a resume: where and how the run is worked on, not what comes out.
+# These may change on a resume: they say where and how the run is worked on, not what comes out.
 FREE = (
     "run_dir", "dry_run", "extend", "retry_failed", "launch", "job.name", "job.prompts", "job.on_bad_row",
     "model.path", "model.size_px", "model.guidance", "memory.max_vram", "memory.assume_vram",
 )  # fmt: skip
-# What a plan that lacks a key was made by, where that is not the key's default: the key came later.
+# The values of keys that came after the plan, where they are not the keys' defaults.
 _BEFORE: dict[str, Any] = {}
-# Null leaves it to the planner: then the plan that is there is right, whatever it was cut by.
+# Null leaves the value to the planner, so an existing plan is right whatever its value is.
 _PLANNERS = ("output.batches_per_shard",)
 
 

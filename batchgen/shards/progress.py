@@ -41,9 +41,14 @@ class ShardStates:
         """What is broken, and what to do, in two lines."""
         return (
             f"{run.root} is broken: {self.harm()}. Nothing is made again unless you ask for it.\n"
-            f"If you moved the tars, put them back. If they are lost, python -m batchgen.repair {run.root} "
-            "sets these shards aside, and the same command then makes them again"
+            f"{remedy_of_damage(run)}"
         )
+
+
+def remedy_of_damage(run: RunDir) -> str:
+    """What to do about committed shards that came to harm, in one line."""
+    moved = "If you moved the tars, put them back. If they are lost, " if run.committed() - run.tars() else ""
+    return f"{moved}python -m batchgen.repair {run.root} sets these shards aside, and the same command then makes them again"
 
 
 @dataclass(frozen=True, slots=True)

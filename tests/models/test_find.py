@@ -33,7 +33,7 @@ def test_a_hub_model_is_taken_from_the_cache_and_its_commit_is_recorded(tmp_path
     about = json.loads(samples(tmp_path / "run")["000000000000-00.json"])
     assert (about["model"], about["revision"]) == ("org/small", COMMIT)
     again = front(tmp_path / "run", prompts, "model.path=org/small", "job.steps=2", command=REAL, **hub)
-    assert again.returncode == 0 and "is done already" in again.stderr
+    assert again.returncode == 0 and "is already done" in again.stderr
 
 
 @pytest.mark.slow

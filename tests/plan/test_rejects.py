@@ -26,7 +26,7 @@ def test_a_run_says_what_it_left_out_when_planned_and_at_its_end(tmp_path, csv):
     assert done.returncode == 0
     assert done.stderr.count(said) == 2 and done.stderr.count("plan/rejects.jsonl lists all") == 2
     again = front(tmp_path / "run", csv)
-    assert again.returncode == 0 and "is done already" in again.stderr and again.stderr.count(said) == 1
+    assert again.returncode == 0 and "is already done" in again.stderr and again.stderr.count(said) == 1
     assert said in run(STATUS, tmp_path / "run").stdout
     assert "job.encoding=cp1252" in front(tmp_path / "dry", csv, "dry_run=true").stdout
     assert "job.encoding=cp1252" in front(tmp_path / "run", csv, "dry_run=true").stdout

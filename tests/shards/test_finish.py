@@ -42,7 +42,10 @@ def test_a_finished_run_whose_tar_is_gone_is_not_done(tmp_path, prompts, harm, s
     again = front(tmp_path / "run", prompts)
     assert again.returncode == 1
     assert f"shard 000001's {said}" in again.stderr and "done" not in again.stderr
-    assert len(again.stderr.splitlines()) == 2 and "put them back" in again.stderr and "batchgen.repair" in again.stderr
+    assert len(again.stderr.splitlines()) == 2 and "batchgen.repair" in again.stderr
+    assert ("put them back" in again.stderr) == (harm is take_away)
+    proved = verify(tmp_path / "run")
+    assert proved.returncode == 1 and ("put them back" in proved.stdout) == (harm is take_away)
     assert shard_files(tmp_path / "run") == left, "nothing is made again unasked"
     told = run(STATUS, tmp_path / "run")
     assert told.returncode == 1 and f"broken: shard 000001's {said}" in told.stdout
@@ -89,7 +92,7 @@ def test_workers_that_were_started_alone_finish_the_run(tmp_path, prompts):
     index = json.loads((tmp_path / "run" / "index.json").read_text())
     assert index["shards"] == json.loads((tmp_path / "front" / "index.json").read_text())["shards"]
     assert verify(tmp_path / "run").returncode == 0
-    assert "is done already" in front(tmp_path / "run", prompts).stderr
+    assert "is already done" in front(tmp_path / "run", prompts).stderr
 
 
 def test_two_that_finish_at_once_write_the_same_index(tmp_path):

@@ -55,7 +55,9 @@ def test_a_committed_shard_that_came_to_harm_is_neither_in_nor_to_be_made(
     states = shard_states(plan)
     assert (set(states.whole), set(states.open)) == ({0}, {2})
     assert said in states.broken[1]
-    assert said in states.complaint(plan.run) and "put them back" in states.complaint(plan.run)
+    complaint = states.complaint(plan.run)
+    assert said in complaint and "batchgen.repair" in complaint
+    assert ("put them back" in complaint) == (not plan.run.tar(1).exists()), "only tars that are gone can be put back"
 
 
 def test_a_shard_that_another_run_made_is_broken(plan: Plan, tmp_path: Path) -> None:

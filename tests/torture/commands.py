@@ -53,7 +53,7 @@ _EXPECTED = [
     for pattern in (
         r"batchgen: \S+ is (already done|done( already)?): \d+ images in \d+ shards, [\d.]+ MiB",
         r"batchgen: \S+ was planned with different settings: (\S+: gone(; )?)+\.",
-        r"Nothing was changed: set it back, or start anew with another run_dir=DIR",
+        r"Nothing was changed: set it back, or start a new run with another run_dir=DIR",
         r"batchgen: \S+ is broken: shard \d{6}'s tar is missing\. Nothing is made again unless you ask for it\.",
         r"batchgen: shard \d{6}'s tar is missing; the other shards are made all the same",
         r"If you moved the tars, put them back\. If they are lost, .*",
