@@ -48,7 +48,8 @@ class ShardStates:
 def remedy_of_damage(run: RunDir) -> str:
     """What to do about committed shards that came to harm, in one line."""
     moved = "If you moved the tars, put them back. If they are lost, " if run.committed() - run.tars() else ""
-    return f"{moved}python -m batchgen.repair {run.root} sets these shards aside, and the same command then makes them again"
+    repair = f"python -m batchgen.repair {run.root} sets these shards aside"
+    return f"{moved}{repair}, and the same command then makes them again"
 
 
 @dataclass(frozen=True, slots=True)
