@@ -1,1 +1,1 @@
-"""Training of the small Stable Diffusion that the package carries."""
+"""Training of the small Stable Diffusion that is bundled with the package."""

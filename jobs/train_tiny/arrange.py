@@ -1,4 +1,4 @@
-"""Where the figures of a scene stand: places, sizes and angles, at random within what the relation allows."""
+"""Where the figures of a scene stand. Places, sizes and angles are random within what the relation allows."""
 
 import random
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ Shapes = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class Actor:
-    """Who is to stand somewhere: a subject, mirrored or not, in a colour or its own."""
+    """A subject that is to be placed, mirrored or not, in the given colour or its own."""
 
     subject: int
     flipped: bool
@@ -42,13 +42,13 @@ class Arranger:
         self._rng, self._shapes = rng, shapes
 
     def alone(self, actor: Actor, size: float, horizon: float | None) -> tuple[Figure, ...]:
-        """One figure on the ground below the horizon, or anywhere where there is none."""
+        """Place one figure on the ground below the horizon, or anywhere if there is no horizon."""
         rng = self._rng
         y = rng.uniform(0.1, 0.9) if horizon is None else 0.97 - rng.random() * (0.9 - horizon) - size / 2
         return (self._figure(actor, rng.uniform(0.1, 0.9), y, size, 0.1),)
 
     def several(self, actor: Actor, count: int) -> tuple[Figure, ...]:
-        """Figures of one kind that barely overlap, each mirrored or not."""
+        """Place figures of one kind that barely overlap, each mirrored or not."""
         size = self._rng.uniform(*{2: (0.32, 0.46), 3: (0.28, 0.4), 4: (0.26, 0.38)}[count])
         figures: list[Figure] = []
         while len(figures) < count:
@@ -57,7 +57,7 @@ class Arranger:
         return tuple(sorted(figures, key=lambda one: one.y))
 
     def _scatter(self, actor: Actor, count: int, size: float) -> list[Figure]:
-        # By trying; fewer than asked for if there is no room.
+        # It tries random places, and places fewer than asked for if there is no room.
         rng, found = self._rng, list[Figure]()
         width, height = (0.92 * edge * size for edge in self._shapes[actor.subject])
         for _ in range(60):
@@ -130,7 +130,7 @@ class Arranger:
         return [self._figure(actor, place, y + self._rng.uniform(-0.02, 0.02), size, 0.05) for place in places]
 
     def _figure(self, actor: Actor, x: float, y: float, size: float, tilt: float) -> Figure:
-        # Moved so that all of it is on the canvas
+        # Move it so that all of it is on the canvas
         half_width, half_height = (edge * size / 2 + _EDGE for edge in self._shapes[actor.subject])
         x, y = min(max(x, half_width), 1 - half_width), min(max(y, half_height), 1 - half_height)
         return Figure(actor.subject, x, y, size, self._rng.gauss(0, tilt), actor.flipped, actor.colour)

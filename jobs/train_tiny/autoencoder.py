@@ -1,4 +1,4 @@
-"""The first stage: an autoencoder whose pictures are crisp."""
+"""The first stage trains an autoencoder whose pictures are crisp."""
 
 from types import EllipsisType
 
@@ -12,8 +12,8 @@ PEAK_RATE = 1.5e-3
 _KL = 1e-4
 _FIGURES = 3.0  # how much more a pixel of a figure counts
 _EDGES = 1.0
-_NOISE = 0.1  # of the latents' spread: the UNet's latents are not perfect either
-_CROP = 8  # latents: pieces are decoded too, as in tiled decoding
+_NOISE = 0.1  # a share of the latents' spread, because the UNet's latents are not perfect either
+_CROP = 8  # places of a latent; pieces are decoded too, as in tiled decoding
 PIECE_SHARE = 0.25
 
 
@@ -27,7 +27,7 @@ class Reconstruction:
         self._decode = torch.compile(decode, dynamic=False) if compiled else decode
 
     def __call__(self, share: float) -> Tensor:
-        """See the class; it is the same at any time."""
+        """The loss of the class, which is the same throughout the training."""
         pictures, covered, _ = next(self._pictures)
         weights = pixel_weights(covered)
         with torch.autocast(pictures.device.type, torch.bfloat16):

@@ -15,7 +15,7 @@ class Words:
         self._rng, self._full = rng, full
 
     def noun(self, subject: int, count: int, colour: str | None, size: str = "") -> str:
-        """Such as 'two small red cars'."""
+        """Words for a subject, for example 'two small red cars'."""
         rng = self._rng
         name = _name(rng, SUBJECTS[subject])
         words = [rng.choice(SIZES[size])] if size else []

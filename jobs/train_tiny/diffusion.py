@@ -1,4 +1,4 @@
-"""The second stage: text encoder and UNet, on the autoencoder's latents."""
+"""The last stage trains the text encoder and the UNet on the autoencoder's latents."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from jobs.train_tiny.model import new_scheduler
 
 PEAK_RATE = 1e-3
 ROWS = 512
-FRESH = 64  # rows of a batch that were never seen; the others come from the pool
+FRESH = 64  # rows of a batch that are new; the others come from the pool
 _FIGURES = 2.0  # how much more a latent counts where there is a figure
 _POOL = 200_000
 
@@ -69,7 +69,7 @@ class Denoising:
         self._signal, self._noise = signal.sqrt(), (1 - signal).sqrt()
 
     def __call__(self, share: float) -> Tensor:
-        """See the class; it is the same at any time."""
+        """The loss of the class, which is the same throughout the training."""
         latents, weights, tokens = self._pool.batch(self._rows)
         latents = latents.float()
         times = torch.randint(0, len(self._signal), (len(latents),), device=latents.device)

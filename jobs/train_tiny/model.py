@@ -1,4 +1,4 @@
-"""The parts of the tiny Stable Diffusion, new or as saved, and its folder."""
+"""The parts of the tiny Stable Diffusion, either new or loaded, and its folder."""
 
 import json
 from collections.abc import Iterable
@@ -37,7 +37,7 @@ def new_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """With random weights."""
+    """A new text encoder with random weights."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=_TEXT_DIM, intermediate_size=4 * _TEXT_DIM, num_hidden_layers=3,
@@ -49,7 +49,7 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """With random weights."""
+    """A new UNet with random weights."""
     return UNet2DConditionModel(
         sample_size=SIZE_PX // FACTOR, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS,
         block_out_channels=(96, 128, 128), layers_per_block=1, norm_num_groups=16,
@@ -59,7 +59,7 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def new_vae() -> AutoencoderKL:
-    """With random weights; no attention, so that what it draws depends on what is near alone."""
+    """A new autoencoder with random weights. It has no attention, so what it draws depends only on what is near."""
     return AutoencoderKL(
         block_out_channels=(32, 64, 96, 96), layers_per_block=1, norm_num_groups=16, sample_size=SIZE_PX,
         latent_channels=LATENT_CHANNELS, mid_block_add_attention=False, scaling_factor=1.0,
@@ -88,4 +88,4 @@ def save_pipeline(
     config = folder / "vae" / "config.json"
     facts = json.loads(config.read_bytes())
     kept = {name: value for name, value in facts.items() if name not in ("_name_or_path", "local_files_only")}
-    config.write_text(json.dumps(kept, indent=2) + "\n")  # where it was read from is nobody's affair
+    config.write_text(json.dumps(kept, indent=2) + "\n")  # the path that it was read from must not be in it

@@ -1,4 +1,4 @@
-"""The second stage: the decoder alone goes on learning, against a discriminator, so that edges are crisp.
+"""The second stage trains only the decoder, against a discriminator, so that edges are crisp.
 
 The encoder stays as it is, and so do the latents. The discriminator sees patches (arXiv:1611.07004) and its
 features are matched (arXiv:1711.11585); how its gradient is weighed follows arXiv:2012.09841.
@@ -37,7 +37,7 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
-        """See the class."""
+        """The features of each layer, as the class says."""
         found: list[Tensor] = []
         for layer in self.layers:
             found.append(layer(F.leaky_relu(found[-1], 0.2) if found else pictures))

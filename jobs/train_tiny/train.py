@@ -1,4 +1,4 @@
-"""Train the small Stable Diffusion that the package carries: python -m jobs.train_tiny.train --minutes 60
+"""Train the small Stable Diffusion that is bundled with the package: python -m jobs.train_tiny.train --minutes 60
 
 First the autoencoder, then its decoder alone, then text encoder and UNet on its latents. Stopped, the same command
 goes on from its checkpoints. See README.md beside this file.
@@ -34,7 +34,7 @@ _SHOWN = 24
 
 
 def main() -> None:
-    """Run the stages that are not done yet, and write the model's folder."""
+    """Run the stages that are not done yet, then write the model's folder."""
     options = _parser().parse_args()
     torch.manual_seed(options.seed + time.time_ns() % 2**32)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Job:
-    """The stages. Each trains until its share of the minutes is spent; one that is done only loads its result."""
+    """Runs the stages. Each trains until its share of the minutes is spent; one that is done only loads its result."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options, self._folder = options, options.checkpoints
@@ -94,7 +94,7 @@ class _Job:
         return train(module, loss, self._folder / f"{stage}.pt", limit_s, peak_rate)
 
     def autoencoder(self) -> AutoencoderKL:
-        """The autoencoder, its latents' scale known."""
+        """Train the autoencoder and set the scale of its latents."""
         folder = self._folder / "vae"
         if folder.exists():
             return AutoencoderKL.from_pretrained(folder).to(self._device, memory_format=torch.channels_last)
@@ -109,7 +109,7 @@ class _Job:
         return best
 
     def sharpen(self, vae: AutoencoderKL) -> None:
-        """Replace the decoder's weights by sharper ones."""
+        """Train the decoder further and replace its weights by sharper ones."""
         pictures = self._pictures(_VAE_ROWS)
         decode = Decode(vae.requires_grad_(False)).requires_grad_(True)
         loss = Sharpening(vae, decode, pictures, self._device, self._options.compile)
@@ -128,7 +128,7 @@ class _Job:
         sheet(pairs.flatten(0, 2), 12).save(self._folder / f"{stage}.png")
 
     def generator(self, vae: AutoencoderKL) -> Generator:
-        """Text encoder and UNet, trained on the autoencoder's latents."""
+        """Train the text encoder and the UNet on the autoencoder's latents."""
         generator = Generator(new_text_encoder(self.tokenizer), new_unet()).to(self._device)
         pool = Pool(vae, self._pictures(diffusion.FRESH))
         loss = Denoising(generator, pool, self._device, self._rows(diffusion.ROWS), self._options.compile)

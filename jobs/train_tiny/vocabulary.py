@@ -6,7 +6,7 @@ TIMES = ("day", "morning", "sunset", "night")
 COLOURS = {"red": 0, "orange": 18, "yellow": 38, "green": 85, "blue": 150, "purple": 195, "pink": 225}  # hue of 255
 
 
-# Words before a single one, where it isn't 'a' or 'an'.
+# The word before a single subject, if it differs from the usual 'a' or 'an'.
 ARTICLES = {
     "grapes": "", "fries": "", "bread": "", "cheese": "", "broccoli": "", "corn": "", "coffee": "", "santa claus": "",
     "earth": "the", "statue of liberty": "the", "moon": "the", "fire": "a",

@@ -1,36 +1,14 @@
-"""The policy: rows by size, what the user fixed stays, and what was frozen first holds for all."""
+"""The default policy: rows by the size of the image, and what the user fixed stays."""
 
-import json
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from batchgen.config.schema import PolicyConfig, SpeedConfig
-from batchgen.errors import BrokenRunError, ConfigError
+from batchgen.errors import ConfigError
 from batchgen.memory.defaults import default_policy, resolve_dtype
-from batchgen.memory.policies import freeze, read_policy
-from batchgen.policy import pad, padded_rows, spans
-from tests.builders import POLICY
 
 SPEED = SpeedConfig()
-
-
-@pytest.mark.parametrize(
-    ("rows", "micro_batch", "padded"),
-    [(1, 8, 1), (2, 8, 2), (3, 8, 4), (5, 8, 8), (8, 8, 8), (5, 6, 6), (17, 32, 32), (33, 64, 64), (1, 1, 1)],
-)
-def test_rows_are_padded_to_few_sizes_and_never_beyond_the_micro_batch(
-    rows: int, micro_batch: int, padded: int
-) -> None:
-    assert padded_rows(rows, micro_batch) == padded
-
-
-@pytest.mark.parametrize("micro_batch", [1, 3, 6, 8, 24, 32, 40])
-def test_padding_always_has_room_for_the_rows(micro_batch: int) -> None:
-    for rows in range(1, micro_batch + 1):
-        assert rows <= padded_rows(rows, micro_batch) <= micro_batch
 
 
 def test_larger_images_run_in_smaller_batches() -> None:
@@ -101,43 +79,3 @@ def test_the_dtype_is_one_that_the_device_is_fast_in_unless_named(
 def test_bf16_is_refused_where_it_would_be_emulated(capability: tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match="use fp16"):
         resolve_dtype("bf16", capability)
-
-
-def test_the_policy_that_was_frozen_first_holds(tmp_path: Path) -> None:
-    path = tmp_path / "cpu-64x64.json"
-    later = default_policy(PolicyConfig(micro_batch=9), SPEED, 64, 64, "fp32", 1)
-    assert freeze(path, lambda: POLICY) == POLICY
-    assert freeze(path, lambda: later) == POLICY
-
-
-@pytest.mark.parametrize("content", ["", "{", "[1]", "{}", '{"micro_batch": 1, "unknown": 2}'])
-def test_a_damaged_frozen_policy_is_named_and_not_overwritten(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "cpu-64x64.json"
-    path.write_text(content)
-    with pytest.raises(BrokenRunError, match=r"cpu-64x64\.json does not hold a policy"):
-        freeze(path, lambda: POLICY)
-    assert path.read_text() == content
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("micro_batch", 0), ("micro_batch", "8"), ("decode_chunk", None), ("tile_px", -8), ("threads", True),
-     ("placement", "somewhere")],
-)  # fmt: skip
-def test_a_frozen_policy_that_no_row_could_be_made_by_is_refused(tmp_path: Path, field: str, value: object) -> None:
-    path = tmp_path / "cpu-64x64.json"
-    path.write_text(json.dumps(asdict(POLICY) | {field: value}))
-    with pytest.raises(BrokenRunError, match=f"does not hold a policy.*{field} is"):
-        read_policy(path)
-
-
-@pytest.mark.parametrize(
-    ("rows", "size", "pieces"), [(0, 4, []), (3, 4, [[0, 1, 2]]), (5, 2, [[0, 1], [2, 3], [4]]), (2, 2, [[0, 1]])]
-)
-def test_spans_cover_every_row_once(rows: int, size: int, pieces: list[list[int]]) -> None:
-    assert [list(span) for span in spans(rows, size)] == pieces
-
-
-@pytest.mark.parametrize(("target", "padded"), [(2, [3, 5]), (4, [3, 5, 5, 5])])
-def test_pad_repeats_the_last_row(target: int, padded: list[int]) -> None:
-    assert pad([3, 5], target) == padded

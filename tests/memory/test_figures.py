@@ -1,13 +1,12 @@
-"""Figures: kept on disk, and seconds between what was measured."""
+"""Reading figures: seconds between what was measured, and which jobs known figures serve."""
 
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from batchgen.memory import cache
-from batchgen.memory.figures import at, call_s
-from tests.memory.cards import sd15_512
+from batchgen.memory.figures import at, call_s, serves
+from tests.memory.cards import GIB, sd15_512
 
 
 @pytest.mark.parametrize(("amount", "seconds"), [(2, 1.0), (4, 1.5), (6, 2.0), (12, 4.0), (1, 0.5), (0.1, 0.2)])
@@ -23,24 +22,17 @@ def test_a_call_takes_what_the_next_smaller_piece_did(pixels: int, count: int, s
     assert call_s(pieces, pixels, count) == pytest.approx(seconds)
 
 
-def test_kept_figures_come_back_and_damaged_ones_are_measured_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BATCHGEN_CACHE", str(tmp_path))
-    figures = sd15_512()
-    assert cache.load("one") is None
-    cache.save("one", figures)
-    assert cache.load("one") == figures
-    cache.save("one", replace(figures, encode_bytes=7))
-    assert cache.load("one") == replace(figures, encode_bytes=7)
-    (path,) = (tmp_path / "figures").iterdir()
-    for damaged in ("", "[]", "{}", path.read_text()[:-20], path.read_text().replace("pass_s", "other")):
-        path.write_text(damaged)
-        assert cache.load("one") is None
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("BATCHGEN_CACHE", str(tmp_path / "file"))
-    cache.save("one", sd15_512())
-    assert cache.load("one") is None
+@pytest.mark.parametrize(
+    ("noted", "asked", "served"),
+    [
+        ({}, (1 << 50, 32, 1 << 20), True),
+        ({"cut_at_bytes": 4 * GIB}, (4.5 * GIB, 32, 100), True),
+        ({"cut_at_bytes": 4 * GIB}, (6 * GIB, 32, 100), False),
+        ({"short_rows": 4}, (GIB, 4, 100), True),
+        ({"short_rows": 4}, (GIB, 8, 100), False),
+        ({"short_images": 100}, (GIB, 4, 101), True),
+        ({"short_images": 100}, (GIB, 4, 200), False),
+    ],
+)
+def test_what_is_known_serves_a_job_that_would_find_no_more(noted: Any, asked: Any, served: bool) -> None:
+    assert serves(replace(sd15_512(), **noted), *asked) is served

@@ -1,93 +1,25 @@
-"""What a worker does about memory: probe once, choose, freeze; and use again what is known. On a simulated device."""
+"""A worker probes once, chooses and freezes the policy of each size. On a simulated device."""
 
+import json
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batchgen.errors import MemoryNeededError, StoppedError
-from batchgen.events import EventLog, read_events
-from batchgen.memory import measure, probe
-from batchgen.memory import policies as policies_module
-from batchgen.memory.policies import Policies, foresee, task_of
+from batchgen.errors import BrokenRunError, MemoryNeededError, StoppedError
+from batchgen.events import EventLog
+from batchgen.memory.policies import Policies, foresee, freeze, read_policy, task_of
 from batchgen.plan.store import Plan
-from batchgen.prepare import prepare
 from batchgen.shards.leases import Lease, Watch
-from tests.builders import make_config, plan_run, write_rows
+from tests.builders import POLICY, make_config, plan_run
 from tests.commands import front, write_prompts
-from tests.memory.cards import GIB, sd15_512
-from tests.memory.test_probe import GUESS, Device
-from tests.memory.test_probe import Watch as SimulatedWatch
+from tests.memory.cards import GIB
+from tests.memory.runs import PROMPTS, Engine, events, own_files, policies
 
-# Ten images of each, of many steps: a job that is worth a probe.
-PROMPTS = [f"a red fox, take {place}" for place in range(40)]
-JOB: dict[str, Any] = {
-    "job__width": 512, "job__height": 512, "job__batch_size": 32, "job__steps": 50, "job__images_per_prompt": 10,
-}  # fmt: skip
-
-
-class Engine(Device):
-    """The simulated device as an engine."""
-
-    device_kind, dtype, scheduler_name = "Card 6", "fp16", "none"
-    encodings = 0
-    card = "GPU-1"
-    # What the estimate takes the card for
-    multiplied_per_s: float | None = None
-
-    def __init__(self, size_bytes: float, card: str = "GPU-1", whole_bytes: float = 0.0) -> None:
-        super().__init__(size_bytes)
-        self.card, self._whole_bytes = card, whole_bytes
-        self.beat = lambda: None
-
-    def whole_bytes(self) -> int:
-        return int(self._whole_bytes or self.size_bytes)
-
-    def flop_per_s(self, dtype: str) -> float | None:
-        return self.multiplied_per_s
-
-    @property
-    def gauge(self) -> Any:
-        return self
-
-    def encode(self, prompts: Any) -> str:
-        self.encodings += 1
-        return super().encode(list(prompts))
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "Stopwatch", SimulatedWatch)
-    for module in (measure, policies_module):
-        monkeypatch.setattr(module, "guess", lambda *_: GUESS)
-    monkeypatch.setenv("BATCHGEN_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    return plan_run(tmp_path, PROMPTS, **JOB)
-
-
-def another(tmp_path: Path, name: str, prompts: Any = PROMPTS, **job: Any) -> Plan:
-    """Another run, of the same model."""
-    (tmp_path / name).mkdir()
-    return plan_run(tmp_path / name, prompts, **JOB | job)
-
-
-def policies(plan: Plan, engine: Any, worker: str = "test", stop: threading.Event | None = None) -> Policies:
-    return Policies(plan, engine, EventLog(plan.run.worker_log(worker)), worker, Watch(60), stop or threading.Event())
-
-
-def events(plan: Plan, worker: str = "test") -> list[dict[str, Any]]:
-    return list(read_events(plan.run.worker_log(worker)))
-
-
-def own_files(plan: Plan) -> list[str]:
-    """The files in policies/ of single cards."""
-    return sorted(path.name for path in plan.run.policies.glob("*gpu*"))
+pytestmark = pytest.mark.usefixtures("surroundings")
 
 
 def test_the_first_worker_probes_and_says_why_it_chose(plan: Plan) -> None:
@@ -100,113 +32,9 @@ def test_the_first_worker_probes_and_says_why_it_chose(plan: Plan) -> None:
     assert len(chosen["rejected"]) == 4
 
 
-def test_what_is_known_is_not_measured_again(plan: Plan, tmp_path: Path) -> None:
-    first, second = Engine(6 * GIB), Engine(2.6 * GIB)
-    policies(plan, first).of(512, 512)
-    other = another(tmp_path, "other")
-    policies(other, second).of(512, 512)
-    assert (first.encodings, second.encodings) == (1, 0)
-    assert [event["event"] for event in events(other)] == ["chosen", "policy"]
-
-
-def test_with_much_more_memory_it_is_measured_again(plan: Plan, tmp_path: Path) -> None:
-    policies(plan, Engine(2.4 * GIB)).of(512, 512)
-    other = another(tmp_path, "other")
-    large = Engine(24 * GIB)
-    policies(other, large).of(512, 512)
-    assert large.encodings == 1
-    third = another(tmp_path, "third")
-    larger = Engine(80 * GIB)
-    policies(third, larger).of(512, 512)
-    assert larger.encodings == 0, "on that card more at once had ceased to gain"
-
-
 def test_a_frozen_policy_holds_whatever_memory_is_there(plan: Plan) -> None:
     small = policies(plan, Engine(2.6 * GIB)).of(512, 512)
     assert policies(plan, Engine(80 * GIB)).of(512, 512) == small
-
-
-def fast(size_bytes: float) -> Engine:
-    """A card that has hardly anything to do with few rows."""
-    engine = Engine(size_bytes)
-    engine.pass_s = dict(sd15_512(teraflops=390).pass_s)
-    return engine
-
-
-def test_a_trial_never_limits_the_job_after_it(plan: Plan, tmp_path: Path) -> None:
-    trial = another(tmp_path, "trial", PROMPTS[:1], job__images_per_prompt=1)
-    small = fast(6 * GIB)
-    policies(trial, small).of(512, 512)
-    assert small.encodings == 0, "a probe takes longer than this job"
-    after = policies(plan, fast(6 * GIB)).of(512, 512)
-    (tmp_path / "cache").rename(tmp_path / "cache of before")
-    without = policies(another(tmp_path, "without"), fast(6 * GIB)).of(512, 512)
-    assert after == without
-    assert after.micro_batch >= 4
-
-
-def test_a_probe_for_small_batches_is_not_taken_for_one_for_large_ones(plan: Plan, tmp_path: Path) -> None:
-    policies(another(tmp_path, "by one", job__batch_size=1), fast(6 * GIB)).of(512, 512)
-    second = fast(6 * GIB)
-    after = policies(plan, second).of(512, 512)
-    assert second.encodings == 1
-    assert after.micro_batch > 1
-    third = fast(6 * GIB)
-    policies(another(tmp_path, "third", job__batch_size=4), third).of(512, 512)
-    assert third.encodings == 0, "what was measured for more serves less"
-
-
-def test_a_run_that_grew_from_a_trial_is_measured(tmp_path: Path) -> None:
-    trial = plan_run(tmp_path, PROMPTS[:1], **JOB)
-    policies(trial, Engine(6 * GIB)).of(512, 512)
-    same = Engine(6 * GIB)
-    policies(trial, same).of(512, 512)
-    assert same.encodings == 0
-    more = write_rows(tmp_path / "more.jsonl", PROMPTS[1:])
-    config = make_config(tmp_path, PROMPTS[:1], **JOB, extend=True)
-    config.job.prompts = [config.job.prompts, str(more)]
-    grown = prepare(trial.run, config)
-    large = Engine(6 * GIB)
-    policy = policies(grown, large).of(512, 512)
-    assert large.encodings == 1
-    assert policy == policies(another(tmp_path, "other"), Engine(6 * GIB)).of(512, 512)
-    again = Engine(6 * GIB)
-    assert policies(grown, again).of(512, 512) == policy
-    assert again.encodings == 0
-
-
-def test_many_sizes_of_few_images_take_few_probes(tmp_path: Path) -> None:
-    sizes = [(512 + 8 * place, 512) for place in range(12)]
-    rows = [
-        {"prompt": f"a red fox, take {copy}", "width": width, "height": height}
-        for width, height in sizes
-        for copy in range(60)
-    ]
-    plan = another(tmp_path, "sizes", rows, job__images_per_prompt=1)
-    engine = Engine(6 * GIB)
-    own = policies(plan, engine)
-    chosen = [own.of(*size) for size in sizes]
-    assert engine.encodings == 1
-    assert {policy.placement for policy in chosen} == {"resident"}
-    kinds = [event["event"] for event in events(plan)]
-    assert (kinds.count("probed"), kinds.count("not_probed")) == (1, len(sizes) - 1)
-
-
-def test_one_large_image_among_small_ones_is_not_worth_a_probe(tmp_path: Path) -> None:
-    rows = [{"prompt": prompt, "width": width, "height": width} for prompt in PROMPTS for width in [64] * 5]
-    rows.insert(0, {"prompt": "a red fox", "width": 2048, "height": 2048})
-    plan, engine = another(tmp_path, "sizes", rows, job__images_per_prompt=1), Engine(40 * GIB)
-    policies(plan, engine).of(2048, 2048)
-    assert engine.encodings == 0
-
-
-def test_a_size_with_images_enough_is_measured_beside_others(tmp_path: Path) -> None:
-    rows = [{"prompt": prompt, "width": width, "height": 512} for prompt in PROMPTS for width in (512, 640)]
-    plan, engine = another(tmp_path, "sizes", rows), Engine(6 * GIB)
-    own = policies(plan, engine)
-    own.of(512, 512)
-    own.of(640, 512)
-    assert engine.encodings == 2
 
 
 def test_what_a_size_was_stepped_down_to_is_there_after_a_restart_and_on_that_card_alone(plan: Plan) -> None:
@@ -328,15 +156,6 @@ def test_nothing_is_probed_where_all_is_fixed_by_hand(tmp_path: Path) -> None:
     assert engine.encodings == 0
 
 
-def test_a_probe_that_does_not_fit_is_tried_with_less_in_place(plan: Plan) -> None:
-    engine = Engine(6 * GIB)
-    engine.free_bytes = lambda: int(6 * GIB)  # type: ignore[method-assign]
-    engine.size_bytes = 1.9 * GIB  # somebody takes the rest just then
-    engine.whole_bytes = lambda: int(6 * GIB)  # type: ignore[method-assign]
-    policies(plan, engine).of(512, 512)
-    assert [event["event"] for event in events(plan)][:2] == ["probe_failed", "probed"]
-
-
 def test_a_card_that_is_too_small_is_the_users_to_know(plan: Plan) -> None:
     with pytest.raises(MemoryNeededError, match="not even one image at a time"):
         policies(plan, Engine(0.15 * GIB)).of(512, 512)
@@ -383,3 +202,31 @@ def test_a_worker_that_is_started_again_does_not_find_out_again_what_fits(tmp_pa
     both = f"[{prompts},{more}]"
     assert front(tmp_path / "run", both, "extend=true", FAKE_ROWS="1").returncode == 0
     assert ooms() == found
+
+
+def test_the_policy_that_was_frozen_first_holds(tmp_path: Path) -> None:
+    path = tmp_path / "cpu-64x64.json"
+    later = replace(POLICY, micro_batch=9)
+    assert freeze(path, lambda: POLICY) == POLICY
+    assert freeze(path, lambda: later) == POLICY
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "{}", '{"micro_batch": 1, "unknown": 2}'])
+def test_a_damaged_frozen_policy_is_named_and_not_overwritten(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "cpu-64x64.json"
+    path.write_text(content)
+    with pytest.raises(BrokenRunError, match=r"cpu-64x64\.json does not hold a policy"):
+        freeze(path, lambda: POLICY)
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("micro_batch", 0), ("micro_batch", "8"), ("decode_chunk", None), ("tile_px", -8), ("threads", True),
+     ("placement", "somewhere")],
+)  # fmt: skip
+def test_a_frozen_policy_that_no_row_could_be_made_by_is_refused(tmp_path: Path, field: str, value: object) -> None:
+    path = tmp_path / "cpu-64x64.json"
+    path.write_text(json.dumps(asdict(POLICY) | {field: value}))
+    with pytest.raises(BrokenRunError, match=f"does not hold a policy.*{field} is"):
+        read_policy(path)

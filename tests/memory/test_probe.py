@@ -11,7 +11,7 @@ import pytest
 from batchgen.errors import MemoryNeededError
 from batchgen.memory import probe as module
 from batchgen.memory.costs import Task, held_bytes
-from batchgen.memory.figures import Figures, Weights, serves
+from batchgen.memory.figures import Figures, Weights
 from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
 from batchgen.memory.worth import SHARE, STEPS, image_s
 from batchgen.policy import Policy
@@ -19,9 +19,13 @@ from tests.builders import POLICY
 from tests.memory.cards import GIB, MIB, sd15_512
 
 TASK = Task(512, 512, 32, 30, guided=True)
+
 TRUE = sd15_512(teraflops=40)
+
 ROW_BYTES, PIXEL_BYTES = TRUE.pass_bytes[0][1], TRUE.decode_bytes[0][1]
+
 CALL_S, PIXEL_S = 2e-4, 1e-8
+
 GUESS = replace(TRUE, pass_bytes=((1, 2 * ROW_BYTES),), decode_bytes=((1, 0.5 * PIXEL_BYTES),), measured=False)
 
 
@@ -295,19 +299,3 @@ def test_a_probe_takes_no_more_of_a_job_than_its_share() -> None:
         first_s = STEPS * (device.pass_s[1] + 2 * device.pass_s[2])  # the fewest rows are measured anyway
         measured_s = sum(STEPS * seconds for _, seconds in figures.pass_s)
         assert measured_s <= max(float(first_s), 2 * SHARE * job_s)
-
-
-@pytest.mark.parametrize(
-    ("noted", "asked", "served"),
-    [
-        ({}, (1 << 50, 32, 1 << 20), True),
-        ({"cut_at_bytes": 4 * GIB}, (4.5 * GIB, 32, 100), True),
-        ({"cut_at_bytes": 4 * GIB}, (6 * GIB, 32, 100), False),
-        ({"short_rows": 4}, (GIB, 4, 100), True),
-        ({"short_rows": 4}, (GIB, 8, 100), False),
-        ({"short_images": 100}, (GIB, 4, 101), True),
-        ({"short_images": 100}, (GIB, 4, 200), False),
-    ],
-)
-def test_what_is_known_serves_a_job_that_would_find_no_more(noted: Any, asked: Any, served: bool) -> None:
-    assert serves(replace(TRUE, **noted), *asked) is served

@@ -8,12 +8,9 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from batchgen.errors import ModelError
 from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.guidance import RowGuidance
-from batchgen.pipeline.load import load_pipeline
-from batchgen.pipeline.noise import generators, starting_noise
 from batchgen.pipeline.schedulers import SCHEDULERS
 from batchgen.policy import Policy, spans
 from batchgen.types import Prompt
@@ -122,7 +119,7 @@ def test_no_negative_prompt_and_the_empty_one_are_those_of_diffusers(family):
     assert (made[0] != made[1]).any() == is_xl and (made[1] != made[2]).any()
 
 
-def test_without_guidance_the_negative_is_of_no_matter(family):
+def test_without_guidance_the_negative_prompt_does_not_matter(family):
     _, engine = family
     plain = make(engine, [prompt(0, guidance=1.0)])
     assert (make(engine, [prompt(0, guidance=1.0, negative_prompt="blurred")])["k0"] == plain["k0"]).all()
@@ -180,34 +177,6 @@ def test_tiling_and_chunks_decode_the_same_picture_nearly(family):
     assert (make(engine, [one])["k0"] == whole).all()  # and it is off again
 
 
-def test_starting_noise_is_each_seeds_own_to_the_bit():
-    rows = starting_noise(generators([5, 6, 7]), (4, 8, 8))
-    alone = starting_noise(generators([6]), (4, 8, 8))
-    assert rows.shape == (3, 4, 8, 8) and rows.dtype == torch.float32
-    assert torch.equal(rows[1], alone[0])
-
-
-CPU = torch.device("cpu")
-
-
-def test_row_guidance_scales_each_row_and_offers_nothing_else():
-    scale = RowGuidance([2.0, 3.0], CPU)
-    rows = torch.ones(2, 4, 2, 2, dtype=torch.float16)
-    assert (scale * rows)[:, 0, 0, 0].tolist() == [2.0, 3.0]
-    assert (scale * rows).dtype == torch.float16
-    assert scale > 1 and not RowGuidance([1.0], CPU) > 1 and RowGuidance([1.0 + 1e-9], CPU) > 1
-    assert not hasattr(scale, "__sub__")
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_rows_guidance_is_the_number_and_not_one_of_the_models_dtype(dtype):
-    scales = [8.0, 8.03, 1.001, 29.97]
-    rows = torch.randn((4, 4, 8, 8), generator=torch.Generator().manual_seed(0)).to(dtype)
-    expected = torch.stack([scale * row for scale, row in zip(scales, rows, strict=True)])  # as diffusers multiplies
-    assert torch.equal(RowGuidance(scales, CPU) * rows, expected)
-    assert not torch.equal(expected[1], 8.0 * rows[1])
-
-
 def test_steps_copy_no_guidance_from_the_host(family, monkeypatch):
     _, engine = family
     engine.prepare(POLICY)
@@ -232,19 +201,6 @@ def test_schedulers_make_images_that_do_not_depend_on_neighbours(folders, schedu
     together = make(engine, prompts)
     turned = make(engine, prompts[::-1])
     assert all((together[key] == turned[key]).all() for key in together)
-
-
-def test_a_model_whose_scheduler_ignores_seeds_is_refused(folders, tmp_path):
-    import json
-    import shutil
-
-    folder = tmp_path / "model"
-    shutil.copytree(folders["sd15"], folder)
-    index = json.loads((folder / "model_index.json").read_text())
-    index["scheduler"] = ["diffusers", "DPMSolverSDEScheduler"]
-    (folder / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelError, match="ignores per-image seeds: set job.scheduler"):
-        load_pipeline(ModelFiles(folder), "model", "fp32")
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])

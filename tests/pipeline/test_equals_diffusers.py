@@ -23,9 +23,9 @@ from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.schedulers import SCHEDULERS, scheduler_of
 from batchgen.types import EMPTY_NEGATIVE
+from tests.pipeline.placed import changed
 from tests.pipeline.small_models import ALL_KINDS, BETAS, save
 from tests.pipeline.test_engine import prompt
-from tests.pipeline.test_placement import changed
 
 NAMES = {name: class_name for name, (class_name, _) in SCHEDULERS.items()}
 KARRAS = set(diffusers.schedulers.KarrasDiffusionSchedulers.__members__)

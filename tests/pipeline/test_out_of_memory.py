@@ -18,9 +18,9 @@ from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.worker.stages import Fitting
 from tests.builders import OnePolicy
+from tests.pipeline.placed import changed
 from tests.pipeline.small_models import KINDS, save
 from tests.pipeline.test_engine import prompt
-from tests.pipeline.test_placement import changed
 
 PROMPTS = [prompt(place) for place in range(6)]
 SIZE = (64, 64)
