@@ -129,3 +129,19 @@ def test_the_front_door_does_not_load_torch(module: str) -> None:
     code = f"import sys, batchgen.{module}; print(*(name for name in {HEAVY} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert done.stdout.split() == []
+
+
+# Doors that tests go through as commands, and what holds types alone.
+UNTESTED_BY_NAME = {"__main__", "worker.__main__", "engine", "types"}
+
+
+def test_the_tests_of_a_module_are_under_its_name() -> None:
+    tests = Path(__file__).parent
+    modules = [name for name, path in SOURCES.items() if path.name != "__init__.py" and name not in UNTESTED_BY_NAME]
+    files = {name: tests.joinpath(*name.split(".")[:-1], f"test_{name.split('.')[-1]}.py") for name in modules}
+    assert [name for name, path in files.items() if not path.is_file()] == []
+
+
+def test_the_top_holds_few_entries() -> None:
+    entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 34

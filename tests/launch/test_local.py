@@ -90,7 +90,7 @@ def test_where_no_worker_can_work_the_run_ends_with_their_code(tmp_path, prompts
     done = front(tmp_path / "run", prompts, FAKE_UNABLE="0", FAKE_WHY="no_cuda")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert "set CUDA_VISIBLE_DEVICES to other GPUs, or to nothing to compute on the CPU" in done.stderr
+    assert "set CUDA_VISIBLE_DEVICES to other GPUs, or leave it empty to compute on the CPU" in done.stderr
 
 
 def test_a_model_that_cannot_be_read_for_a_moment_is_tried_again(tmp_path, prompts):

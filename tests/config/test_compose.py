@@ -1,0 +1,44 @@
+"""What Hydra makes of the command line: a plain, checked configuration, and errors in one line."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from batchgen.config.compose import conf_dir, explain, jobs_dir, load, register, require_job
+from batchgen.config.schema import Config
+from batchgen.errors import ConfigError
+
+
+def composed(*overrides: str) -> Config:
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        values = compose("config", list(overrides))
+        require_job(values)
+        return load(values)
+
+
+def test_groups_and_overrides_become_a_plain_configuration() -> None:
+    config = composed("job=mars_batch", "model=sdxl", "job.steps=7")
+    assert (config.job.name, config.job.steps, config.job.width) == ("mars_batch", 7, 1024)
+    assert config.job.prompts == str(jobs_dir() / "mars_batch.txt")
+
+
+def test_without_a_job_the_jobs_are_listed() -> None:
+    with pytest.raises(ConfigError, match="mars_batch"):
+        composed()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("job.stepz=3", "job.stepz: no such key; did you mean job.steps"),
+        ("model=sdxxl", "model=sdxxl: no such option; did you mean sdxl"),
+        ("+job.nonsense=1", "job.nonsense: no such key"),
+        ("job.steps=many", "job.steps: "),
+        ("job.prompts=[a", "cannot be parsed: put it in quotes"),
+    ],
+)
+def test_a_mistake_is_explained_in_one_line(override: str, said: str) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: B017, PT011 (Hydra and OmegaConf raise many kinds)
+        composed("job=mars_batch", override)
+    told = str(explain(caught.value))
+    assert said in told and len(told.splitlines()) == 1
