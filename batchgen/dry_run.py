@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from batchgen.config.schema import Config
 from batchgen.console import say
 from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE
+from batchgen.machine.dtype import resolve_dtype
 from batchgen.machine.gpus import Gpu
-from batchgen.memory.defaults import default_policy, resolve_dtype
+from batchgen.memory.defaults import default_policy
 from batchgen.memory.forecast import foresee_on, refused_on
-from batchgen.memory.policies import task_of
+from batchgen.memory.frozen import task_of
 from batchgen.models.admit import Admission
+from batchgen.padding import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir
 from batchgen.plan.rejects import first_reject, remedy
 from batchgen.plan.store import load_plan
-from batchgen.policy import PADDED_SIZES, padded_rows, spans
 from batchgen.prepare import Inputs, check_same, look_up, outdated_plan, plan_shards, refuse_used
 from batchgen.shards.progress import shard_states
 from batchgen.types import Reject, Shard

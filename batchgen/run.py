@@ -16,7 +16,7 @@ from batchgen.launch.display import Display
 from batchgen.machine.gpus import Gpu, find_gpus
 from batchgen.machine.process import catch_signals
 from batchgen.memory.forecast import refused_on
-from batchgen.memory.policies import task_of
+from batchgen.memory.frozen import task_of
 from batchgen.models.find import find_model
 from batchgen.paths import RunDir
 from batchgen.plan.recipe import computed_otherwise

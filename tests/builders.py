@@ -14,7 +14,7 @@ from batchgen.policy import Policy
 from batchgen.prepare import prepare
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.index import write_index
-from batchgen.shards.records import UnitRecord
+from batchgen.shards.memory_log import UnitRecord
 from batchgen.shards.samples import SampleMaker
 from batchgen.types import Batch, Decoded, Prompt, Row, Sample
 

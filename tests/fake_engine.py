@@ -25,7 +25,7 @@ from types import SimpleNamespace
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from batchgen.errors import MemoryNeededError, ModelError  # noqa: E402
-from batchgen.policy import padded_rows
+from batchgen.padding import padded_rows
 from batchgen.shards.samples import SampleMaker
 from batchgen.types import Decoded  # noqa: E402
 

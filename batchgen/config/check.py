@@ -8,7 +8,7 @@ from typing import Any
 from batchgen.config.bounds import BOUNDS
 from batchgen.config.schema import ATTENTION, SCHEDULERS, Config, flatten
 from batchgen.errors import ConfigError
-from batchgen.policy import PLACEMENTS, UNHOOKED
+from batchgen.placements import PLACEMENTS, UNHOOKED
 from batchgen.units import size_bytes
 
 _LISTED_NAMES = 12

@@ -1,20 +1,15 @@
 """Who a process is, whether it has ended, and how it is asked to end. All this is known only on its own machine."""
 
 import os
-import platform
 import signal
 import socket
 import threading
 import uuid
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from batchgen import __version__
-
-RECORDED_VERSIONS = ("torch", "diffusers", "transformers", "accelerate", "pillow")
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -88,14 +83,3 @@ def stop_with_parent(stop: threading.Event) -> None:
         stop.set()
 
     threading.Thread(target=wait, daemon=True, name="parent").start()
-
-
-def versions() -> dict[str, str]:
-    """The versions of the packages that images may depend on, by name, for the records of a run."""
-    found = {"batchgen": __version__, "python": platform.python_version()}
-    for name in RECORDED_VERSIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -7,9 +7,12 @@ from itertools import product
 
 from batchgen.config.schema import PolicyConfig
 from batchgen.errors import MemoryNeededError
-from batchgen.memory.costs import Task, batch_s, peak_bytes, pinned_bytes
+from batchgen.memory.costs import Task, batch_s, peak_bytes
 from batchgen.memory.figures import Figures
-from batchgen.policy import PADDED_SIZES, STREAM_BUFFERS, UNHOOKED, Policy, place_of
+from batchgen.memory.placement_bytes import pinned_bytes
+from batchgen.padding import PADDED_SIZES
+from batchgen.placements import UNHOOKED, place_of
+from batchgen.policy import STREAM_BUFFERS, Policy
 from batchgen.units import GIB
 
 # The placements to choose from, the fastest first. Group offload is not among them, because streaming is faster and

@@ -1,18 +1,16 @@
-"""What a policy costs: bytes on the device in each stage, pinned bytes on the host, and seconds for a batch.
-
-All functions are pure.
-"""
+"""What a policy costs: bytes on the device in each stage, and seconds for a batch. All functions are pure."""
 
 import math
 from dataclasses import dataclass
 
 from batchgen.memory import streaming_costs
-from batchgen.memory.figures import LATENT_PX, Figures, Weights, at, call_s
-from batchgen.policy import PLACEMENTS, STREAM_BUFFERS, TILES_PX, Policy, padded_rows
+from batchgen.memory.figures import LATENT_PX, Figures, at, call_s
+from batchgen.memory.placement_bytes import held_bytes
+from batchgen.padding import padded_rows
+from batchgen.placements import PLACEMENTS
+from batchgen.policy import TILES_PX, Policy
 
-# The share of the weights that diffusers' group offload by blocks has on the device at once, and the seconds that hooks
-# take for each layer on any machine (measured with SD 1.5 and SDXL).
-_BLOCK_SHARE = 0.75
+# The seconds that hooks take for each layer on any machine (measured with SD 1.5 and SDXL).
 _LEAF_S, _LAYER_S = 60e-6, 550e-6
 # What a tiled decode takes for each pixel of the whole image. While it decodes, its tiles are kept, and they overlap.
 # In the end, when nothing is decoded any more, it takes these bytes, by the bytes of a number: for the image in fp32
@@ -46,24 +44,6 @@ class Task:
     def piece(self, tile_px: int) -> tuple[int, int]:
         """Width and height in pixels of what is decoded at once: a tile, or the whole image if `tile_px` is 0."""
         return (min(tile_px, self.width), min(tile_px, self.height)) if tile_px else (self.width, self.height)
-
-
-def held_bytes(weights: Weights, placement: str, stream_buffers: int = STREAM_BUFFERS[0]) -> tuple[int, int, int]:
-    """Bytes of weights on the device while it encodes, denoises and decodes: resident parts and those of the stage."""
-    held = PLACEMENTS[placement]
-    own = (
-        _own_bytes(held.encode, weights.text_bytes, weights.largest_text_layer_bytes, STREAM_BUFFERS[0]),
-        _own_bytes(held.denoise, weights.unet_bytes, weights.largest_unet_layer_bytes, stream_buffers),
-        _own_bytes(held.decode, weights.vae_bytes, weights.vae_bytes, STREAM_BUFFERS[0]),
-    )
-    resident = [size if how == "resident" else 0 for how, size in zip(held, _parts(weights), strict=True)]
-    encode, denoise, decode = (sum(resident) - always + its_own for always, its_own in zip(resident, own, strict=True))
-    return encode, denoise, decode
-
-
-def pinned_bytes(weights: Weights, placement: str) -> int:
-    """Bytes of page-locked host memory that a placement keeps, which are all weights that are not resident."""
-    return sum(size for how, size in zip(PLACEMENTS[placement], _parts(weights), strict=True) if how != "resident")
 
 
 def stage_bytes(figures: Figures, policy: Policy, task: Task) -> dict[str, int]:
@@ -144,7 +124,7 @@ def _pieces(edge: int, tile_px: int) -> float:
 
 def _moves_s(figures: Figures, placement: str) -> float:
     # Copying between the stages. What hooks bring in for the denoiser counts in its passes.
-    held, (text, denoiser, vae) = PLACEMENTS[placement], _parts(figures.weights)
+    held, (text, denoiser, vae) = PLACEMENTS[placement], figures.weights.parts_bytes
     moved = text if held.encode != "resident" else 0
     moved += denoiser if held.denoise == "staged" else 0
     moved += vae if held.decode != "resident" else 0
@@ -158,19 +138,3 @@ def _tile_pixels(policy: Policy, task: Task) -> int:
 def _rows_at_once(policy: Policy, task: Task) -> int:
     rows = min(policy.micro_batch, task.rows)
     return rows * 2 if task.guided and not policy.guidance_split else rows
-
-
-def _parts(weights: Weights) -> tuple[int, int, int]:
-    return weights.text_bytes, weights.unet_bytes, weights.vae_bytes
-
-
-def _own_bytes(how: str, total: int, largest: int, buffers: int) -> int:
-    # Bytes of a part's weights on the device while it runs; `total` and `largest` are the bytes of all and of its
-    # largest layer
-    if how == "streamed":
-        return min(total, buffers * max(streaming_costs.GROUP_BYTES, largest))
-    if how == "blocks":
-        return int(_BLOCK_SHARE * total)
-    if how == "leaves":
-        return min(total, 2 * largest)
-    return largest if how == "layers" else total

@@ -1,11 +1,9 @@
-"""The policy if there is no device memory to plan for, and what dtype `auto` means. Pure functions, without torch.
+"""The policy where no memory of a device is planned for: rows by the size of the image. Pure functions, no torch.
 
-The number of rows goes by the size of the image: on the CPU a batch of small images runs whole, while a 4k image runs
-by itself. On a GPU memory/choose.py chooses.
+On the CPU a batch of small images runs whole, and a 4k image runs by itself; on a GPU memory/choose.py chooses.
 """
 
 from batchgen.config.schema import PolicyConfig, SpeedConfig
-from batchgen.errors import ConfigError
 from batchgen.policy import STREAM_BUFFERS, Policy
 
 # Pixels denoised at once by default: 8 rows of 512x512.
@@ -16,8 +14,6 @@ _MAX_DECODE_CHUNK = 4
 _TILE_ABOVE_PIXELS = 1024 * 1024
 _TILE_PX = 512
 _MAX_THREADS = 4
-_FIRST_FAST_IN_FP16 = (7, 0)
-_FIRST_WITH_BF16 = (8, 0)
 
 
 def default_policy(
@@ -43,17 +39,3 @@ def default_policy(
         traced=speed.traced,
         attention=speed.attention,
     )
-
-
-def resolve_dtype(dtype: str, capability: tuple[int, int] | None) -> str:
-    """What 'auto' means on a GPU of this compute capability (None: the CPU); any other dtype is returned as it is.
-
-    auto is fp16 where the GPU is fast in it: from 7.0 (Volta) on, and on 6.0. On older GPUs and on the CPU it is fp32.
-    bf16 came with 8.0 (Ampere), and torch emulates it slowly on older GPUs; asking for it there raises ConfigError.
-    """
-    if dtype == "bf16" and capability is not None and capability < _FIRST_WITH_BF16:
-        raise ConfigError("model.dtype=bf16: this GPU does not support bf16; use fp16 or auto")
-    if dtype != "auto":
-        return dtype
-    fast = capability is not None and (capability >= _FIRST_FAST_IN_FP16 or capability == (6, 0))
-    return "fp16" if fast else "fp32"

@@ -29,6 +29,11 @@ class Weights:
     unet_layers: int
     vae_value_bytes: int
 
+    @property
+    def parts_bytes(self) -> tuple[int, int, int]:
+        """What the parts of each stage take: text encoders, denoiser, VAE."""
+        return self.text_bytes, self.unet_bytes, self.vae_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:

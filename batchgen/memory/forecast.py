@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from batchgen.config.schema import Config
 from batchgen.errors import UserError
+from batchgen.machine.dtype import resolve_dtype
 from batchgen.machine.gpus import Gpu
 from batchgen.machine.meters import CONTEXT_BYTES
 from batchgen.memory.choose import Choice
 from batchgen.memory.costs import Task
-from batchgen.memory.defaults import resolve_dtype
-from batchgen.memory.policies import foresee
+from batchgen.memory.frozen import foresee
 from batchgen.models.find import ModelFiles
 from batchgen.units import size_bytes
 

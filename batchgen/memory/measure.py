@@ -10,7 +10,7 @@ from batchgen.engine import Engine, Gauge
 from batchgen.errors import MemoryNeededError
 from batchgen.events import EventLog
 from batchgen.files import to_json
-from batchgen.machine.process import versions
+from batchgen.machine.versions import versions
 from batchgen.memory import cache
 from batchgen.memory.costs import Task
 from batchgen.memory.defaults import default_policy

@@ -10,10 +10,12 @@ from typing import Any
 from batchgen.engine import Engine, Gauge
 from batchgen.errors import MemoryNeededError
 from batchgen.machine.meters import Stopwatch
-from batchgen.memory.costs import Task, held_bytes, peak_bytes
+from batchgen.memory.costs import Task, peak_bytes
 from batchgen.memory.figures import Figures, Pieces, Points, at
+from batchgen.memory.placement_bytes import held_bytes
 from batchgen.memory.worth import SHARE, STEPS, image_s
-from batchgen.policy import PADDED_SIZES, Policy
+from batchgen.padding import PADDED_SIZES
+from batchgen.policy import Policy
 from batchgen.types import Prompt
 from batchgen.units import GIB
 

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from batchgen.memory.choose import CHOSEN_FROM
-from batchgen.policy import PADDED_SIZES, STREAM_BUFFERS, UNHOOKED, Policy, place_of
+from batchgen.padding import PADDED_SIZES
+from batchgen.placements import UNHOOKED, place_of
+from batchgen.policy import STREAM_BUFFERS, Policy
 
 _SMALLEST_TILE_PX = 128
 

@@ -5,7 +5,7 @@ from itertools import takewhile
 
 from batchgen.memory.costs import Task
 from batchgen.memory.figures import Figures, at, call_s
-from batchgen.policy import PADDED_SIZES
+from batchgen.padding import PADDED_SIZES
 
 # A probe may take this share of the time of the job's images.
 SHARE = 0.05

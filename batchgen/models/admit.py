@@ -17,7 +17,7 @@ from batchgen.config.schema import Config
 from batchgen.console import say
 from batchgen.errors import BatchgenError, ModelError
 from batchgen.files import put_new, to_json
-from batchgen.machine.process import versions
+from batchgen.machine.versions import versions
 from batchgen.models.find import ModelFiles, check_model
 from batchgen.models.parts import refuse_misspelt, settings
 from batchgen.paths import cache_dir

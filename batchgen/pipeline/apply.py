@@ -14,7 +14,8 @@ from batchgen.pipeline.levers.attention import attention_kernel, usable_attentio
 from batchgen.pipeline.levers.traced import TracedForward
 from batchgen.pipeline.load import DTYPES, load_pipeline
 from batchgen.pipeline.placement import Placement, components
-from batchgen.policy import UNHOOKED, Policy
+from batchgen.placements import UNHOOKED
+from batchgen.policy import Policy
 
 
 class LoadedModel:

@@ -10,16 +10,17 @@ import numpy as np
 import torch
 from PIL import Image
 
+from batchgen.machine.dtype import resolve_dtype
 from batchgen.machine.meters import Gauge, Stopwatch
-from batchgen.memory.defaults import resolve_dtype
 from batchgen.memory.refused import memory_was_refused
 from batchgen.models.find import FAMILIES, ModelFiles
+from batchgen.padding import pad, padded_rows, spans
 from batchgen.pipeline.apply import LoadedModel
 from batchgen.pipeline.guidance import RowGuidance
 from batchgen.pipeline.load import DTYPES
 from batchgen.pipeline.noise import generators, starting_noise
 from batchgen.pipeline.tiling import set_tiling
-from batchgen.policy import Policy, pad, padded_rows, spans
+from batchgen.policy import Policy
 from batchgen.quality import is_blank
 from batchgen.types import Decoded, Prompt
 

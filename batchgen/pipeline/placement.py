@@ -9,7 +9,7 @@ import torch
 
 from batchgen.machine.pinned import Pinned, pack
 from batchgen.pipeline.streaming import Streamer
-from batchgen.policy import PLACEMENTS, Held
+from batchgen.placements import PLACEMENTS, Held
 
 STAGES = Held._fields
 

@@ -20,7 +20,7 @@ import yaml
 from batchgen.config.schema import Config
 from batchgen.errors import BrokenRunError, PromptError, UserError
 from batchgen.files import sha256_bytes, sha256_file, sync, sync_directory, to_json, write_new
-from batchgen.machine.process import versions
+from batchgen.machine.versions import versions
 from batchgen.paths import PlanDir, RunDir
 from batchgen.plan.drafts import new_draft
 from batchgen.plan.free import with_free

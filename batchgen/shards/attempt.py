@@ -34,7 +34,8 @@ from batchgen.paths import AttemptFiles, RunDir
 from batchgen.plan.recipe import COMPUTES
 from batchgen.plan.store import run_id_of
 from batchgen.shards.journal import Journal, plan_of, read_journal, sound_prefix
-from batchgen.shards.records import Header, Manifest, Proof, SampleRecord, UnitRecord, proven, sample_record
+from batchgen.shards.memory_log import Proof, UnitRecord, proven
+from batchgen.shards.records import Header, Manifest, SampleRecord, sample_record
 from batchgen.shards.tars import END_OF_TAR, tar_members
 from batchgen.types import Sample, Shard
 

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 from batchgen.files import sha256_bytes, unseal
 from batchgen.paths import AttemptFiles
-from batchgen.shards.records import BatchRecord, Header
+from batchgen.shards.memory_log import BatchRecord
+from batchgen.shards.records import Header
 
 _RECORD_KEYS = {"tar_start", "tar_end", "sha256", "samples"}
 

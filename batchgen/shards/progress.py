@@ -14,7 +14,7 @@ from batchgen.plan.store import Plan
 from batchgen.shards.attempt import read_manifest, tar_problem
 from batchgen.shards.journal import Journal, read_journal
 from batchgen.shards.leases import Watch, live_leases, read_lease
-from batchgen.shards.records import BatchRecord
+from batchgen.shards.memory_log import BatchRecord
 from batchgen.units import GIB, duration
 
 _NAMED = 3  # of the broken shards, in a message

@@ -25,7 +25,7 @@ from batchgen.events import EventLog
 from batchgen.machine.gpus import check_reached
 from batchgen.machine.growth import wants_renewal
 from batchgen.machine.meters import try_cuda
-from batchgen.memory.policies import Policies
+from batchgen.memory.frozen import Policies
 from batchgen.models.find import locate
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.plan.store import Plan

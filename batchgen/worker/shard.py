@@ -17,15 +17,16 @@ from batchgen.engine import Engine, Latent
 from batchgen.events import EventLog, now
 from batchgen.machine.growth import Growth
 from batchgen.machine.meters import Stopwatch, read_meters, reset_peaks
-from batchgen.memory.policies import Policies
-from batchgen.policy import Policy, spans
+from batchgen.memory.frozen import Policies
+from batchgen.padding import spans
+from batchgen.policy import Policy
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.failures import Crash, RowsAt, Trial, trials
 from batchgen.shards.leases import Lease
-from batchgen.shards.records import UnitRecord, WorkerRecord, written
+from batchgen.shards.memory_log import UnitRecord, WorkerRecord, written
 from batchgen.shards.samples import SampleMaker
 from batchgen.types import Batch, Sample, Shard
-from batchgen.worker.stages import Fitting
+from batchgen.worker.out_of_memory import Fitting
 
 UNIT_S = 60.0
 _ENCODERS = 4

@@ -23,8 +23,9 @@ from batchgen.memory.choose import MICRO_BATCHES
 from batchgen.memory.costs import Task
 from batchgen.memory.figures import LATENT_PX
 from batchgen.models.find import ModelFiles
+from batchgen.padding import PADDED_SIZES
 from batchgen.pipeline.engine import DiffusersEngine
-from batchgen.policy import PADDED_SIZES, STREAM_BUFFERS, Policy
+from batchgen.policy import STREAM_BUFFERS, Policy
 from batchgen.types import Prompt
 
 SHORT_S = 0.1  # of a step or a decode; such are measured more often, since the host may be busy

@@ -17,8 +17,9 @@ import tempfile
 from pathlib import Path
 
 from batchgen.errors import EXIT_USER
-from batchgen.machine.process import versions
-from batchgen.policy import PLACEMENTS, padded_rows
+from batchgen.machine.versions import versions
+from batchgen.padding import padded_rows
+from batchgen.placements import PLACEMENTS
 from tests.bench.record import RESULTS, ROOT, Asked, Record, commit, gpu_name
 from tests.bench.refused import Ballast
 from tests.commands import memory_log, worker_events

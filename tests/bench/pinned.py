@@ -23,9 +23,9 @@ import psutil
 from batchgen.events import EventLog, read_events
 from batchgen.machine.meters import read_meters
 from batchgen.machine.pinned import locked_bytes
-from batchgen.memory.costs import pinned_bytes
+from batchgen.memory.frozen import Policies, task_of
 from batchgen.memory.measure import guess
-from batchgen.memory.policies import Policies, task_of
+from batchgen.memory.placement_bytes import pinned_bytes
 from batchgen.memory.worth import image_s
 from batchgen.paths import models_dir
 from batchgen.policy import Policy

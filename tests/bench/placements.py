@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 
 from batchgen.paths import RunDir
-from batchgen.policy import PLACEMENTS
+from batchgen.placements import PLACEMENTS
 from batchgen.shards.index import read_index
 from tests.bench.record import RESULTS, Record, command, gpu_name
 from tests.commands import memory_log

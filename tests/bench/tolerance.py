@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from batchgen.policy import PLACEMENTS
+from batchgen.placements import PLACEMENTS
 from tests.bench.record import Record, command, gpu_name
 from tests.commands import samples
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from batchgen.machine import process
-from batchgen.machine.process import catch_signals, identity, is_gone, stop_with_parent, versions, worker_name
+from batchgen.machine.process import catch_signals, identity, is_gone, stop_with_parent, worker_name
 
 
 def test_a_process_that_runs_is_not_gone_and_one_that_ended_is() -> None:
@@ -72,8 +72,3 @@ def test_a_worker_stops_when_its_parent_is_gone(monkeypatch: pytest.MonkeyPatch)
     os.close(write)
     assert stop.wait(5)
     os.close(read)
-
-
-def test_versions_are_those_of_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "RECORDED_VERSIONS", ("pillow", "no-such-package"))
-    assert sorted(versions()) == ["batchgen", "pillow", "python"]

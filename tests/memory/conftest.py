@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.memory import frozen as policies_module
 from batchgen.memory import measure, probe
-from batchgen.memory import policies as policies_module
 from batchgen.plan.store import Plan
 from tests.builders import plan_run
 from tests.memory.runs import JOB, PROMPTS

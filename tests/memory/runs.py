@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.events import EventLog, read_events
-from batchgen.memory.policies import Policies
+from batchgen.memory.frozen import Policies
 from batchgen.plan.store import Plan
 from batchgen.shards.leases import Watch
 from tests.builders import plan_run

@@ -10,8 +10,9 @@ import pytest
 
 from batchgen.errors import MemoryNeededError
 from batchgen.memory import probe as module
-from batchgen.memory.costs import Task, held_bytes
+from batchgen.memory.costs import Task
 from batchgen.memory.figures import Figures, Weights
+from batchgen.memory.placement_bytes import held_bytes
 from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
 from batchgen.memory.worth import SHARE, STEPS, image_s
 from batchgen.policy import Policy

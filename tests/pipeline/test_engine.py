@@ -9,10 +9,11 @@ import torch
 from diffusers import DiffusionPipeline
 
 from batchgen.models.find import ModelFiles
+from batchgen.padding import spans
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.guidance import RowGuidance
 from batchgen.pipeline.schedulers import SCHEDULERS
-from batchgen.policy import Policy, spans
+from batchgen.policy import Policy
 from batchgen.types import Prompt
 from tests.pipeline.small_models import KINDS, save
 

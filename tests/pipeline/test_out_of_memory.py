@@ -16,7 +16,7 @@ from diffusers import DiffusionPipeline
 from batchgen.events import EventLog
 from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
-from batchgen.worker.stages import Fitting
+from batchgen.worker.out_of_memory import Fitting
 from tests.builders import OnePolicy
 from tests.pipeline.placed import changed
 from tests.pipeline.small_models import KINDS, save

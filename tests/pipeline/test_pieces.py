@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 from batchgen.events import EventLog
-from batchgen.memory.policies import Policies, freeze
+from batchgen.memory.frozen import Policies, freeze
 from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.policy import Policy

@@ -9,7 +9,7 @@ import torch
 from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.placement import STAGES, Staged, components
-from batchgen.policy import PLACEMENTS
+from batchgen.placements import PLACEMENTS
 from tests.pipeline.placed import changed, images, same
 
 

@@ -11,7 +11,7 @@ from batchgen.memory.estimate import estimate
 from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.load import load_pipeline
-from batchgen.policy import PLACEMENTS
+from batchgen.placements import PLACEMENTS
 from tests.commands import REAL, front, samples, verify, write_prompts
 from tests.pipeline.small_models import save, save_with_checker
 from tests.pipeline.test_engine import POLICY, prompt

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from batchgen.padding import PADDED_SIZES, padded_rows, spans
 from batchgen.plan.cutting import FEWEST_ROWS, MOST_BATCHES, cut_shards
 from batchgen.plan.planner import pack_batches
-from batchgen.policy import PADDED_SIZES, padded_rows, spans
 from batchgen.types import Prompt, Reject, Shard
 from tests.builders import make_config, make_prompt
 

@@ -1,12 +1,10 @@
 """The memory log's record, put together in three steps, and the record of a sample."""
 
-import json
 from pathlib import Path
 
 from batchgen.files import sha256_bytes
-from batchgen.shards.records import Proof, proven, sample_record, written
+from batchgen.shards.records import sample_record
 from batchgen.types import Sample
-from tests.builders import RECORD
 
 GOOD = Sample("fox", "ok", {"txt": b"a fox", "png": b"pixels"})
 BAD = Sample("hare", "failed", reason="not finite")
@@ -21,22 +19,3 @@ def test_a_good_sample_states_the_digest_of_each_file_by_name() -> None:
 
 def test_a_sample_that_failed_states_the_reason_and_no_files() -> None:
     assert sample_record(BAD) == {"key": "hare", "status": "failed", "reason": "not finite"}
-
-
-def test_what_was_written_is_added_in_place_and_says_how_many_failed() -> None:
-    record = {**RECORD, "stage_seconds": {"encode": 1.0}}
-    done = written(record, 0.12345, [GOOD, BAD])  # type: ignore[arg-type]
-    assert done["stage_seconds"] == {"encode": 1.0, "write": 0.123}
-    assert (done["status"], done["failed"]) == ("failed", 1)
-    assert list(done) == [*record, "status", "failed"]
-
-
-def test_a_record_has_the_keys_that_earlier_commits_wrote_in_their_order() -> None:
-    lines = (OLD_RUN / "logs" / "memory" / "000000.jsonl").read_text().splitlines()
-    old = json.loads(lines[1])
-    names = list(old)
-    end = names.index("status")
-    unit = {name: old[name] for name in names[:end]}
-    proof: Proof = {name: old[name] for name in ("tar_start", "tar_end", "sha256", "samples")}  # type: ignore[assignment]
-    record = proven(written(unit, 0.0, []), proof)  # type: ignore[arg-type]
-    assert [*record, "checksum"] == names

@@ -29,7 +29,7 @@ from batchgen import prepare
 from batchgen.config.compose import conf_dir, load, register
 from batchgen.errors import BatchgenError
 from batchgen.launch import local
-from batchgen.machine.process import versions as process_versions
+from batchgen.machine.versions import versions as process_versions
 from batchgen.models import admit
 from batchgen.models.find import locate
 from batchgen.models.fingerprint import fingerprint_model

@@ -12,7 +12,7 @@ NECESSARY = {
     "plan.store.save_plan plan.*/*.json",
     "plan.store.save_plan plan.*/*.yaml",
     "plan.store.save_plan run/plan.*",
-    "memory.policies.freeze policies/temporary",
+    "memory.frozen.freeze policies/temporary",
     "prepare.prepare outputs/run",
     "run._make_durable /",  # in the test, the directory above outputs/
     "run._make_durable /outputs",
@@ -37,7 +37,7 @@ SPARE = {
     "shards.leases.take_named leases/temporary",  # a lease saves work and proves nothing
     "shards.leases.take_named run/leases",
     "plan.store.save_plan outputs/run",  # prepare.prepare does it again before anything else is made
-    "memory.policies.freeze run/policies",  # a policy that is gone is chosen again, the same
+    "memory.frozen.freeze run/policies",  # a policy that is gone is chosen again, the same
     "run.run work/temporary",  # tries whether there are hard links
     "shards.attempt._commit run/shards",  # publish does it again before anything is removed
     "shards.attempt._commit run/work",  # __init__ made the names of tar and journal durable

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from batchgen.events import EventLog
-from batchgen.memory.policies import Policies, freeze
+from batchgen.memory.frozen import Policies, freeze
 from batchgen.policy import Policy
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.journal import read_journal
 from batchgen.shards.leases import Lease, Watch
-from batchgen.shards.records import WorkerRecord
+from batchgen.shards.memory_log import WorkerRecord
 from batchgen.worker import shard as generate
 from batchgen.worker.shard import ShardMaker
 from tests.builders import MAKER, plan_run

@@ -10,7 +10,7 @@ from batchgen.errors import BatchgenError, MemoryNeededError
 from batchgen.events import EventLog
 from batchgen.policy import Policy
 from batchgen.types import Decoded, Prompt
-from batchgen.worker.stages import Fitting
+from batchgen.worker.out_of_memory import Fitting
 from tests.builders import POLICY, OnePolicy, fake_image, make_prompt
 
 LARGE = Policy(**{**{name: getattr(POLICY, name) for name in POLICY.__slots__}, "micro_batch": 8, "decode_chunk": 4})

@@ -26,8 +26,9 @@ from batchgen.memory.estimate import estimate
 from batchgen.memory.figures import Figures, serves
 from batchgen.memory.measure import Known, Measuring, base_policy, guess
 from batchgen.models.find import ModelFiles
+from batchgen.placements import PLACEMENTS
 from batchgen.plan.store import Plan
-from batchgen.policy import PLACEMENTS, Policy
+from batchgen.policy import Policy
 from batchgen.shards.leases import Lease, Watch
 from batchgen.units import GIB
 

@@ -15,7 +15,8 @@ from batchgen.engine import Engine, Latent
 from batchgen.errors import BatchgenError, MemoryNeededError
 from batchgen.events import EventLog
 from batchgen.memory.stepdown import step_down
-from batchgen.policy import Policy, pad, padded_rows
+from batchgen.padding import pad, padded_rows
+from batchgen.policy import Policy
 from batchgen.types import Decoded, Prompt
 
 Size = tuple[int, int]

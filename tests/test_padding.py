@@ -1,8 +1,8 @@
-"""How rows are padded and cut into pieces."""
+"""Rows are padded to few sizes, and every row runs once."""
 
 import pytest
 
-from batchgen.policy import pad, padded_rows, spans
+from batchgen.padding import pad, padded_rows, spans
 
 
 @pytest.mark.parametrize(

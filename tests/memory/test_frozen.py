@@ -11,7 +11,7 @@ import pytest
 
 from batchgen.errors import BrokenRunError, MemoryNeededError, StoppedError
 from batchgen.events import EventLog
-from batchgen.memory.policies import Policies, foresee, freeze, read_policy, task_of
+from batchgen.memory.frozen import Policies, foresee, freeze, read_policy, task_of
 from batchgen.plan.store import Plan
 from batchgen.shards.leases import Lease, Watch
 from tests.builders import POLICY, make_config, plan_run
