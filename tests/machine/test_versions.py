@@ -2,7 +2,6 @@
 
 import pytest
 
-from batchgen.machine import process
 from batchgen.machine.versions import versions
 
 
