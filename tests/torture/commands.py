@@ -51,7 +51,7 @@ _SYSTEM_SAYS = "(Input/output error|Stale file handle|File exists)"
 _EXPECTED = [
     re.compile(pattern)
     for pattern in (
-        r"batchgen: \S+ is (already done|done( already)?): \d+ images in \d+ shards, [\d.]+ MiB",
+        r"batchgen: \S+ is (already )?done: \d+ images in \d+ shards, [\d.]+ MiB",
         r"batchgen: \S+ was planned with different settings: (\S+: gone(; )?)+\.",
         r"Nothing was changed: set it back, or start a new run with another run_dir=DIR",
         r"batchgen: \S+ is broken: shard \d{6}'s tar is missing\. Nothing is made again unless you ask for it\.",
@@ -65,9 +65,6 @@ _EXPECTED = [
         rf"batchgen: (worker 0: )?{_SYSTEM_SAYS}: \S+",
         r"batchgen: worker 0 (ended with exit code 1|was killed by SIGKILL); started again \([123] of 3\)",
         r"batchgen: worker 0 ended with exit code 1; given up after \d restarts",
-        # of a command that was asleep while a repair set its shard aside
-        r"batchgen: no shard is left for the workers here; other workers make the last ones",
-        r"batchgen: worker 0: \S+: shard \d{6}'s tar is missing: python -m batchgen\.repair \S+ sets the shard aside.*",
         r"batchgen: this file system has no hard links: one worker, .*",
     )
 ]
