@@ -63,7 +63,7 @@ def launch(
         crew.kill()
     code = _exit_code(list(crew.codes.values()), crew.is_whole(), told)
     if code == EXIT_INTERRUPTED and set(crew.codes.values()) == {EXIT_WHOLE}:
-        say("no shard is left for the workers here; other workers make the last ones")
+        say("no shard is left for the workers here; if no other worker makes the last ones, run the same command again")
     return code
 
 
