@@ -76,7 +76,7 @@ def test_bad_rows_are_listed_or_end_it(tmp_path):
     assert len(rejects) == 2 and '"line":4' in rejects[1]
 
 
-def test_help_dry_run_and_the_small_commands_are_quick_and_load_no_torch(tmp_path):
+def test_help_dry_run_and_the_small_commands_load_no_torch(tmp_path):
     prompts = write_prompts(tmp_path / "p.txt", 20)
     front(tmp_path / "run", prompts)
     spy = (
@@ -94,12 +94,9 @@ def test_help_dry_run_and_the_small_commands_are_quick_and_load_no_torch(tmp_pat
         ["batchgen.repair", tmp_path / "run"],
         done,
     ):
-        started = time.perf_counter()
         ended = run([sys.executable, "-c", spy, *map(str, arguments)], cwd=ROOT)
-        seconds = time.perf_counter() - started
         assert ended.returncode == 0, ended.stderr
         assert "TORCH False" in ended.stdout
-        assert seconds < 2.0, f"{arguments[:2]} took {seconds:.2f} s"
 
 
 def test_every_shipped_job_composes(tmp_path):

@@ -24,6 +24,7 @@ from batchgen.shards.failures import Crash, is_device_at_fault, read_crashes, re
 # What starts a worker; RUN_DIR, RANK and WORLD follow.
 WORKER_COMMAND = [sys.executable, "-m", "batchgen.worker"]
 _POLL_S = 0.25
+_LAST_WORDS_S = 5.0  # for the lines of workers that ended; a process of theirs may still hold the pipe
 
 
 @dataclass
@@ -86,6 +87,7 @@ class _Crew:
         self._plan, self._devices, self._say = plan, devices, say
         self._world = min(plan.config.launch.workers or len(self._devices) or 1, plan.shard_count)
         self._children: dict[int, _Child] = {}
+        self._relays: list[threading.Thread] = []
         self._ended_s = time.monotonic()
         self.codes: dict[int, int] = {}
 
@@ -128,11 +130,14 @@ class _Crew:
                 self._died(child, crash)
 
     def kill(self) -> None:
-        """End what still runs, at once."""
+        """End what still runs, at once, and hear what the workers said last."""
         for child in self._children.values():
             if child.process.poll() is None:
                 child.process.kill()
             child.process.wait()
+        until_s = time.monotonic() + _LAST_WORDS_S
+        for relay in self._relays:
+            relay.join(max(0.0, until_s - time.monotonic()))
 
     def _start(self, rank: int, restarts: int = 0, crashes: list[Crash] | None = None) -> None:
         environment = dict(os.environ) | {WORKERS_HERE: str(self._world)}
@@ -148,7 +153,9 @@ class _Crew:
             stderr=subprocess.PIPE,
             process_group=0,  # Ctrl-C reaches only this process, which then tells the workers
         )
-        threading.Thread(target=_relay, args=(process, self._say), daemon=True, name=f"worker-{rank}").start()
+        relay = threading.Thread(target=_relay, args=(process, self._say), daemon=True, name=f"worker-{rank}")
+        relay.start()
+        self._relays.append(relay)
         self._children[rank] = _Child(rank, device, name, process, restarts, crashes or [])
 
     def _leave(self, child: _Child, code: int) -> None:

@@ -1,9 +1,14 @@
 """Workers that cannot work, die or crash, through the front door and with the torch-free engine."""
 
 import json
+import sys
+import threading
+import time
 
 import pytest
 
+from batchgen.launch import local
+from tests.builders import plan_run
 from tests.commands import front, samples, verify, write_prompts
 
 ROWS = 40
@@ -121,3 +126,17 @@ def test_a_poison_gpu_alone_ends_the_run_and_blames_no_row(tmp_path, prompts, sh
     assert set(crashes(tmp_path / "run")) == {".struck"}
     healed = front(tmp_path / "run", prompts, *whole)
     assert (healed.returncode, failed(tmp_path / "run")) == (0, {})
+
+
+def test_what_workers_say_last_is_heard(tmp_path, monkeypatch):
+    code = "import sys; [print('line', place, file=sys.stderr) for place in range(300)]; sys.exit(2)"
+    monkeypatch.setattr(local, "WORKER_COMMAND", [sys.executable, "-c", code])
+    said = []
+
+    def say(line):
+        time.sleep(0.003)  # a slow terminal
+        said.append(line)
+
+    plan = plan_run(tmp_path, ["a"])
+    assert local.launch(plan, [], threading.Event(), lambda: None, say) == 2
+    assert said == [f"line {place}" for place in range(300)]
