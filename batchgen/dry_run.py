@@ -1,12 +1,15 @@
 """The dry run: what would be made, in which batches and shards, and by which policy. It writes nothing."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from batchgen.config.schema import Config
 from batchgen.console import say
 from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE
+from batchgen.evening.lines import Line, as_json, as_text, warnings
 from batchgen.machine.dtype import resolve_dtype
 from batchgen.machine.gpus import Gpu
 from batchgen.memory.defaults import default_policy
@@ -17,6 +20,7 @@ from batchgen.padding import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir
 from batchgen.plan.rejects import first_reject, remedy
 from batchgen.plan.store import load_plan
+from batchgen.policy import Policy
 from batchgen.prepare import Inputs, check_same, look_up, outdated_plan, plan_shards, refuse_used
 from batchgen.shards.progress import shard_states
 from batchgen.types import Reject, Shard
@@ -27,17 +31,30 @@ _ASSUMED_CAPABILITY = (8, 0)  # of a GPU that is only assumed: it has fp16 and b
 
 def dry_run(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> int:
     """Print what the command would do with these GPUs; return the exit code. Raises UserError as the command would."""
+    lines, harm = collect(run, config, gpus)
+    if config.dry_run == "json":
+        sys.stdout.write(as_json(lines))
+    else:
+        sys.stdout.write(as_text(lines))
+        print("dry run: nothing was written")
+    if harm is not None:
+        say(harm)
+        return EXIT_BROKEN  # as the run itself would end
+    return EXIT_WHOLE
+
+
+def collect(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> tuple[list[Line], str | None]:
+    """All that a dry run says, and what is wrong with shards that were made (None where nothing is).
+
+    A new fact is one more `Line` here, and is then in the text and in the JSON. Raises UserError.
+    """
     gpus = _assumed(config, gpus)
     inputs = look_up(config)
     counts = summary(run, config, inputs)
-    policies = list(_policy_lines(config, inputs, gpus, counts.sizes))
-    for line in (*_plan_lines(run, config, counts), _model_line(config, gpus), *policies):
-        print(line)
-    print("dry run: nothing was written")
-    if counts.harm is not None:
-        say(counts.harm)
-        return EXIT_BROKEN  # as the run itself would end
-    return EXIT_WHOLE
+    lines = [*_plan_lines(run, config, counts), _model_line(config, gpus)]
+    lines += _policy_lines(config, inputs, gpus, counts.sizes)
+    lines += warnings(_warnings(config, counts))
+    return lines, counts.harm
 
 
 @dataclass
@@ -66,6 +83,11 @@ class Counts:
     def strict_percent(self) -> float:
         """How many more rows are denoised than with determinism=best."""
         return 100 * (self.places / self.padded - 1) if self.padded else 0.0
+
+    @property
+    def left(self) -> int:
+        """How many shards are still to be made."""
+        return self.shards if self.open_shards is None else self.open_shards
 
     def add(self, shard: Shard, config: Config) -> None:
         """Count a shard in."""
@@ -116,29 +138,55 @@ def _planned(run: RunDir, config: Config, inputs: Inputs) -> Counts:
     return counts
 
 
-def _plan_lines(run: RunDir, config: Config, counts: Counts) -> Iterator[str]:
-    done = "" if counts.done_shards is None else f" ({counts.done_shards} shards done)"
-    yield f"run        {run.root}{done}"
-    yield f"prompts    {counts.prompts}"
-    first = counts.first_reject
-    told = f"{first.source}:{first.line}: {first.reason}; {remedy(first.source, first.reason)}" if first else ""
-    yield f"rejects    {counts.rejects}" + (f" (first: {told})" if first else "")
-    yield f"batches    {counts.batches} of up to {config.job.batch_size}"
-    yield f"packing    {counts.packing_percent:.1f}% of the rows that run are prompts, the rest is padding"
-    yield f"shards     {counts.shards} of up to {counts.largest_shard} batches"
-    workers = config.launch.workers or 1
-    left = counts.shards if counts.open_shards is None else counts.open_shards
-    yield f"workers    {min(workers, left)} of {workers} can be busy at once: {left} shards are left"
+def _plan_lines(run: RunDir, config: Config, counts: Counts) -> Iterator[Line]:
+    planned = counts.done_shards is not None
+    done = f" ({counts.done_shards} shards done)" if planned else ""
+    yield Line(
+        "run", f"{run.root}{done}", {"run_dir": str(run.root), "planned": planned, "shards_done": counts.done_shards}
+    )
+    yield Line("prompts", str(counts.prompts), {"prompts": counts.prompts})
+    yield _reject_line(counts)
+    yield Line("batches", f"{counts.batches} of up to {config.job.batch_size}", {"batches": counts.batches})
+    packing = f"{counts.packing_percent:.1f}% of the rows that run are prompts, the rest is padding"
+    yield Line("packing", packing, {"packing_percent": round(counts.packing_percent, 1)})
+    yield Line("shards", f"{counts.shards} of up to {counts.largest_shard} batches", {"shards": counts.shards})
+    workers, left = config.launch.workers or 1, counts.left
+    busy = min(workers, left)
+    said = f"{busy} of {workers} can be busy at once: {left} shards are left"
+    yield Line("workers", said, {"workers": workers, "workers_busy": busy, "shards_left": left})
     if config.determinism == "strict":
         at_last = counts.batches % workers or min(workers, counts.batches)
-        yield (
-            f"strict     rests are padded: up to {counts.strict_percent:.1f}% more rows are denoised; no batch is "
-            f"cut: the last ones keep {at_last} of {workers} workers busy"
+        yield Line(
+            "strict",
+            f"rests are padded: up to {counts.strict_percent:.1f}% more rows are denoised; no batch is "
+            f"cut: the last ones keep {at_last} of {workers} workers busy",
+            {"strict_more_rows_percent": round(counts.strict_percent, 1), "workers_busy_at_last": at_last},
         )
 
 
-def _model_line(config: Config, gpus: Sequence[Gpu]) -> str:
-    return f"model      {config.model.path}, {_dtypes(config, gpus)}, scheduler {config.job.scheduler}"
+def _reject_line(counts: Counts) -> Line:
+    first = counts.first_reject
+    if first is None:
+        return Line("rejects", str(counts.rejects), {"rejects": counts.rejects, "first_reject": None})
+    told = f"{first.source}:{first.line}: {first.reason}; {remedy(first.source, first.reason)}"
+    fields = {"file": first.source, "line": first.line, "reason": first.reason}
+    return Line("rejects", f"{counts.rejects} (first: {told})", {"rejects": counts.rejects, "first_reject": fields})
+
+
+def _warnings(config: Config, counts: Counts) -> Iterator[str]:
+    """What will go wrong, or not as one may expect, as far as the front door knows."""
+    workers = config.launch.workers or 1
+    if counts.left < workers and counts.left:
+        yield (
+            f"{workers - counts.left} of {workers} workers have nothing to do: {counts.left} shards are left; in a new "
+            "run, a smaller job.batch_size or output.batches_per_shard=1 makes more"
+        )
+
+
+def _model_line(config: Config, gpus: Sequence[Gpu]) -> Line:
+    dtypes, scheduler = _dtypes(config, gpus), config.job.scheduler
+    values = {"model": config.model.path, "dtype": dtypes, "scheduler": scheduler}
+    return Line("model", f"{config.model.path}, {dtypes}, scheduler {scheduler}", values)
 
 
 def _dtypes(config: Config, gpus: Sequence[Gpu]) -> str:
@@ -161,7 +209,7 @@ def _assumed(config: Config, gpus: Sequence[Gpu]) -> Sequence[Gpu]:
 
 def _policy_lines(
     config: Config, inputs: Inputs, gpus: Sequence[Gpu], sizes: Sequence[tuple[int, int]]
-) -> Iterator[str]:
+) -> Iterator[Line]:
     """The policy of each size on each kind of GPU, why it would be chosen, and what else was considered."""
     model = inputs.model
     if not gpus or model is None:
@@ -177,20 +225,27 @@ def _policy_lines(
         where = f"{task.width}x{task.height}" + (f" on {kind}" if len(kinds) > 1 else "")
         foreseen = foresee_on(config, gpu, model, fingerprint, task)
         if foreseen is None:
-            yield f"policy     {where}: nvidia-smi does not say what GPU {gpu.device} is; a worker will measure it"
+            yield Line("policy", f"{where}: nvidia-smi does not say what GPU {gpu.device} is; a worker will measure it")
             continue
         choice, measured = foreseen
         estimated = "estimated from the model's files; a run of enough images measures"
         source = f"measured on this {kind}" if measured else estimated
-        yield f"policy     {where}: {choice.reason} ({source})"
-        yield from (f"           {line}" for line in choice.table())
-    yield from (f"cannot     GPU {device}: {reason}" for device, reason in refused.items())
+        values = _policy_values(task.width, task.height, kind, choice.option.policy)
+        yield Line("policy", f"{where}: {choice.reason} ({source})", values)
+        yield from (Line("", line) for line in choice.table())
+    for device, reason in refused.items():
+        yield Line("cannot", f"GPU {device}: {reason}", {"refused": {device: str(reason)}})
 
 
-def _default_lines(config: Config, sizes: Sequence[tuple[int, int]], why: str) -> Iterator[str]:
+def _policy_values(width: int, height: int, device: str | None, policy: Policy) -> dict[str, Any]:
+    return {"policies": [{"width": width, "height": height, "device": device, "policy": asdict(policy)}]}
+
+
+def _default_lines(config: Config, sizes: Sequence[tuple[int, int]], why: str) -> Iterator[Line]:
     dtype = resolve_dtype(config.model.dtype, None)
     for width, height in sizes:
         policy = default_policy(config.memory.policy, config.speed, width, height, dtype, os.cpu_count() or 1)
         tiling = f"tiles of {policy.tile_px} px" if policy.tile_px else "no tiling"
         rows = f"micro-batch {policy.micro_batch}, decode chunk {policy.decode_chunk}"
-        yield f"policy     {width}x{height}: {rows}, {tiling}, {why}"
+        values = _policy_values(width, height, "cpu", policy)
+        yield Line("policy", f"{width}x{height}: {rows}, {tiling}, {why}", values)

@@ -38,6 +38,7 @@ WINGS = {
     ],
     "worker": ["out_of_memory", "shard", "loop", "__main__"],
     "launch": ["display", "local"],
+    "evening": ["lines"],
 }  # fmt: skip
 DOORS = [
     "prepare", "dry_run", "run", "__main__", "status", "verify", "repair",

@@ -1,5 +1,6 @@
 """What a dry run says: the plan, the workers that can be busy, and what the run itself would refuse."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -78,3 +79,19 @@ def test_a_dry_run_refuses_new_files_and_lost_tars_as_the_run_does(tmp_path):
     counts = summary(plan.run, config, look_up(config))
     assert (counts.done_shards, counts.open_shards) == (2, 0)
     assert counts.harm is not None and "shard 000001's tar is missing" in counts.harm
+
+
+def test_json_is_one_object_on_stdout(tmp_path, prompts):
+    done = front(tmp_path / "run", prompts, "dry_run=json", "launch.workers=20", cwd=tmp_path)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1), done.stderr
+    says = json.loads(done.stdout)
+    assert (says["prompts"], says["rejects"], says["batches"], says["shards"]) == (50, 0, 13, 7)
+    assert says["policies"][0]["width"] == 64 and says["model"] == "tiny"
+    assert len([one for one in says["warnings"] if "13 of 20 workers have nothing to do" in one]) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt"]
+
+
+@pytest.mark.parametrize("value", ["tru", "", "2"])
+def test_a_kind_of_dry_run_that_there_is_not_is_refused(tmp_path, prompts, value):
+    done = front(tmp_path / "run", prompts, f"dry_run={value}", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "") and f"dry_run={value} is not valid" in done.stderr

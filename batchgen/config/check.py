@@ -14,6 +14,7 @@ from batchgen.units import size_bytes
 _LISTED_NAMES = 12
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 CHOICES = {
+    "dry_run": ("false", "true", "probe", "json"),
     "job.scheduler": SCHEDULERS,
     "job.on_bad_row": ("skip", "fail"),
     "model.dtype": ("auto", "fp32", "fp16", "bf16"),
@@ -28,8 +29,9 @@ CHOICES = {
 def check(config: Config) -> None:
     """Refuse values that no run could use. Raises ConfigError with one line that says which values are valid."""
     for name, value in flatten(asdict(config)).items():
-        if name in CHOICES and value not in CHOICES[name]:
-            raise ConfigError(f"{name}={value} is not valid{did_you_mean(str(value), CHOICES[name])}")
+        written = str(value).lower() if isinstance(value, bool) else value  # as YAML writes it
+        if name in CHOICES and written not in CHOICES[name]:
+            raise ConfigError(f"{name}={written} is not valid{did_you_mean(str(written), CHOICES[name])}")
         bound = None if name.startswith("job.columns.") else BOUNDS.get(name.rpartition(".")[2])
         no_tiling = name == "memory.policy.tile_px" and value == 0
         if bound and value is not None and not no_tiling and (problem := bound.problem(name, value)):

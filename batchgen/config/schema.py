@@ -145,8 +145,9 @@ class Config:
 
     # The directory of the run. In a sweep (-m) the overrides are added to its name.
     run_dir: str = "outputs/${job.name}"
-    # Show what the command would do, and write nothing.
-    dry_run: bool = False
+    # Show what the command would do, and write nothing. true shows it as text, json as one JSON object; probe loads
+    # the model first and measures how long the images take and how large they are, for this dry run and later ones.
+    dry_run: Any = False
     # Plan the rows of prompt files that were added to a run, as new shards.
     extend: bool = False
     # Try the failed images again, in new shards.
