@@ -3,13 +3,23 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import psutil
 
 from batchgen.config.schema import Config
 from batchgen.console import say
-from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE
+from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, ConfigError
+from batchgen.evening import kept
+from batchgen.evening.disk import free_bytes, room, too_small
+from batchgen.evening.download import to_download
 from batchgen.evening.lines import Line, as_json, as_text, warnings
+from batchgen.evening.measured import now_s
+from batchgen.evening.outlook import Model, Outlook, images_of
+from batchgen.evening.told import cost_lines, disk_line, download_line, time_line
+from batchgen.evening.trial import measure
+from batchgen.evening.work import Job, job_of
 from batchgen.machine.dtype import resolve_dtype
 from batchgen.machine.gpus import Gpu
 from batchgen.memory.defaults import default_policy
@@ -18,15 +28,17 @@ from batchgen.memory.frozen import task_of
 from batchgen.models.admit import Admission
 from batchgen.padding import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir
+from batchgen.plan.recipe import recipe_of
 from batchgen.plan.rejects import first_reject, remedy
-from batchgen.plan.store import load_plan
+from batchgen.plan.store import Sources, load_plan
 from batchgen.policy import Policy
 from batchgen.prepare import Inputs, check_same, look_up, outdated_plan, plan_shards, refuse_used
 from batchgen.shards.progress import shard_states
 from batchgen.types import Reject, Shard
 from batchgen.units import size_bytes
 
-_ASSUMED_CAPABILITY = (8, 0)  # of a GPU that is only assumed: it has fp16 and bf16
+# A GPU that is only assumed: it has fp16 and bf16
+_ASSUMED, _ASSUMED_CAPABILITY = "assumed", (8, 0)
 
 
 def dry_run(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> int:
@@ -48,13 +60,56 @@ def collect(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> tuple[list[Line
 
     A new fact is one more `Line` here, and is then in the text and in the JSON. Raises UserError.
     """
+    began_s = now_s()
     gpus = _assumed(config, gpus)
     inputs = look_up(config)
     counts = summary(run, config, inputs)
     lines = [*_plan_lines(run, config, counts), _model_line(config, gpus)]
+    if config.dry_run == "probe":
+        _probe(config, inputs, gpus, began_s)
     lines += _policy_lines(config, inputs, gpus, counts.sizes)
-    lines += warnings(_warnings(config, counts))
+    told, warned = _evening(run, config, inputs, gpus, counts)
+    lines += [*told, *warnings([*_warnings(config, counts), *warned])]
     return lines, counts.harm
+
+
+def _probe(config: Config, inputs: Inputs, gpus: Sequence[Gpu], began_s: float) -> None:
+    """Measure the job on the first GPU, or the CPU, and keep what was found. Raises UserError."""
+    if any(gpu.device == _ASSUMED for gpu in gpus):
+        raise ConfigError("dry_run=probe measures on a GPU that is here: leave out memory.assume_vram, or the probe")
+    files = inputs.fetched
+    settled = replace(config, model=replace(config.model, path=inputs.settled_path))
+    sources = Sources(settled, inputs.files, recipe_of(config, inputs.fingerprint()))
+    outlook = Outlook(config, Model(files, inputs.fingerprint()), gpus)
+
+    def rows(width: int, height: int) -> int:
+        policy = None if gpus else outlook.policy(width, height)
+        return min(config.job.batch_size, policy.micro_batch if policy else config.job.batch_size)
+
+    front_s = began_s - psutil.Process().create_time()
+    devices = [gpu.device for gpu in gpus]
+    _, paces = measure(lambda: plan_shards(config, inputs.paths), sources, devices, rows, front_s, say)
+    kept.keep(outlook.key, paces)
+
+
+def _evening(
+    run: RunDir, config: Config, inputs: Inputs, gpus: Sequence[Gpu], counts: "Counts"
+) -> tuple[list[Line], list[str]]:
+    """How long it takes, what it costs, and the room on the disk; and warnings."""
+    model = inputs.model if config.dry_run != "probe" else inputs.fetched
+    images = images_of(job for jobs in counts.jobs for job in jobs)
+    takes, why = None, ""
+    if model is None:
+        known = room(images, config.output, {}, free_bytes(run.root))
+        why = "the model is not here yet"
+    else:
+        outlook = Outlook(config, Model(model, inputs.fingerprint()), gpus)
+        takes, known = outlook.takes(counts.jobs), outlook.room(images, run.root)
+    busy = min(config.launch.workers or 1, counts.left, len(gpus))
+    lines = [time_line(takes, images.total(), why), *cost_lines(takes, busy, config.price_per_gpu_hour)]
+    lines += [disk_line(known, run.root), download_line(None if model else to_download(config.model))]
+    small = too_small(known, run.root) if known.lacks else known.warning
+    return lines, [small] if small else []
 
 
 @dataclass
@@ -73,6 +128,7 @@ class Counts:
     harm: str | None = None  # what is wrong with shards that were made, and what to do
     largest_shard: int = 0  # in batches
     sizes: tuple[tuple[int, int], ...] = ()  # (width, height) of the images, in px
+    jobs: list[list[Job]] = field(default_factory=list)  # the batches of each shard that is still to be made
 
     @property
     def packing_percent(self) -> float:
@@ -89,8 +145,10 @@ class Counts:
         """How many shards are still to be made."""
         return self.shards if self.open_shards is None else self.open_shards
 
-    def add(self, shard: Shard, config: Config) -> None:
-        """Count a shard in."""
+    def add(self, shard: Shard, config: Config, is_open: bool = True) -> None:
+        """Count a shard in; `is_open`: whether it is still to be made."""
+        if is_open:
+            self.jobs.append([job_of(batch) for batch in shard.batches])
         most = min(config.job.batch_size, PADDED_SIZES[-1])  # rows of a micro-batch; the policy is not known yet
         runs = [len(span) for batch in shard.batches for span in spans(len(batch.prompts), most)]
         padded, strict = sum(padded_rows(rows, most) for rows in runs), len(runs) * most
@@ -134,7 +192,7 @@ def _planned(run: RunDir, config: Config, inputs: Inputs) -> Counts:
         harm=states.complaint(run) if states.broken else None,
     )
     for index in range(plan.shard_count):
-        counts.add(plan.shard(index)[0], config)
+        counts.add(plan.shard(index)[0], config, index in states.open)
     return counts
 
 
@@ -203,7 +261,7 @@ def _assumed(config: Config, gpus: Sequence[Gpu]) -> Sequence[Gpu]:
     if config.memory.assume_vram is None:
         return gpus
     free_bytes = size_bytes("memory.assume_vram", config.memory.assume_vram)
-    assumed = Gpu("assumed", "", free_bytes, _ASSUMED_CAPABILITY)
+    assumed = Gpu(_ASSUMED, "", free_bytes, _ASSUMED_CAPABILITY)
     return [replace(gpu, kind=gpu.kind or "", free_bytes=free_bytes) for gpu in gpus] or [assumed]
 
 

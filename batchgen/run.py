@@ -10,6 +10,9 @@ from batchgen.config.schema import Config
 from batchgen.console import say
 from batchgen.dry_run import dry_run
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE
+from batchgen.evening.measured import now_s
+from batchgen.evening.outlook import Outlook
+from batchgen.evening.start import check_disk, keep_run
 from batchgen.files import supports_link, sync_directory
 from batchgen.launch import local
 from batchgen.launch.display import Display
@@ -38,6 +41,7 @@ def run(config: Config) -> int:
     config = replace(config, launch=replace(config.launch, workers=config.launch.workers or len(gpus) or 1))
     if config.dry_run:
         return dry_run(run_dir, config, gpus)
+    began_s = now_s()
     plan = prepare(run_dir, config)
     states = shard_states(plan)
     if not states.open:
@@ -47,6 +51,8 @@ def run(config: Config) -> int:
     for line in filter(None, (computed_otherwise(plan.computes, config.job.scheduler), rejected_line(plan), broken)):
         say(line)
     gpus = _able_first(plan, gpus)
+    outlook = Outlook.of_plan(plan, gpus)
+    check_disk(plan, states.open, outlook, say)
     run_dir.create_directories()
     _make_durable(run_dir)
     if not supports_link(run_dir.work):
@@ -56,13 +62,16 @@ def run(config: Config) -> int:
     stop = threading.Event()
     catch_signals(stop, second_ctrl_c_ends=True)
     display = Display(plan)
+    launched_s = now_s()
     try:
         with at_work(plan):
             code = local.launch(plan, [gpu.device for gpu in gpus], stop, display.tick, display.say)
     finally:
         display.close()
-    if code == EXIT_WHOLE:
-        return _tell(finish(plan))
+    end = finish(plan) if code == EXIT_WHOLE else None
+    keep_run(plan, outlook, began_s, launched_s, is_over=end is not None)
+    if end is not None:
+        return _tell(end)
     if code == EXIT_INTERRUPTED:
         say("interrupted; what is finished is kept, and the same command goes on")
     return code

@@ -25,8 +25,8 @@ WINGS = {
     "plan": ["cutting", "drafts", "planner", "recipe", "free", "records", "store", "rejects", "replan"],
     "models": ["parts", "find", "admit", "fingerprint"],
     "shards": [
-        "images", "records", "failures", "leases", "memory_log", "journal", "samples", "tars", "attempt", "progress",
-        "index", "finish",
+        "images", "records", "failures", "leases", "memory_log", "journal", "samples", "tars", "attempt", "eta",
+        "amounts", "starting", "progress", "index", "finish",
     ],
     "memory": [
         "defaults", "refused", "streaming_costs", "figures", "cache", "estimate", "placement_bytes", "costs",
@@ -38,7 +38,9 @@ WINGS = {
     ],
     "worker": ["out_of_memory", "shard", "loop", "__main__"],
     "launch": ["display", "local"],
-    "evening": ["lines"],
+    "evening": [
+        "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "start", "download", "trial", "told",
+    ],
 }  # fmt: skip
 DOORS = [
     "prepare", "dry_run", "run", "__main__", "status", "verify", "repair",

@@ -51,4 +51,5 @@ BOUNDS = {
     "threads": Bound(int, 1, 1_024),
     "restarts": Bound(int, 0, 1_000),
     "lease_timeout_s": Bound(float, 0.1, 86_400),
+    "price_per_gpu_hour": Bound(float, 0.0, 1e9),
 }

@@ -17,7 +17,7 @@ from batchgen.config.schema import Config, known_keys
 from batchgen.errors import ConfigError
 
 # These keys do not become part of the name of a run in a sweep.
-_UNNAMED = ("job", "run_dir", "dry_run", "extend", "retry_failed")
+_UNNAMED = ("job", "run_dir", "dry_run", "extend", "retry_failed", "price_per_gpu_hour")
 _MAX_NAME_CHARS = 100
 
 

@@ -137,6 +137,8 @@ class LaunchConfig:
     lease_timeout_s: float = 60.0
     # Whether workers stay until the last shard is finished, so that they can take over from a worker that dies.
     wait_for_others: bool = True
+    # Whether a run that certainly does not fit on the disk is refused before it starts.
+    check_disk: bool = True
 
 
 @dataclass
@@ -148,6 +150,8 @@ class Config:
     # Show what the command would do, and write nothing. true shows it as text, json as one JSON object; probe loads
     # the model first and measures how long the images take and how large they are, for this dry run and later ones.
     dry_run: Any = False
+    # For a dry run: what a GPU costs in an hour, in any currency, to say what the run costs.
+    price_per_gpu_hour: float | None = None
     # Plan the rows of prompt files that were added to a run, as new shards.
     extend: bool = False
     # Try the failed images again, in new shards.

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections import Counter
 from dataclasses import asdict, replace
+from typing import Any
 
 from batchgen.config.schema import Config
 from batchgen.engine import Engine, Gauge
@@ -26,13 +27,19 @@ from batchgen.policy import Policy
 _WAY_OF_COMPUTING = 4
 
 
+def facts_of(config: Config, model: str, device_kind: str, dtype: str) -> list[Any]:
+    """What must be the same for measured figures to hold; `model` is the model's fingerprint."""
+    return [
+        _WAY_OF_COMPUTING, model, config.model.safety_checker, device_kind, dtype, asdict(config.speed), versions(),
+    ]  # fmt: skip
+
+
 class Known:
     """The figures in the cache for one model on one kind of device, under one way of computing."""
 
     def __init__(self, config: Config, model: str, device_kind: str, dtype: str) -> None:
         """`model` is the model's fingerprint."""
-        self._facts = [_WAY_OF_COMPUTING, model, config.model.safety_checker, device_kind, dtype]
-        self._facts += [asdict(config.speed), versions()]
+        self._facts = facts_of(config, model, device_kind, dtype)
 
     def load(self, task: Task, last: str = PROBED_UNDER[-1]) -> Figures | None:
         """What a probe found under `last`, or rather with more weights in place; None before the first probe."""

@@ -5,16 +5,23 @@ belongs to this run and plan, and its tar has the size that the manifest states.
 that.
 """
 
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 
 from batchgen.errors import BrokenRunError
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan
+from batchgen.shards.amounts import Amounts
 from batchgen.shards.attempt import read_manifest, tar_problem
-from batchgen.shards.journal import Journal, read_journal
+from batchgen.shards.eta import Made, left_s, rate
+from batchgen.shards.journal import read_journal
 from batchgen.shards.leases import Watch, live_leases, read_lease
 from batchgen.shards.memory_log import BatchRecord
+from batchgen.shards.starting import Starting, starting, starting_line
 from batchgen.units import GIB, duration
 
 _NAMED = 3  # of the broken shards, in a message
@@ -124,7 +131,9 @@ def _waits(run: RunDir, shard: int, stated: Stated) -> bool:
 class Progress:
     """How far a run is. Images count when they are on the disk, or when a live worker has denoised them.
 
-    `peak_bytes` is the peak of recent units: memory allocated on the device, or resident on the host without one.
+    `images_per_s` and `eta_s`, the seconds until all is made, are by what all workers did of late (eta.py); None while
+    that is not known. `peak_bytes` is the peak of recent units: memory allocated on the device, or resident on the
+    host without one. `starting`: the workers that have not begun with an image.
     """
 
     images: int
@@ -134,6 +143,8 @@ class Progress:
     workers: int
     images_per_s: float | None
     peak_bytes: int | None
+    eta_s: float | None = None
+    starting: tuple[Starting, ...] = ()
 
 
 def read_progress(plan: Plan, watch: Watch | None = None) -> Progress:
@@ -154,29 +165,34 @@ def read_progress(plan: Plan, watch: Watch | None = None) -> Progress:
         journals.append(journal)
         if journal is not None:
             open_rows[files.shard] = max(journal.rows, open_rows.get(files.shard, 0))
-    open_images = sum(rows for shard, rows in open_rows.items() if shard not in committed)
-    records = _records(journals)
+    open_rows = {shard: rows for shard, rows in open_rows.items() if shard not in committed}
+    records = [record for journal in journals if journal is not None for record in journal.records]
+    at_work = {lease.worker for lease in leases.values()}
+    now_s = time.time()
+    images_per_s = rate(_made(records, lambda record: int(record["images"])), at_work, now_s)
+    amounts = Amounts(plan)
+    work_per_s = rate(_made(records, amounts.of), at_work, now_s)
+    left = amounts.left({shard for shard in range(len(sizes)) if shard not in committed}, open_rows)
     return Progress(
-        images=sum(sizes[shard].images for shard in committed) + open_images,
+        images=sum(sizes[shard].images for shard in committed) + sum(open_rows.values()),
         planned_images=sum(size.images for size in sizes),
         shards=len(committed),
         planned_shards=len(sizes),
-        workers=len({lease.worker for lease in leases.values()}),
-        images_per_s=_rate(records) * max(1, len(leases)) if records else None,
+        workers=len(at_work),
+        images_per_s=images_per_s,
         peak_bytes=max((_peak_bytes(record) for record in records), default=None),
+        eta_s=None if work_per_s is None else left_s(left, work_per_s, len(at_work)),
+        starting=tuple(starting(run)),
     )
 
 
-def _records(journals: list[Journal | None]) -> list[BatchRecord]:
-    records = [record for journal in journals if journal is not None for record in journal.records]
-    return sorted(records, key=lambda record: str(record["started_at"]))
-
-
-def _rate(records: list[BatchRecord]) -> float:
-    """Images a second of one worker, by the seconds of its recent units."""
-    recent = records[-8:]
-    seconds = sum(float(record["seconds"]) for record in recent)
-    return sum(int(record["images"]) for record in recent) / max(1e-9, seconds)
+def _made(records: list[BatchRecord], amount: Callable[[BatchRecord], float]) -> list[Made]:
+    made = []
+    for record in records:
+        with suppress(KeyError, TypeError, ValueError):
+            start_s = datetime.fromisoformat(str(record["started_at"])).timestamp()
+            made.append(Made(record["worker"], start_s, start_s + float(record["seconds"]), amount(record)))
+    return made
 
 
 def _peak_bytes(record: BatchRecord) -> int:
@@ -197,14 +213,16 @@ def failed_samples(plan: Plan) -> dict[str, str]:
 
 
 def progress_line(progress: Progress) -> str:
-    """One line: images, shards, rate, time left, peak memory."""
+    """One line: images, shards, rate, time left, who is still starting, peak memory."""
     parts = [
         f"{progress.images}/{progress.planned_images} images",
         f"{progress.shards}/{progress.planned_shards} shards",
     ]
-    left = progress.planned_images - progress.images
-    if progress.images_per_s and left and progress.workers:
-        parts += [f"{progress.images_per_s:.2f} images/s", f"ETA {duration(left / progress.images_per_s)}"]
+    if progress.images_per_s and progress.images < progress.planned_images and progress.workers:
+        parts.append(f"{progress.images_per_s:.2f} images/s")
+        parts += [f"ETA {duration(progress.eta_s)}"] if progress.eta_s is not None else []
+    if (said := starting_line(list(progress.starting), time.time())) is not None:
+        parts.append(said)
     if progress.peak_bytes is not None:
         parts.append(f"peak memory {progress.peak_bytes / GIB:.2f} GiB")
     return ", ".join(parts)

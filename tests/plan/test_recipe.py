@@ -46,6 +46,8 @@ FREE: dict[str, Any] = {
     "launch__restarts": 0,
     "launch__lease_timeout_s": 1.0,
     "launch__wait_for_others": False,
+    "launch__check_disk": False,
+    "price_per_gpu_hour": 2.5,
     "job__name": "other",
     "job__prompts": ["moved.txt"],
     "job__on_bad_row": "fail",

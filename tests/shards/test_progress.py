@@ -101,7 +101,7 @@ def test_progress_counts_committed_shards_and_the_units_of_open_ones(plan: Plan)
 
 
 def test_the_line_says_the_rate_and_the_time_left_while_somebody_works() -> None:
-    line = progress_line(Progress(10, 130, 1, 13, 2, 0.5, None))
+    line = progress_line(Progress(10, 130, 1, 13, 2, 0.5, None, 240))
     assert line == "10/130 images, 1/13 shards, 0.50 images/s, ETA 4m00s"
 
 

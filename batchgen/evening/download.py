@@ -1,0 +1,52 @@
+"""How much of a hub model is still to be downloaded."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from batchgen.config.schema import ModelConfig
+
+_LIMIT_S = 10.0
+_WEIGHTS = ".safetensors"
+_PLAIN = (".json", ".txt", ".model")
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """`bytes` to fetch, 0 for a model that is in the cache; None if that is not known, with the reason in `why`."""
+
+    bytes: int | None
+    why: str = ""
+
+
+def to_download(model: ModelConfig) -> Download:
+    """What has to be fetched of a hub id. The hub is asked for sizes only, and not at all if it is told to be offline.
+
+    It counts the weights of the wanted variant, or the plain ones of a part that has no such variant. Never raises.
+    """
+    try:
+        from huggingface_hub import HfApi, constants, try_to_load_from_cache
+
+        if isinstance(try_to_load_from_cache(model.path, "model_index.json", revision=model.revision), str):
+            return Download(0)
+        if constants.HF_HUB_OFFLINE:
+            return Download(None, "HF_HUB_OFFLINE is set")
+        found = HfApi().model_info(model.path, revision=model.revision, files_metadata=True, timeout=_LIMIT_S)
+    except Exception as error:  # no network, no such model, no leave to see it; each in words of its own
+        return Download(None, str(error).strip().partition("\n")[0] or type(error).__name__)
+    files = {str(one.rfilename): int(one.size or 0) for one in found.siblings or ()}
+    return Download(sum(files[name] for name in _wanted(files, model.variant)))
+
+
+def _wanted(files: dict[str, Any], variant: str | None) -> list[str]:
+    """The files that a run loads: those of the parts, which are in folders, and the index."""
+    inside = [name for name in files if name.count("/") == 1]
+    plain = [name for name in inside if name.endswith(_PLAIN)] + [name for name in files if name == "model_index.json"]
+    weights: dict[str, list[str]] = {}
+    for name in inside:
+        if name.endswith(_WEIGHTS):
+            weights.setdefault(name.partition("/")[0], []).append(name)
+    chosen = []
+    for names in weights.values():
+        with_variant = [name for name in names if variant is not None and f".{variant}." in name]
+        chosen += with_variant or [name for name in names if name.partition("/")[2].count(".") == 1]
+    return plain + chosen
