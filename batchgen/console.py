@@ -9,7 +9,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +58,29 @@ def complain(error: BatchgenError) -> int:
 
 
 def run_dir_command(
-    name: str, description: str, act: Callable[[RunDir], int], rehearse: Callable[[RunDir], int] | None = None
+    name: str,
+    description: str,
+    act: Callable[..., int],
+    rehearse: Callable[[RunDir], int] | None = None,
+    flags: Mapping[str, str] | None = None,
 ) -> int:
-    """`python -m batchgen.NAME RUN_DIR`, with `rehearse` for `--dry-run`; returns the exit code."""
+    """`python -m batchgen.NAME RUN_DIR`, with `rehearse` for `--dry-run`; returns the exit code.
+
+    `flags`: {--name: its help}; those that are given are passed to `act` as name=True.
+    """
     open_console()
     parser = argparse.ArgumentParser(prog=f"python -m batchgen.{name}", description=description)
     parser.add_argument("run_dir", type=Path, help="the directory of a run, such as outputs/mars_batch")
     if rehearse is not None:
         parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
+    for flag, what in (flags or {}).items():
+        parser.add_argument(flag, action="store_true", help=what)
     options = parser.parse_args()
+    given = {flag: True for flag in (one.removeprefix("--") for one in flags or ()) if getattr(options, flag)}
     try:
-        return (rehearse if rehearse is not None and options.dry_run else act)(RunDir(options.run_dir))
+        if rehearse is not None and options.dry_run:
+            return rehearse(RunDir(options.run_dir))
+        return act(RunDir(options.run_dir), **given)
     except KeyboardInterrupt:
         say("stopped")
         return EXIT_INTERRUPTED

@@ -1,10 +1,8 @@
 """The dry run: what would be made, in which batches and shards, and by which policy. It writes nothing."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import psutil
 
@@ -12,33 +10,23 @@ from batchgen.config.schema import Config
 from batchgen.console import say
 from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, ConfigError
 from batchgen.evening import kept
-from batchgen.evening.disk import free_bytes, room, too_small
-from batchgen.evening.download import to_download
 from batchgen.evening.lines import Line, as_json, as_text, warnings
 from batchgen.evening.measured import now_s
-from batchgen.evening.outlook import Model, Outlook, images_of
-from batchgen.evening.told import cost_lines, disk_line, download_line, time_line
+from batchgen.evening.outlook import Model, Outlook
+from batchgen.evening.policies import ASSUMED, assumed, model_line, policy_lines
+from batchgen.evening.told import told_of
 from batchgen.evening.trial import measure
 from batchgen.evening.work import Job, job_of
-from batchgen.machine.dtype import resolve_dtype
 from batchgen.machine.gpus import Gpu
-from batchgen.memory.defaults import default_policy
-from batchgen.memory.forecast import foresee_on, refused_on
-from batchgen.memory.frozen import task_of
 from batchgen.models.admit import Admission
 from batchgen.padding import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir
 from batchgen.plan.recipe import recipe_of
 from batchgen.plan.rejects import first_reject, remedy
 from batchgen.plan.store import Sources, load_plan
-from batchgen.policy import Policy
 from batchgen.prepare import Inputs, check_same, look_up, outdated_plan, plan_shards, refuse_used
 from batchgen.shards.progress import shard_states
 from batchgen.types import Reject, Shard
-from batchgen.units import size_bytes
-
-# A GPU that is only assumed: it has fp16 and bf16
-_ASSUMED, _ASSUMED_CAPABILITY = "assumed", (8, 0)
 
 
 def dry_run(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> int:
@@ -61,21 +49,23 @@ def collect(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> tuple[list[Line
     A new fact is one more `Line` here, and is then in the text and in the JSON. Raises UserError.
     """
     began_s = now_s()
-    gpus = _assumed(config, gpus)
+    gpus = assumed(config, gpus)
     inputs = look_up(config)
     counts = summary(run, config, inputs)
-    lines = [*_plan_lines(run, config, counts), _model_line(config, gpus)]
+    lines = [*_plan_lines(run, config, counts), model_line(config, gpus)]
     if config.dry_run == "probe":
         _probe(config, inputs, gpus, began_s)
-    lines += _policy_lines(config, inputs, gpus, counts.sizes)
-    told, warned = _evening(run, config, inputs, gpus, counts)
+    model = inputs.fetched if config.dry_run == "probe" else inputs.model
+    lines += policy_lines(config, model, inputs.fingerprint, gpus, counts.sizes)
+    known = None if model is None else Model(model, inputs.fingerprint())
+    told, warned = told_of(config, run.root, known, gpus, counts.jobs)
     lines += [*told, *warnings([*_warnings(config, counts), *warned])]
     return lines, counts.harm
 
 
 def _probe(config: Config, inputs: Inputs, gpus: Sequence[Gpu], began_s: float) -> None:
     """Measure the job on the first GPU, or the CPU, and keep what was found. Raises UserError."""
-    if any(gpu.device == _ASSUMED for gpu in gpus):
+    if any(gpu.device == ASSUMED for gpu in gpus):
         raise ConfigError("dry_run=probe measures on a GPU that is here: leave out memory.assume_vram, or the probe")
     files = inputs.fetched
     settled = replace(config, model=replace(config.model, path=inputs.settled_path))
@@ -90,26 +80,6 @@ def _probe(config: Config, inputs: Inputs, gpus: Sequence[Gpu], began_s: float) 
     devices = [gpu.device for gpu in gpus]
     _, paces = measure(lambda: plan_shards(config, inputs.paths), sources, devices, rows, front_s, say)
     kept.keep(outlook.key, paces)
-
-
-def _evening(
-    run: RunDir, config: Config, inputs: Inputs, gpus: Sequence[Gpu], counts: "Counts"
-) -> tuple[list[Line], list[str]]:
-    """How long it takes, what it costs, and the room on the disk; and warnings."""
-    model = inputs.model if config.dry_run != "probe" else inputs.fetched
-    images = images_of(job for jobs in counts.jobs for job in jobs)
-    takes, why = None, ""
-    if model is None:
-        known = room(images, config.output, {}, free_bytes(run.root))
-        why = "the model is not here yet"
-    else:
-        outlook = Outlook(config, Model(model, inputs.fingerprint()), gpus)
-        takes, known = outlook.takes(counts.jobs), outlook.room(images, run.root)
-    busy = min(config.launch.workers or 1, counts.left, len(gpus))
-    lines = [time_line(takes, images.total(), why), *cost_lines(takes, busy, config.price_per_gpu_hour)]
-    lines += [disk_line(known, run.root), download_line(None if model else to_download(config.model))]
-    small = too_small(known, run.root) if known.lacks else known.warning
-    return lines, [small] if small else []
 
 
 @dataclass
@@ -239,71 +209,3 @@ def _warnings(config: Config, counts: Counts) -> Iterator[str]:
             f"{workers - counts.left} of {workers} workers have nothing to do: {counts.left} shards are left; in a new "
             "run, a smaller job.batch_size or output.batches_per_shard=1 makes more"
         )
-
-
-def _model_line(config: Config, gpus: Sequence[Gpu]) -> Line:
-    dtypes, scheduler = _dtypes(config, gpus), config.job.scheduler
-    values = {"model": config.model.path, "dtype": dtypes, "scheduler": scheduler}
-    return Line("model", f"{config.model.path}, {dtypes}, scheduler {scheduler}", values)
-
-
-def _dtypes(config: Config, gpus: Sequence[Gpu]) -> str:
-    """The dtype of the weights, and the device."""
-    named = config.model.dtype
-    if not gpus:
-        return f"{resolve_dtype(named, None)} on cpu"
-    found = {resolve_dtype(named, gpu.capability) for gpu in gpus} if named == "auto" else {named}
-    return " and ".join(sorted(found)) + " on cuda"
-
-
-def _assumed(config: Config, gpus: Sequence[Gpu]) -> Sequence[Gpu]:
-    """The GPUs with as much free memory as `memory.assume_vram` says; without any GPU, one that is made up."""
-    if config.memory.assume_vram is None:
-        return gpus
-    free_bytes = size_bytes("memory.assume_vram", config.memory.assume_vram)
-    assumed = Gpu(_ASSUMED, "", free_bytes, _ASSUMED_CAPABILITY)
-    return [replace(gpu, kind=gpu.kind or "", free_bytes=free_bytes) for gpu in gpus] or [assumed]
-
-
-def _policy_lines(
-    config: Config, inputs: Inputs, gpus: Sequence[Gpu], sizes: Sequence[tuple[int, int]]
-) -> Iterator[Line]:
-    """The policy of each size on each kind of GPU, why it would be chosen, and what else was considered."""
-    model = inputs.model
-    if not gpus or model is None:
-        why = "a GPU's is chosen once the model is there" if model is None else "on the CPU"
-        yield from _default_lines(config, sizes, why)
-        return
-    fingerprint, tasks = inputs.fingerprint(), [task_of(config, *size) for size in sizes]
-    refused = refused_on(config, gpus, model, fingerprint, tasks)
-    able = [gpu for gpu in gpus if gpu.device not in refused]
-    # Cards of one kind share a policy; the card with the most room is shown.
-    kinds = {gpu.kind: gpu for gpu in sorted(able, key=lambda gpu: gpu.free_bytes or 0)}
-    for (kind, gpu), task in ((one, task) for one in kinds.items() for task in tasks):
-        where = f"{task.width}x{task.height}" + (f" on {kind}" if len(kinds) > 1 else "")
-        foreseen = foresee_on(config, gpu, model, fingerprint, task)
-        if foreseen is None:
-            yield Line("policy", f"{where}: nvidia-smi does not say what GPU {gpu.device} is; a worker will measure it")
-            continue
-        choice, measured = foreseen
-        estimated = "estimated from the model's files; a run of enough images measures"
-        source = f"measured on this {kind}" if measured else estimated
-        values = _policy_values(task.width, task.height, kind, choice.option.policy)
-        yield Line("policy", f"{where}: {choice.reason} ({source})", values)
-        yield from (Line("", line) for line in choice.table())
-    for device, reason in refused.items():
-        yield Line("cannot", f"GPU {device}: {reason}", {"refused": {device: str(reason)}})
-
-
-def _policy_values(width: int, height: int, device: str | None, policy: Policy) -> dict[str, Any]:
-    return {"policies": [{"width": width, "height": height, "device": device, "policy": asdict(policy)}]}
-
-
-def _default_lines(config: Config, sizes: Sequence[tuple[int, int]], why: str) -> Iterator[Line]:
-    dtype = resolve_dtype(config.model.dtype, None)
-    for width, height in sizes:
-        policy = default_policy(config.memory.policy, config.speed, width, height, dtype, os.cpu_count() or 1)
-        tiling = f"tiles of {policy.tile_px} px" if policy.tile_px else "no tiling"
-        rows = f"micro-batch {policy.micro_batch}, decode chunk {policy.decode_chunk}"
-        values = _policy_values(width, height, "cpu", policy)
-        yield Line("policy", f"{width}x{height}: {rows}, {tiling}, {why}", values)

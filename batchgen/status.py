@@ -1,50 +1,197 @@
 """Show how far a run is, at any time, from any terminal. It reads the run directory, which is the truth.
 
-python -m batchgen.status RUN_DIR
+python -m batchgen.status RUN_DIR [--watch] [--json]
 """
 
+import shutil
+import signal
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 from batchgen.console import run_dir_command
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES
+from batchgen.files import to_json
 from batchgen.paths import RunDir
 from batchgen.plan.rejects import rejected_line
-from batchgen.plan.store import load_plan
-from batchgen.shards.progress import ShardStates, failed_samples, progress_line, read_progress, shard_states
+from batchgen.plan.store import Plan, load_plan
+from batchgen.shards.leases import Watch
+from batchgen.shards.progress import (
+    Progress,
+    ShardStates,
+    failed_samples,
+    progress_line,
+    read_progress,
+    shard_states,
+)
+
+_LISTED = 10  # of the failed images
+# How often --watch looks: on a terminal it draws again, elsewhere it adds a line, and the lines are to be few.
+_DRAW_EVERY_S, _LINE_EVERY_S = 1.0, 30.0
+_LISTEN_S = 0.05
+_FLAGS = {
+    "--watch": "look again and again until the run is done; Ctrl-C ends it, and the run goes on",
+    "--json": "one JSON object in one line, with --watch one line each time",
+}
 
 
-def show(run: RunDir) -> int:
-    """Print the status of a run; return 0 only if the run is whole. Raises BatchgenError."""
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a run's directory says now."""
+
+    plan: Plan
+    progress: Progress
+    states: ShardStates
+    failed: dict[str, str]
+
+    @property
+    def state(self) -> str:
+        """broken, done, running, starting, or not running."""
+        if self.states.broken:
+            return "broken"
+        if not self.states.open:
+            return "done"
+        if self.progress.workers:
+            return "running"
+        return "starting" if self.progress.starting else "not running"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will be made."""
+        return not self.states.open
+
+    @property
+    def code(self) -> int:
+        """The exit code: 0 only if the run is whole."""
+        if self.states.broken or self.states.open:
+            return EXIT_BROKEN if self.states.broken else EXIT_INTERRUPTED
+        return EXIT_WHOLE_WITH_FAILURES if self.failed else EXIT_WHOLE
+
+    def values(self) -> dict[str, Any]:
+        """What --json prints: times in s, sizes in bytes."""
+        progress = asdict(self.progress)
+        for worker in progress["starting"]:
+            worker["for_s"] = round(max(0.0, time.time() - worker.pop("since_s")), 1)
+        return {
+            "run_dir": str(self.plan.run.root),
+            "state": self.state,
+            **progress,
+            "broken_shards": {f"{shard:06d}": problem for shard, problem in self.states.broken.items()},
+            "failed_images": self.failed,
+            "rejected_rows": sum(segment.rejects for segment in self.plan.segments),
+            "exit_code": self.code,
+            "as_of": _now(),
+        }
+
+    def lines(self) -> list[str]:
+        """What a person reads."""
+        plan, progress, states = self.plan, self.progress, self.states
+        lines = [f"{plan.run.root}: {self._said()}", progress_line(progress)]
+        if states.broken:
+            lines.append(states.complaint(plan.run))
+        else:
+            rejects = sum(segment.rejects for segment in plan.segments)
+            lines.append(f"{len(self.failed)} failed images, {rejects} rejected rows")
+            lines += [f"  {key}: {reason}" for key, reason in list(self.failed.items())[:_LISTED]]
+            if (left := progress.planned_shards - progress.shards) > 0:
+                lines.append(f"{left} shards are left: up to {left} workers can be busy at once")
+        if (rejected := rejected_line(plan)) is not None:
+            lines.append(rejected)
+        return [*lines, f"as of {_now()}"]
+
+    def _said(self) -> str:
+        broken = self.states.broken
+        if self.state == "broken":
+            more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+            return f"broken: {next(iter(broken.values()))}{more}"
+        if self.state == "running":
+            return f"{self.progress.workers} workers running"
+        return f"{len(self.progress.starting)} workers starting" if self.state == "starting" else self.state
+
+
+def _now() -> str:
+    return datetime.now().isoformat(sep=" ", timespec="seconds")
+
+
+def read_status(run: RunDir, watch: Watch | None = None, before: Status | None = None) -> Status:
+    """The status of a run; see `read_progress` for `watch`. What `before` knows is not read again.
+
+    Raises BatchgenError and OSError.
+    """
     plan = load_plan(run)
-    progress, states = read_progress(plan), shard_states(plan)
-    print(f"{run.root}: {_state(states, progress.workers)}")
-    print(progress_line(progress))
-    if states.broken:
-        print(states.complaint(run))
+    progress, states = read_progress(plan, watch), shard_states(plan)
+    if before is not None and before.states.whole == states.whole:
+        failed = before.failed
     else:
-        failed = failed_samples(plan)
-        print(f"{len(failed)} failed images, {sum(segment.rejects for segment in plan.segments)} rejected rows")
-        for key, reason in list(failed.items())[:10]:
-            print(f"  {key}: {reason}")
-        if (left := progress.planned_shards - progress.shards) > 0:
-            print(f"{left} shards are left: up to {left} workers can be busy at once")
-    if (rejected := rejected_line(plan)) is not None:
-        print(rejected)
-    print(f"as of {datetime.now().isoformat(sep=' ', timespec='seconds')}")
-    if states.broken or states.open:
-        return EXIT_BROKEN if states.broken else EXIT_INTERRUPTED
-    return EXIT_WHOLE_WITH_FAILURES if failed else EXIT_WHOLE
+        failed = {} if states.broken else failed_samples(plan)
+    return Status(plan, progress, states, failed)
 
 
-def _state(states: ShardStates, workers: int) -> str:
-    if states.broken:
-        more = f" (and {len(states.broken) - 1} more)" if len(states.broken) > 1 else ""
-        return f"broken: {next(iter(states.broken.values()))}{more}"
-    if not states.open:
-        return "done"
-    return f"{workers} workers running" if workers else "not running"
+def show(run: RunDir, json: bool = False, watch: bool = False) -> int:
+    """Print the status of a run; return 0 only if the run is whole. Raises BatchgenError.
+
+    With `watch` it looks again until the run is done, or Ctrl-C.
+    """
+    if watch:
+        return _watch(run, json)
+    status = read_status(run)
+    print(to_json(status.values()) if json else "\n".join(status.lines()))
+    return status.code
+
+
+def _watch(run: RunDir, json: bool) -> int:
+    leases = Watch(load_plan(run).config.launch.lease_timeout_s)
+    draws = sys.stdout.isatty() and not json
+    drawn, status = 0, None
+    with _ctrl_c() as pressed:
+        while not pressed:
+            with suppress(OSError):  # a network file system may fail for a moment
+                status = read_status(run, leases, status)
+                if draws:
+                    drawn = _draw(status.lines(), drawn)
+                else:
+                    print(_printed(status, json), flush=True)
+                if status.is_over:
+                    break
+            again_s = time.monotonic() + (_DRAW_EVERY_S if draws else _LINE_EVERY_S)
+            while not pressed and time.monotonic() < again_s:
+                time.sleep(_LISTEN_S)
+    return EXIT_INTERRUPTED if status is None else status.code
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[list[int]]:
+    """Note Ctrl-C in the list, instead of raising it: an exception in the midst of a line would print it twice."""
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _printed(status: Status, json: bool) -> str:
+    if json:
+        return to_json(status.values())
+    return "\n".join(status.lines()) if status.is_over else _line(status)
+
+
+def _line(status: Status) -> str:
+    return f"{_now()}  {status.state}: {progress_line(status.progress)}"
+
+
+def _draw(lines: list[str], drawn: int) -> int:
+    """Draw the lines over the `drawn` rows of the last time; return how many rows there are now."""
+    columns = shutil.get_terminal_size().columns
+    rows = [row[: max(1, columns - 1)] for line in lines for row in line.splitlines()]
+    sys.stdout.write((f"\x1b[{drawn}F" if drawn else "") + "".join(f"{row}\x1b[K\n" for row in rows) + "\x1b[J")
+    sys.stdout.flush()
+    return len(rows)
 
 
 if __name__ == "__main__":
-    sys.exit(run_dir_command("status", "Show how far a run is.", show))
+    sys.exit(run_dir_command("status", "Show how far a run is.", show, flags=_FLAGS))

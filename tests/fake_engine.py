@@ -3,7 +3,8 @@
     python tests/fake_engine.py front job=... [overrides]     as python -m batchgen
     python tests/fake_engine.py worker RUN_DIR RANK WORLD     as python -m batchgen.worker
 
-FAKE_STEP_S is how long a micro-batch takes, FAKE_ROW_S what each of its padded rows adds. FAKE_NAN is a key's part:
+FAKE_STEP_S is how long a micro-batch takes, FAKE_ROW_S what each of its padded rows adds, FAKE_PASS_S what each of them
+adds in a step. FAKE_KIND is the device's kind. FAKE_NAN is a key's part:
 such images are not finite, or of the kind that FAKE_BAD names (black, blank, small, missing; sticky, lost: the device
 fails for good). FAKE_BROKEN is the rank whose device fails at every image, FAKE_HANGING the one whose device never
 comes back from its third micro-batch. FAKE_POISON is keys' parts: the worker dies of such a row, by the signal that
@@ -37,7 +38,7 @@ STICKY = {"sticky": "an illegal memory access was", "lost": "uncorrectable ECC e
 class FakeEngine:
     """Images are bytes that follow from seed and prompt, as a model's would."""
 
-    device_kind = "fake"
+    device_kind = os.environ.get("FAKE_KIND", "fake")
     dtype = "fp32"
     scheduler_name = "FakeScheduler"
     gauge = None
@@ -69,7 +70,8 @@ class FakeEngine:
         if len(prompts) > int(os.environ.get("FAKE_ROWS", "1000")):
             raise MemoryError("the device is full")
         rows_s = float(os.environ.get("FAKE_ROW_S", "0")) * padded_rows(len(prompts), policy.micro_batch)
-        time.sleep(float(os.environ.get("FAKE_STEP_S", "0.002")) + rows_s)
+        pass_s = float(os.environ.get("FAKE_PASS_S", "0")) * padded_rows(len(prompts), policy.micro_batch)
+        time.sleep(float(os.environ.get("FAKE_STEP_S", "0.002")) + rows_s + pass_s * prompts[0].steps)
         if len(LEAKED) == 2 and os.environ.get("FAKE_HANGING") in sys.argv[2:3]:
             time.sleep(3600)
         LEAKED.append(b"x" * (LEAK_MIB << 20))

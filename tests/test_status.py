@@ -1,10 +1,17 @@
 """`python -m batchgen.status`: how far a run is, what failed, and the exit code."""
 
+import json
+import os
+import signal
+import subprocess
 import sys
 
 from batchgen import status
+from batchgen.events import EventLog
+from batchgen.machine import process
+from batchgen.plan.replan import at_work
 from tests.builders import finish_run, full_attempt, plan_run
-from tests.commands import front, run, write_prompts
+from tests.commands import ROOT, front, run, write_prompts
 
 STATUS = [sys.executable, "-m", "batchgen.status"]
 PROMPTS = [f"fox {number}" for number in range(6)]
@@ -43,3 +50,78 @@ def test_a_broken_run_says_what_is_broken_and_what_to_do(tmp_path, capsys):
     assert status.show(plan.run) == 1
     said = capsys.readouterr().out
     assert "broken: shard 000000's tar is missing" in said and "batchgen.repair" in said
+
+
+def test_json_says_all_of_it_in_one_line(tmp_path):
+    plan = plan_run(tmp_path, PROMPTS, output__batches_per_shard=1)
+    bad = plan.shard(1)[0].keys[0]
+    full_attempt(plan, 1, [bad]).commit()
+    done = run(STATUS, plan.run.root, "--json")
+    says = json.loads(done.stdout)
+    assert (done.returncode, done.stdout.count("\n"), done.stderr) == (75, 1, "")
+    assert (says["state"], says["images"], says["planned_images"]) == ("not running", 2, 6)
+    assert (says["shards"], says["planned_shards"], says["workers"], says["eta_s"]) == (1, 3, 0, None)
+    assert list(says["failed_images"]) == [bad] and says["exit_code"] == 75
+    plan.run.tar(1).unlink()
+    done = run(STATUS, plan.run.root, "--json")
+    assert (done.returncode, json.loads(done.stdout)["state"]) == (1, "broken")
+
+
+def test_a_worker_that_loads_the_model_is_shown(tmp_path, capsys):
+    plan = plan_run(tmp_path, PROMPTS)
+    log = EventLog(plan.run.worker_log(process.worker_name(0)))
+    log.add("start", rank=0, world=1, pid=os.getpid())
+    with at_work(plan):
+        assert status.show(plan.run) == 75
+        said = capsys.readouterr().out
+        assert "1 workers starting" in said and "1 worker is loading the model, for " in said
+        log.add("loaded", device="cpu", seconds=2)
+        status.show(plan.run, json=True)
+        [starting] = json.loads(capsys.readouterr().out)["starting"]
+        assert starting["does"] == "choosing a policy" and starting["for_s"] < 60
+    status.show(plan.run)
+    assert "not running" in capsys.readouterr().out, "the process has ended"
+
+
+def test_watch_adds_lines_until_the_run_is_done(tmp_path, monkeypatch, capsys):
+    plan = plan_run(tmp_path, PROMPTS, output__batches_per_shard=1)
+    monkeypatch.setattr(status, "_LINE_EVERY_S", 0.0)
+    read, made = status.read_status, iter(range(plan.shard_count))
+
+    def read_and_make(*arguments):
+        says = read(*arguments)
+        if (shard := next(made, None)) is not None:
+            full_attempt(plan, shard).commit()
+        return says
+
+    monkeypatch.setattr(status, "read_status", read_and_make)
+    assert status.show(plan.run, watch=True) == 0
+    said = capsys.readouterr().out
+    assert [f"{images}/6 images" in line for images, line in zip((0, 2, 4), said.splitlines(), strict=False)] == [
+        True
+    ] * 3
+    assert f"{plan.run.root}: done" in said
+
+
+def test_watch_draws_over_itself_on_a_terminal(tmp_path, monkeypatch, capsys):
+    plan = plan_run(tmp_path, PROMPTS, output__batches_per_shard=1)
+    finish_run(plan)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert status.show(plan.run, watch=True) == 0
+    first = capsys.readouterr().out
+    rows = first.count("\n")
+    assert first.endswith("\x1b[J") and "6/6 images" in first
+    assert status._draw(["one"], rows) == 1
+    assert capsys.readouterr().out == f"\x1b[{rows}Fone\x1b[K\n\x1b[J"
+
+
+def test_ctrl_c_ends_a_watch_without_a_word(tmp_path):
+    plan = plan_run(tmp_path, PROMPTS)
+    watching = subprocess.Popen(
+        [*STATUS, str(plan.run.root), "--watch"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert watching.stdout is not None
+    assert "not running: 0/6 images" in watching.stdout.readline()
+    watching.send_signal(signal.SIGINT)
+    out, errors = watching.communicate(timeout=60)
+    assert (watching.returncode, out, errors) == (75, "", "")

@@ -47,16 +47,18 @@ def paces_of(
     front_s: float,
     sharing: float,
     ended_s: float | None,
+    shards: Collection[int] | None = None,
     whole: Collection[int] | None = None,
 ) -> tuple[str, Paces]:
     """The kind of the device, and the paces of the units made since `since_s`; no paces where nothing was made.
 
     `since_s`: when the workers were launched, in s since the epoch. `front_s`: what the command took before that.
-    `sharing`: see `Pace`. `ended_s`: when all was done; None if the command was cut off. `whole`: the shards whose
-    images have all their steps; None for all.
+    `sharing`: see `Pace`. `ended_s`: when all was done; None if the command was cut off. `shards`:
+    those that count, and `whole`: those of them whose images have all their steps; None for all.
     Raises OSError and BatchgenError.
     """
-    units = sorted(_units(plan, since_s), key=lambda unit: unit.start_s)
+    made = (unit for unit in _units(plan, since_s) if shards is None or unit.record["shard"] in shards)
+    units = sorted(made, key=lambda unit: unit.start_s)
     if not units:
         return "", Paces()
     first = {unit.record["worker"]: unit for unit in reversed(units)}
@@ -65,9 +67,9 @@ def paces_of(
         groups[*unit.batch.size, unit.record["policy"]["placement"]].append(unit)
     strict = plan.config.determinism == "strict"
     sizes: dict[str, Pace] = {}
-    for (width, height, placement), made in groups.items():
+    for (width, height, placement), own in groups.items():
         # A worker's first unit of all is slow, since kernels are loaded; it counts only where there is no other.
-        usual = [unit for unit in made if first[unit.record["worker"]] is not unit] or made
+        usual = [unit for unit in own if first[unit.record["worker"]] is not unit] or own
         pace = observe([_observed(unit, strict) for unit in usual], sharing)
         if pace is not None:
             sizes[size_name(width, height, placement)] = pace

@@ -12,7 +12,7 @@ from batchgen.errors import UserError
 from batchgen.evening import kept
 from batchgen.evening.disk import Room, free_bytes, room
 from batchgen.evening.pace import Pace, Paces, pace_of
-from batchgen.evening.takes import Crew, Takes, sharing, takes
+from batchgen.evening.takes import NOTHING, Crew, Takes, sharing, takes
 from batchgen.evening.work import Job, job_of
 from batchgen.machine.dtype import resolve_dtype
 from batchgen.machine.gpus import Gpu
@@ -83,7 +83,9 @@ class Outlook:
         """How long these shards take; None where the pace of a size, or the start, is not known."""
         sizes = {job.size for jobs in shards for job in jobs}
         known = {size: found for size in sizes if (found := self._of(*size)) is not None}
-        if not sizes or known.keys() != sizes or self.paces.start_s is None:
+        if not sizes:
+            return NOTHING
+        if known.keys() != sizes or self.paces.start_s is None:
             return None
         workers = min(self._config.launch.workers or 1, len(shards))
         strict = self._config.determinism == "strict"

@@ -18,6 +18,10 @@ class Takes:
     images_per_s: float
 
 
+# What a run takes in which nothing is left to make, as far as it is worth telling.
+NOTHING = Takes(0.0, 0.0, 0.0, 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Crew:
     """The workers: how many, and how many times as long each takes because it shares its device (1: it does not)."""
@@ -35,12 +39,12 @@ def takes(
     strict: bool = False,
 ) -> Takes:
     """How long the shards take. `known` gives the pace and the policy of a batch."""
+    if not any(shards):
+        return NOTHING
     shards_s = []
     for jobs in shards:
         paces = [(job, *known(job)) for job in jobs]
         shards_s.append(crew.sharing * sum(pace.job_s(job, policy, strict) for job, pace, policy in paces))
-    if not any(shards):
-        return Takes(start_s + end_s, start_s, 0.0, 0.0)
     last = shards[-1][-1]
     # The images of the last batch are still to be written when they are decoded.
     writing_s = known(last)[0].write_s * last.rows

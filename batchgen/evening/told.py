@@ -1,9 +1,16 @@
 """What a run will take, as lines of a dry run."""
 
-from batchgen.evening.disk import Room, gib
-from batchgen.evening.download import Download
+from collections.abc import Sequence
+from pathlib import Path
+
+from batchgen.config.schema import Config
+from batchgen.evening.disk import Room, free_bytes, gib, room, too_small
+from batchgen.evening.download import Download, to_download
 from batchgen.evening.lines import Line
+from batchgen.evening.outlook import Model, Outlook, images_of
 from batchgen.evening.takes import Takes
+from batchgen.evening.work import Job
+from batchgen.machine.gpus import Gpu
 from batchgen.units import duration
 
 _UNKNOWN = (
@@ -22,6 +29,8 @@ def time_line(takes: Takes | None, images: int, why: str = "") -> Line:
         "work_s": round(takes.work_s, 1),
         "images_per_s": round(takes.images_per_s, 3),
     }
+    if not images:
+        return Line("time", "nothing is left to make", values)
     said = f"about {duration(takes.seconds)}: {duration(takes.start_s)} until the first image is begun, then "
     said += f"{images} images at {takes.images_per_s:.2f} images/s"
     return Line("time", f"{said}{f' ({why})' if why else ''}", values)
@@ -56,3 +65,25 @@ def download_line(download: Download | None) -> Line:
         return Line("download", f"not known without the network ({download.why})", {"download_bytes": None})
     said = f"{gib(download.bytes)} of the model first" if download.bytes else "nothing; the model is in the cache"
     return Line("download", said, {"download_bytes": download.bytes})
+
+
+def told_of(
+    config: Config, run_dir: Path, model: Model | None, gpus: Sequence[Gpu], shards: Sequence[Sequence[Job]]
+) -> tuple[list[Line], list[str]]:
+    """How long these shards take, what they cost, and the room on the disk; and warnings.
+
+    `model` is None for a hub model that is not here. Raises OSError.
+    """
+    images = images_of(job for jobs in shards for job in jobs)
+    takes, why = None, ""
+    if model is None:
+        need = room(images, config.output, {}, free_bytes(run_dir))
+        why = "the model is not here yet"
+    else:
+        outlook = Outlook(config, model, gpus)
+        takes, need = outlook.takes(shards), outlook.room(images, run_dir)
+    busy = min(config.launch.workers or 1, len(shards), len(gpus))
+    lines = [time_line(takes, images.total(), why), *cost_lines(takes, busy, config.price_per_gpu_hour)]
+    lines += [disk_line(need, run_dir), download_line(None if model else to_download(config.model))]
+    small = too_small(need, run_dir) if need.lacks else need.warning
+    return lines, [small] if small else []

@@ -28,7 +28,7 @@ from batchgen.types import Batch, Group, Prompt, Reject, Shard
 # The steps of the batch that warms up, and of the one that measures how long a step takes.
 _WARM_STEPS, _SHORT_STEPS = 3, 6
 # A batch with all its steps is made too, for the bytes of real images, if all of them take so long at most.
-_WHOLE_S = 40.0
+_WHOLE_S = 60.0
 _MOST_S = 300.0  # for a device so slow that not even the short batches end
 _MOST_GROUPS = 8
 
@@ -86,7 +86,7 @@ def _measured(
     with suppress(_Enough):
         code = local.launch(plan, list(devices)[:1], threading.Event(), watch.look, say)
     whole = {shard.index for shard, steps in trials if shard.batches[0].prompts[0].steps == steps}
-    kind, paces = paces_of(plan, launched_s, front_s, 1.0, None, whole)
+    kind, paces = paces_of(plan, launched_s, front_s, 1.0, None, watch.wanted, whole)
     if code == EXIT_USER:
         raise UserError("the job cannot run, so nothing was measured: see above")
     if not paces.sizes and code != EXIT_WHOLE:
@@ -145,14 +145,16 @@ class _Watch:
     def __init__(self, plan: Plan, trials: Sequence[Shard], launched_s: float) -> None:
         self._plan, self._trials, self._launched_s = plan, trials, launched_s
         self._short = {shard.index for shard in trials if shard.batches[0].prompts[0].steps <= _SHORT_STEPS}
-        self._wanted: set[int] | None = None
+        self.wanted = set(self._short)  # what is worth to be made
+        self._is_settled = False
 
     def look(self) -> None:
         """Raise _Enough if there is nothing more to wait for."""
         committed = self._plan.run.committed()
         if self._short <= committed:
-            self._wanted = self._wanted or self._short | self._affordable()
-            if self._wanted <= committed:
+            self.wanted |= set() if self._is_settled else self._affordable()
+            self._is_settled = True
+            if self.wanted <= committed:
                 raise _Enough
         if now_s() - self._launched_s > _MOST_S and committed:
             raise _Enough
