@@ -10,6 +10,8 @@ from batchgen.config.schema import Config
 from batchgen.console import say
 from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, ConfigError
 from batchgen.evening import kept
+from batchgen.evening.cuts import cut_warning, may_be_cut
+from batchgen.evening.download import in_cache
 from batchgen.evening.lines import Line, as_json, as_text, warnings
 from batchgen.evening.measured import now_s
 from batchgen.evening.outlook import Model, Outlook
@@ -19,6 +21,7 @@ from batchgen.evening.trial import measure
 from batchgen.evening.work import Job, job_of
 from batchgen.machine.gpus import Gpu
 from batchgen.models.admit import Admission
+from batchgen.models.fingerprint import fingerprint_model
 from batchgen.padding import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir
 from batchgen.plan.recipe import recipe_of
@@ -27,6 +30,8 @@ from batchgen.plan.store import Sources, load_plan
 from batchgen.prepare import Inputs, check_same, look_up, outdated_plan, plan_shards, refuse_used
 from batchgen.shards.progress import shard_states
 from batchgen.types import Reject, Shard
+
+_MOST_TEXTS = 10_000  # that are looked at to know whether the model cuts them
 
 
 def dry_run(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> int:
@@ -55,11 +60,12 @@ def collect(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> tuple[list[Line
     lines = [*_plan_lines(run, config, counts), model_line(config, gpus)]
     if config.dry_run == "probe":
         _probe(config, inputs, gpus, began_s)
-    model = inputs.fetched if config.dry_run == "probe" else inputs.model
-    lines += policy_lines(config, model, inputs.fingerprint, gpus, counts.sizes)
-    known = None if model is None else Model(model, inputs.fingerprint())
+    model = inputs.fetched if config.dry_run == "probe" else inputs.model or in_cache(config.model)
+    known = None if model is None else Model(model, inputs.fingerprint() if inputs.model else fingerprint_model(model))
+    lines += policy_lines(config, known, gpus, counts.sizes)
     told, warned = told_of(config, run.root, known, gpus, counts.jobs)
-    lines += [*told, *warnings([*_warnings(config, counts), *warned])]
+    cut = None if model is None else cut_warning(model, list(counts.long_texts))
+    lines += [*told, *warnings([*_warnings(config, counts), *warned, *filter(None, (cut,))])]
     return lines, counts.harm
 
 
@@ -99,6 +105,7 @@ class Counts:
     largest_shard: int = 0  # in batches
     sizes: tuple[tuple[int, int], ...] = ()  # (width, height) of the images, in px
     jobs: list[list[Job]] = field(default_factory=list)  # the batches of each shard that is still to be made
+    long_texts: dict[str, None] = field(default_factory=dict)  # of the first prompts that the model may cut
 
     @property
     def packing_percent(self) -> float:
@@ -119,6 +126,9 @@ class Counts:
         """Count a shard in; `is_open`: whether it is still to be made."""
         if is_open:
             self.jobs.append([job_of(batch) for batch in shard.batches])
+            texts = (prompt.prompt for batch in shard.batches for prompt in batch.prompts)
+            if len(self.long_texts) < _MOST_TEXTS:
+                self.long_texts |= dict.fromkeys(text for text in texts if may_be_cut(text))
         most = min(config.job.batch_size, PADDED_SIZES[-1])  # rows of a micro-batch; the policy is not known yet
         runs = [len(span) for batch in shard.batches for span in spans(len(batch.prompts), most)]
         padded, strict = sum(padded_rows(rows, most) for rows in runs), len(runs) * most

@@ -39,8 +39,8 @@ WINGS = {
     "worker": ["out_of_memory", "shard", "loop", "__main__"],
     "launch": ["display", "local"],
     "evening": [
-        "lines", "policies", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "start", "download",
-        "trial", "told",
+        "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "policies", "start", "cuts",
+        "download", "trial", "told",
     ],
 }  # fmt: skip
 DOORS = [

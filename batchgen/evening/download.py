@@ -1,9 +1,12 @@
 """How much of a hub model is still to be downloaded."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from batchgen.config.schema import ModelConfig
+from batchgen.errors import BatchgenError
+from batchgen.models.find import ModelFiles
 
 _LIMIT_S = 10.0
 _WEIGHTS = ".safetensors"
@@ -12,22 +15,33 @@ _PLAIN = (".json", ".txt", ".model")
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """`bytes` to fetch, 0 for a model that is in the cache; None if that is not known, with the reason in `why`."""
+    """`bytes` to fetch; None if that is not known, with the reason in `why`."""
 
     bytes: int | None
     why: str = ""
 
 
-def to_download(model: ModelConfig) -> Download:
-    """What has to be fetched of a hub id. The hub is asked for sizes only, and not at all if it is told to be offline.
+def in_cache(model: ModelConfig) -> ModelFiles | None:
+    """The files of a hub model that is in the cache with all its parts; None otherwise. Asks no network."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
 
-    It counts the weights of the wanted variant, or the plain ones of a part that has no such variant. Never raises.
+        index = try_to_load_from_cache(model.path, "model_index.json", revision=model.revision)
+        files = ModelFiles(Path(str(index)).parent, model.variant, model.safety_checker != "off")
+        return files if isinstance(index, str) and files.parts() else None
+    except (BatchgenError, OSError, ValueError):  # a part is missing; the hub refuses a name that cannot be an id
+        return None
+
+
+def to_download(model: ModelConfig) -> Download:
+    """What has to be fetched of a hub id that is not in the cache.
+
+    The hub is asked for sizes only, and not at all if it is told to be offline. What counts are the weights of the
+    wanted variant, or the plain ones of a part that has no such variant. Never raises.
     """
     try:
-        from huggingface_hub import HfApi, constants, try_to_load_from_cache
+        from huggingface_hub import HfApi, constants
 
-        if isinstance(try_to_load_from_cache(model.path, "model_index.json", revision=model.revision), str):
-            return Download(0)
         if constants.HF_HUB_OFFLINE:
             return Download(None, "HF_HUB_OFFLINE is set")
         found = HfApi().model_info(model.path, revision=model.revision, files_metadata=True, timeout=_LIMIT_S)

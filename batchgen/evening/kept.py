@@ -34,7 +34,7 @@ def load(key: str) -> Paces:
         }
         image_bytes = {str(name): (float(each), int(images)) for name, (each, images) in values["image_bytes"].items()}
         start_s = None if values["start_s"] is None else float(values["start_s"])
-        return Paces(sizes, start_s, float(values["end_s"]), image_bytes)
+        return Paces(sizes, start_s, float(values["shard_s"]), float(values["end_s"]), image_bytes)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return Paces()
 
@@ -48,6 +48,7 @@ def keep(key: str, paces: Paces) -> None:
         values = {
             "sizes": {name: asdict(pace) for name, pace in known.sizes.items()},
             "start_s": known.start_s,
+            "shard_s": known.shard_s,
             "end_s": known.end_s,
             "image_bytes": dict(known.image_bytes),
         }

@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
-from batchgen.evening.pace import Observed, Pace, Paces, observe, size_name
+from batchgen.evening.pace import USUAL_END_S, USUAL_SHARD_S, Observed, Pace, Paces, observe, size_name
 from batchgen.evening.work import job_of
 from batchgen.events import read_events
 from batchgen.paths import RunDir
@@ -18,7 +20,7 @@ from batchgen.shards.journal import read_journal
 from batchgen.shards.memory_log import BatchRecord
 from batchgen.types import Batch
 
-# So many shards, spread over what was made, tell enough.
+# So many shards tell enough: the first ones of the start, and the last ones.
 _MOST_SHARDS = 32
 
 
@@ -75,16 +77,32 @@ def paces_of(
             sizes[size_name(width, height, placement)] = pace
     start_s = front_s + _start_s(plan, list(first.values()), since_s, sizes, strict)
     sized = [unit for unit in units if whole is None or unit.record["shard"] in whole]
-    end_s = 0.5 if ended_s is None else max(0.0, ended_s - max(unit.end_s for unit in units))
-    return units[0].record["device"], Paces(sizes, start_s, end_s, _bytes_of(plan, sized))
+    end_s = USUAL_END_S if ended_s is None else max(0.0, ended_s - max(unit.end_s for unit in units))
+    paces = Paces(sizes, start_s, _shard_s(units), end_s, _bytes_of(plan, sized))
+    return units[0].record["device"], paces
+
+
+def _shard_s(units: Sequence[_Unit]) -> float:
+    """Seconds from a shard's last image on the disk until the same worker begins with the next shard."""
+    own: dict[str, list[_Unit]] = defaultdict(list)
+    for unit in units:
+        own[unit.record["worker"]].append(unit)
+    gaps = [
+        max(0.0, after.start_s - before.end_s)
+        for made in own.values()
+        for before, after in pairwise(made)
+        if before.record["shard"] != after.record["shard"]
+    ]
+    # The median, because some shards of a large run are not looked at, and a worker may wait for others.
+    return median(gaps) if gaps else USUAL_SHARD_S
 
 
 def _units(plan: Plan, since_s: float) -> Iterator[_Unit]:
     run = plan.run
-    committed = sorted(run.committed() & set(range(plan.shard_count)))
-    fresh = [shard for shard in committed if _written_s(run, shard) >= since_s]
-    step = max(1, len(fresh) // _MOST_SHARDS)
-    paths = [run.memory_log(shard) for shard in fresh[::step]] + [files.journal for files in run.attempts()]
+    written = {shard: _written_s(run, shard) for shard in run.committed() & set(range(plan.shard_count))}
+    fresh = sorted((shard for shard in written if written[shard] >= since_s), key=written.__getitem__)
+    some = dict.fromkeys([*fresh[: _MOST_SHARDS // 2], *fresh[-_MOST_SHARDS // 2 :]])
+    paths = [run.memory_log(shard) for shard in some] + [files.journal for files in run.attempts()]
     for path in paths:
         journal = read_journal(path)
         if journal is None or not journal.records:
@@ -118,7 +136,7 @@ def _start_s(plan: Plan, first: Sequence[_Unit], since_s: float, sizes: dict[str
         usual_s = pace.job_s(seen.job, seen.policy, strict) * pace.sharing
         choosing_s = _choosing_s(plan, unit.record["worker"])
         found.append(unit.start_s - since_s - choosing_s + max(0.0, seen.seconds - usual_s))
-    return sum(found) / len(found)
+    return min(found)  # of some workers not the first unit was looked at
 
 
 def _choosing_s(plan: Plan, worker: str) -> float:

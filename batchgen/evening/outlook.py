@@ -89,8 +89,7 @@ class Outlook:
             return None
         workers = min(self._config.launch.workers or 1, len(shards))
         strict = self._config.determinism == "strict"
-        start_s, end_s = self.paces.start_s, self.paces.end_s
-        return takes(shards, lambda job: known[job.size], self.crew(workers), start_s, end_s, strict)
+        return takes(shards, lambda job: known[job.size], self.crew(workers), self.paces, strict)
 
     def room(self, images: Counter[tuple[int, int]], run_dir: Path) -> Room:
         """What so many images of each size take on the disk of the run. Raises OSError."""

@@ -12,6 +12,8 @@ from batchgen.policy import Policy
 
 # Figures of a size with a quarter to four times the pixels serve, in proportion, where a size was not measured.
 _NEAR = 4.0
+# What a shard and the end of a command take where that was not measured.
+USUAL_SHARD_S, USUAL_END_S = 0.05, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,15 @@ class Paces:
     """All that is kept of one model on one kind of device.
 
     `sizes`: {name of size and placement: its pace}. `start_s`: from the command until the first image is begun,
-    without a probe of memory. `end_s`: from the last image on the disk until the command has ended.
+    without a probe of memory. `shard_s`: between two shards, beside the writing of the first one's last images.
+    `end_s`: from the last image on the disk until the command has ended.
     `image_bytes`: {name of size and format: (bytes in the tar, images)}.
     """
 
     sizes: Mapping[str, Pace] = field(default_factory=dict)
     start_s: float | None = None
-    end_s: float = 0.5
+    shard_s: float = USUAL_SHARD_S
+    end_s: float = USUAL_END_S
     image_bytes: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
     def has(self, width: int, height: int, placement: str) -> bool:
@@ -74,6 +78,7 @@ class Paces:
         return Paces(
             {**self.sizes, **new.sizes},
             self.start_s if new.start_s is None else new.start_s,
+            new.shard_s,
             new.end_s,
             {**self.image_bytes, **new.image_bytes},
         )

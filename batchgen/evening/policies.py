@@ -1,18 +1,18 @@
 """The policies that workers would choose, as lines of a dry run."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from batchgen.config.schema import Config
 from batchgen.evening.lines import Line
+from batchgen.evening.outlook import Model
 from batchgen.machine.dtype import resolve_dtype
 from batchgen.machine.gpus import Gpu
 from batchgen.memory.defaults import default_policy
 from batchgen.memory.forecast import foresee_on, refused_on
 from batchgen.memory.frozen import task_of
-from batchgen.models.find import ModelFiles
 from batchgen.policy import Policy
 from batchgen.units import size_bytes
 
@@ -47,8 +47,7 @@ def assumed(config: Config, gpus: Sequence[Gpu]) -> Sequence[Gpu]:
 
 def policy_lines(
     config: Config,
-    model: ModelFiles | None,
-    fingerprint_of: Callable[[], str],
+    model: Model | None,
     gpus: Sequence[Gpu],
     sizes: Sequence[tuple[int, int]],
 ) -> Iterator[Line]:
@@ -60,14 +59,14 @@ def policy_lines(
         why = "a GPU's is chosen once the model is there" if model is None else "on the CPU"
         yield from _default_lines(config, sizes, why)
         return
-    fingerprint, tasks = fingerprint_of(), [task_of(config, *size) for size in sizes]
-    refused = refused_on(config, gpus, model, fingerprint, tasks)
+    tasks = [task_of(config, *size) for size in sizes]
+    refused = refused_on(config, gpus, model.files, model.fingerprint, tasks)
     able = [gpu for gpu in gpus if gpu.device not in refused]
     # Cards of one kind share a policy; the card with the most room is shown.
     kinds = {gpu.kind: gpu for gpu in sorted(able, key=lambda gpu: gpu.free_bytes or 0)}
     for (kind, gpu), task in ((one, task) for one in kinds.items() for task in tasks):
         where = f"{task.width}x{task.height}" + (f" on {kind}" if len(kinds) > 1 else "")
-        foreseen = foresee_on(config, gpu, model, fingerprint, task)
+        foreseen = foresee_on(config, gpu, model.files, model.fingerprint, task)
         if foreseen is None:
             yield Line("policy", f"{where}: nvidia-smi does not say what GPU {gpu.device} is; a worker will measure it")
             continue

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from batchgen.evening.pace import Pace
+from batchgen.evening.pace import Pace, Paces
 from batchgen.evening.work import Job, makespan_s
 from batchgen.policy import Policy
 
@@ -34,23 +34,24 @@ def takes(
     shards: Sequence[Sequence[Job]],
     known: Callable[[Job], tuple[Pace, Policy]],
     crew: Crew,
-    start_s: float,
-    end_s: float,
+    paces: Paces,
     strict: bool = False,
 ) -> Takes:
-    """How long the shards take. `known` gives the pace and the policy of a batch."""
+    """How long the shards take. `known` gives the pace and the policy of a batch; `paces` has its start."""
     if not any(shards):
         return NOTHING
-    shards_s = []
-    for jobs in shards:
-        paces = [(job, *known(job)) for job in jobs]
-        shards_s.append(crew.sharing * sum(pace.job_s(job, policy, strict) for job, pace, policy in paces))
-    last = shards[-1][-1]
-    # The images of the last batch are still to be written when they are decoded.
-    writing_s = known(last)[0].write_s * last.rows
-    work_s = makespan_s(shards_s, crew.workers) + writing_s
+    start_s = paces.start_s or 0.0
+    shards_s = [crew.sharing * _shard_s(jobs, known, strict) + paces.shard_s for jobs in shards]
+    work_s = makespan_s(shards_s, crew.workers)
     images = sum(job.rows for jobs in shards for job in jobs)
-    return Takes(start_s + work_s + end_s, start_s, work_s, images / work_s)
+    return Takes(start_s + work_s + paces.end_s, start_s, work_s, images / work_s)
+
+
+def _shard_s(jobs: Sequence[Job], known: Callable[[Job], tuple[Pace, Policy]], strict: bool) -> float:
+    """Seconds of a shard: while a batch is written the next one is made, so only the last one's writing counts."""
+    made = [(job, *known(job)) for job in jobs]
+    last, pace, _ = made[-1]
+    return sum(pace.job_s(job, policy, strict) for job, pace, policy in made) + pace.write_s / pace.sharing * last.rows
 
 
 def sharing(workers: int, devices: int, threads: int, cores: int) -> float:

@@ -63,8 +63,7 @@ def download_line(download: Download | None) -> Line:
         return Line("", "", {"download_bytes": 0})
     if download.bytes is None:
         return Line("download", f"not known without the network ({download.why})", {"download_bytes": None})
-    said = f"{gib(download.bytes)} of the model first" if download.bytes else "nothing; the model is in the cache"
-    return Line("download", said, {"download_bytes": download.bytes})
+    return Line("download", f"{gib(download.bytes)} of the model first", {"download_bytes": download.bytes})
 
 
 def told_of(

@@ -1,5 +1,7 @@
 """What of a hub model is still to be downloaded."""
 
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +10,9 @@ import pytest
 from huggingface_hub import constants
 
 from batchgen.config.schema import ModelConfig
-from batchgen.evening.download import to_download
+from batchgen.evening.download import in_cache, to_download
+from batchgen.models.find import ModelFiles
+from batchgen.paths import models_dir
 
 FILES = {
     "model_index.json": 1, "README.md": 10_000, "v1-5.ckpt": 10_000, "v1-5.safetensors": 10_000,
@@ -43,9 +47,17 @@ def test_the_sizes_of_what_a_run_loads_are_added_up(hub: Any) -> None:
     assert all(options["timeout"] for options in hub)
 
 
-def test_a_model_in_the_cache_is_not_asked_for(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: "/cache/model_index.json")
-    assert to_download(ModelConfig("org/model")).bytes == 0 and not hub
+def test_a_model_in_the_cache_is_found_without_the_network(
+    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(models_dir() / "tiny", tmp_path / "snapshots" / "abc")
+    index = str(folder / "model_index.json")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: index)
+    assert in_cache(ModelConfig("org/model")) == ModelFiles(folder)
+    shutil.rmtree(folder / "vae")
+    assert in_cache(ModelConfig("org/model")) is None, "the download was cut off"
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    assert in_cache(ModelConfig("org/model")) is None and not hub
 
 
 def test_without_a_network_it_is_not_known_and_one_line_says_why(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,9 @@ from batchgen.evening import kept
 from batchgen.evening.pace import Pace, Paces
 from tests.builders import make_config
 
-PACES = Paces({"64x64 resident": Pace(((2.0, 0.5), (32.0, 3.0)), 0.1, 0.02, 1.0)}, 4.5, 0.7, {"64x64 png": (9e3, 7)})
+PACES = Paces(
+    {"64x64 resident": Pace(((2.0, 0.5), (32.0, 3.0)), 0.1, 0.02, 1.0)}, 4.5, 0.1, 0.7, {"64x64 png": (9e3, 7)}
+)
 
 
 @pytest.fixture(autouse=True)

@@ -68,6 +68,9 @@ def test_pace_start_end_and_bytes_are_what_the_logs_show(plan: Plan) -> None:
     assert rows == 4 and seconds == pytest.approx(4 * PASS_S) and pace.rest_s == pytest.approx(REST_S)
     # 1 s before the launch, 4 s to load; the 10 s of choosing do not count, what the first unit took longer does.
     assert paces.start_s == pytest.approx(1.0 + 4.0 + 3.0)
+    # The last unit of the first shard was on the disk at 16 s, its seconds and writing later; the next began at 18 s.
+    before = record(plan, 0, 1, 16.0)
+    assert paces.shard_s == pytest.approx(18.0 - 16.0 - before["seconds"] - 0.25)
     last = record(plan, 1, 1, 20.0)
     assert paces.end_s == pytest.approx(25.0 - 20.0 - last["seconds"] - 0.25)
     [(name, (each, images))] = paces.image_bytes.items()

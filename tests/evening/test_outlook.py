@@ -42,7 +42,7 @@ def test_nothing_is_known_before_the_first_run(tmp_path: Path) -> None:
 
 def test_what_runs_showed_foretells_time_on_the_cpu(tmp_path: Path) -> None:
     here = outlook(tmp_path, [])
-    kept.keep(here.key, Paces({"512x512 resident": Pace(((16.0, 0.5),), 0.1)}, 5.0, 1.0))
+    kept.keep(here.key, Paces({"512x512 resident": Pace(((16.0, 0.5),), 0.1)}, 5.0, 0.0, 1.0))
     found = outlook(tmp_path, []).takes([[JOB], [JOB]])
     assert found is not None
     assert found.work_s == pytest.approx(2 * (4 * 20 * 0.5 + 32 * 0.1))
@@ -57,7 +57,7 @@ def test_the_figures_of_the_policy_choice_foretell_time_on_a_gpu(tmp_path: Path)
     figures = sd15_512()
     Known(config, "fingerprint", "Card 6", "fp16").save(task_of(config, 512, 512), "resident", figures)
     assert here.takes([[JOB]]) is None, "how long it takes to start is not known"
-    kept.keep(here.key, Paces({}, 20.0, 1.0))
+    kept.keep(here.key, Paces({}, 20.0, 0.0, 1.0))
     found = outlook(tmp_path, [CARD]).takes([[JOB]] * 10)
     policy = here.policy(512, 512)
     assert found is not None and policy is not None

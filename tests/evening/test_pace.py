@@ -44,11 +44,11 @@ def test_a_size_that_was_not_measured_goes_by_the_nearest_one_in_proportion_to_i
 
 
 def test_newer_figures_take_the_place_of_older_ones() -> None:
-    old = Paces({"a": Pace((), 1.0), "b": Pace((), 2.0)}, 9.0, 1.0, {"x": (10.0, 3)})
-    new = Paces({"b": Pace((), 3.0)}, None, 2.0, {"y": (20.0, 4)})
+    old = Paces({"a": Pace((), 1.0), "b": Pace((), 2.0)}, 9.0, 0.1, 1.0, {"x": (10.0, 3)})
+    new = Paces({"b": Pace((), 3.0)}, None, 0.2, 2.0, {"y": (20.0, 4)})
     both = old.with_more(new)
     assert {name: pace.rest_s for name, pace in both.sizes.items()} == {"a": 1.0, "b": 3.0}
-    assert (both.start_s, both.end_s, set(both.image_bytes)) == (9.0, 2.0, {"x", "y"})
+    assert (both.start_s, both.shard_s, both.end_s) == (9.0, 0.2, 2.0) and set(both.image_bytes) == {"x", "y"}
 
 
 @pytest.mark.parametrize("placement", ["resident", "model_offload", "weight_streaming"])
