@@ -7,11 +7,13 @@ from tqdm import tqdm
 
 from batchgen.plan.store import Plan
 from batchgen.shards.leases import Watch
-from batchgen.shards.progress import Progress, progress_line, read_progress
+from batchgen.shards.progress import Progress, progress_line, rate_facts, read_progress
 from batchgen.units import GIB
 
 _BAR_EVERY_S = 0.5
 _LINE_EVERY_S = 30.0
+# The time left is that of read_progress: tqdm's own goes by images, of which some take longer than others.
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 
 class Display:
@@ -32,7 +34,7 @@ class Display:
             desc=plan.config.job.name,
             disable=not self._is_terminal,
             dynamic_ncols=True,
-            smoothing=0.05,
+            bar_format=_BAR,
         )
 
     def tick(self) -> None:
@@ -62,8 +64,8 @@ class Display:
                 self.say(progress_line(progress))
             return
         self._peak_bytes = max(self._peak_bytes, progress.peak_bytes or 0)
-        if self._peak_bytes:
-            self._bar.set_postfix_str(f"peak {self._peak_bytes / GIB:.2f} GiB", refresh=False)
+        facts = rate_facts(progress) + ([f"peak {self._peak_bytes / GIB:.2f} GiB"] if self._peak_bytes else [])
+        self._bar.set_postfix_str(", ".join(facts), refresh=False)
         self._bar.n = max(self._bar.n, progress.images)
         self._bar.refresh()
 

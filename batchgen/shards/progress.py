@@ -217,12 +217,19 @@ def progress_line(progress: Progress) -> str:
     parts = [
         f"{progress.images}/{progress.planned_images} images",
         f"{progress.shards}/{progress.planned_shards} shards",
+        *rate_facts(progress),
     ]
+    if progress.peak_bytes is not None:
+        parts.append(f"peak memory {progress.peak_bytes / GIB:.2f} GiB")
+    return ", ".join(parts)
+
+
+def rate_facts(progress: Progress) -> list[str]:
+    """The rate and the time left, as far as they are known, and who is still starting, each in a few words."""
+    parts = []
     if progress.images_per_s and progress.images < progress.planned_images and progress.workers:
         parts.append(f"{progress.images_per_s:.2f} images/s")
         parts += [f"ETA {duration(progress.eta_s)}"] if progress.eta_s is not None else []
     if (said := starting_line(list(progress.starting), time.time())) is not None:
         parts.append(said)
-    if progress.peak_bytes is not None:
-        parts.append(f"peak memory {progress.peak_bytes / GIB:.2f} GiB")
-    return ", ".join(parts)
+    return parts

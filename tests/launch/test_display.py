@@ -3,7 +3,9 @@
 import errno
 import io
 import json
+import time
 from contextlib import redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from batchgen.launch.display import Display
 from batchgen.machine import process
 from batchgen.plan.store import Plan
 from batchgen.shards.progress import read_progress
+from batchgen.shards.starting import Starting
 from tests.builders import leave_attempt, plan_run
 
 
@@ -52,6 +55,23 @@ def look(plan: Plan, stderr: io.StringIO) -> None:
 def test_progress_is_shown(plan: Plan, stderr: io.StringIO) -> None:
     look(plan, stderr)
     assert "3/8" in stderr.getvalue()
+
+
+def test_the_bar_and_the_lines_say_the_same_rate_and_time_left(
+    plan: Plan, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = replace(read_progress(plan), images_per_s=0.5, eta_s=75.0)
+    monkeypatch.setattr(display, "read_progress", lambda *_: known)
+    look(plan, stderr)
+    assert "0.50 images/s, ETA 1m15s" in stderr.getvalue()
+
+
+def test_the_bar_says_who_is_still_loading(plan: Plan, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = (Starting("w", "loading the model", time.time() - 5),)
+    known = replace(read_progress(plan), starting=waiting)
+    monkeypatch.setattr(display, "read_progress", lambda *_: known)
+    look(plan, stderr)
+    assert "1 worker is loading the model, for " in stderr.getvalue()
 
 
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EACCES])

@@ -1,12 +1,16 @@
 """What is in of a run: by manifests and by the sizes of tars, and never by manifests alone."""
 
+import json
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batchgen.errors import BrokenRunError
+from batchgen.machine import process
 from batchgen.plan.store import Plan
 from batchgen.shards import attempt as shards
 from batchgen.shards.finish import finish
@@ -18,7 +22,7 @@ from batchgen.shards.progress import (
     read_progress,
     shard_states,
 )
-from tests.builders import append_batches, flip, full_attempt, plan_run, start_attempt, truncate
+from tests.builders import RECORD, append_batches, fake_sample, flip, full_attempt, plan_run, start_attempt, truncate
 
 PROMPTS = [f"fox {number}" for number in range(6)]
 
@@ -111,3 +115,46 @@ def test_the_newest_shard_that_planned_an_image_says_whether_it_failed(tmp_path:
     full_attempt(plan, 0, [bad]).commit()
     full_attempt(plan, 1).commit()
     assert list(failed_samples(plan)) == [bad]
+
+
+def made_by(plan: Plan, shard: int, worker: str, start_s: float, seconds: float) -> None:
+    """Commit a shard that a worker began at `start_s`, s before now, and made in one unit."""
+    began = (datetime.now(UTC) - timedelta(seconds=start_s)).isoformat()
+    facts: Any = RECORD | {"worker": worker, "shard": shard, "batch": 0, "started_at": began, "seconds": seconds}
+    planned = plan.shard(shard)[0].batches[0].prompts
+    attempt = start_attempt(plan, shard)
+    attempt.append([fake_sample(prompt) for prompt in planned], lambda: facts | {"images": len(planned)})
+    assert attempt.commit()
+
+
+def holds(plan: Plan, worker: str, shard: int) -> None:
+    content = {"worker": worker, "process": process.identity(), "rows": 0}
+    plan.run.lease(shard).write_text(json.dumps(content))
+
+
+def test_the_time_left_goes_by_what_all_workers_did_together(tmp_path: Path) -> None:
+    plan = plan_run(tmp_path, [f"fox {place}" for place in range(20)], output__batches_per_shard=1)
+    # Worker a has the device to itself for two shards, 2 s each; then both take 8 s for a shard: 0.5 images/s.
+    made_by(plan, 0, "a", 20, 2)
+    made_by(plan, 1, "a", 18, 2)
+    for shard, worker in ((2, "a"), (3, "b"), (4, "a"), (5, "b")):
+        made_by(plan, shard, worker, 16 if shard < 4 else 8, 8)
+    holds(plan, "a", 6)
+    holds(plan, "b", 7)
+    progress = read_progress(plan)
+    assert (progress.images, progress.workers) == (12, 2)
+    assert progress.images_per_s == pytest.approx(0.5, rel=0.05)
+    assert progress.eta_s == pytest.approx(8 / 0.5, rel=0.05)
+
+
+def test_rows_that_take_longer_count_for_more(tmp_path: Path) -> None:
+    rows: list[Any] = ["fox"] * 8 + [{"prompt": "wide", "width": 256}] * 4
+    plan = plan_run(tmp_path, rows, output__batches_per_shard=1)
+    small = [shard for shard in range(6) if plan.shard(shard)[0].batches[0].size == (64, 64)]
+    for shard in small:
+        made_by(plan, shard, "a", 16 - 4 * small.index(shard), 4)
+    holds(plan, "a", next(iter(set(range(6)) - set(small))))
+    progress = read_progress(plan)
+    assert (progress.images, progress.planned_images) == (8, 12)
+    assert progress.images_per_s == pytest.approx(0.5, rel=0.05)
+    assert progress.eta_s == pytest.approx(4 * 4 / 0.5, rel=0.05), "each has four times the pixels"
