@@ -14,7 +14,7 @@ from batchgen.evening.cuts import cut_warning, may_be_cut
 from batchgen.evening.download import in_cache
 from batchgen.evening.lines import Line, as_json, as_text, warnings
 from batchgen.evening.measured import now_s
-from batchgen.evening.outlook import Model, Outlook
+from batchgen.evening.outlook import Model, Outlook, freest_first
 from batchgen.evening.policies import ASSUMED, assumed, model_line, policy_lines
 from batchgen.evening.told import told_of
 from batchgen.evening.trial import measure
@@ -83,7 +83,7 @@ def _probe(config: Config, inputs: Inputs, gpus: Sequence[Gpu], began_s: float) 
         return min(config.job.batch_size, policy.micro_batch if policy else config.job.batch_size)
 
     front_s = began_s - psutil.Process().create_time()
-    devices = [gpu.device for gpu in gpus]
+    devices = [gpu.device for gpu in freest_first(gpus)]
     _, paces = measure(lambda: plan_shards(config, inputs.paths), sources, devices, rows, front_s, say)
     kept.keep(outlook.key, paces)
 

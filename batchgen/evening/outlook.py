@@ -20,7 +20,7 @@ from batchgen.memory.defaults import default_policy
 from batchgen.memory.forecast import foresee_on
 from batchgen.memory.frozen import task_of
 from batchgen.memory.measure import Known
-from batchgen.models.find import ModelFiles, locate
+from batchgen.models.find import ModelFiles, find_model
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 
@@ -29,9 +29,9 @@ _MOST_SHARDS = 200  # of a plan on disk, where it is enough to know about how mu
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The files of a model, and its fingerprint."""
+    """The files of a model, None where they are not here, and its fingerprint."""
 
-    files: ModelFiles
+    files: ModelFiles | None
     fingerprint: str
 
 
@@ -40,7 +40,7 @@ class Outlook:
 
     def __init__(self, config: Config, model: Model, gpus: Sequence[Gpu]) -> None:
         self._config, self._model, self._gpus = config, model, gpus
-        self._gpu = gpus[0] if gpus else None
+        self._gpu = next(iter(freest_first(gpus)), None)
         self.device_kind = "cpu" if self._gpu is None else self._gpu.kind or ""
         self.dtype = resolve_dtype(config.model.dtype, self._gpu.capability if self._gpu else None)
         self._known: dict[tuple[int, int], tuple[Pace, Policy] | None] = {}
@@ -48,7 +48,7 @@ class Outlook:
     @classmethod
     def of_plan(cls, plan: Plan, gpus: Sequence[Gpu]) -> "Outlook":
         """The outlook of a planned run. Raises ModelError."""
-        return cls(plan.config, Model(locate(plan.config.model), str(plan.recipe["model"])), gpus)
+        return cls(plan.config, Model(find_model(plan.config.model), str(plan.recipe["model"])), gpus)
 
     @property
     def key(self) -> str:
@@ -66,6 +66,8 @@ class Outlook:
         if self._gpu is None:
             cores = os.cpu_count() or 1
             return default_policy(config.memory.policy, config.speed, width, height, self.dtype, cores)
+        if self._model.files is None:
+            return None
         task = task_of(config, width, height)
         try:
             foreseen = foresee_on(config, self._gpu, self._model.files, self._model.fingerprint, task)
@@ -111,6 +113,11 @@ class Outlook:
         if figures is not None and not self.paces.has(width, height, policy.placement):
             return pace_of(figures, policy, task)
         return self.paces.of(width, height, policy.placement)
+
+
+def freest_first(gpus: Sequence[Gpu]) -> list[Gpu]:
+    """The GPUs, that with the most free memory first."""
+    return sorted(gpus, key=lambda gpu: -(gpu.free_bytes or 0))
 
 
 def images_of(jobs: Iterable[Job]) -> Counter[tuple[int, int]]:

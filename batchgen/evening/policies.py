@@ -55,18 +55,19 @@ def policy_lines(
 
     `model` is None for a hub model that is not here. Raises MemoryNeededError where no GPU can do a size.
     """
-    if not gpus or model is None:
-        why = "a GPU's is chosen once the model is there" if model is None else "on the CPU"
+    files = None if model is None else model.files
+    if not gpus or model is None or files is None:
+        why = "a GPU's is chosen once the model is there" if files is None else "on the CPU"
         yield from _default_lines(config, sizes, why)
         return
     tasks = [task_of(config, *size) for size in sizes]
-    refused = refused_on(config, gpus, model.files, model.fingerprint, tasks)
+    refused = refused_on(config, gpus, files, model.fingerprint, tasks)
     able = [gpu for gpu in gpus if gpu.device not in refused]
     # Cards of one kind share a policy; the card with the most room is shown.
     kinds = {gpu.kind: gpu for gpu in sorted(able, key=lambda gpu: gpu.free_bytes or 0)}
     for (kind, gpu), task in ((one, task) for one in kinds.items() for task in tasks):
         where = f"{task.width}x{task.height}" + (f" on {kind}" if len(kinds) > 1 else "")
-        foreseen = foresee_on(config, gpu, model.files, model.fingerprint, task)
+        foreseen = foresee_on(config, gpu, files, model.fingerprint, task)
         if foreseen is None:
             yield Line("policy", f"{where}: nvidia-smi does not say what GPU {gpu.device} is; a worker will measure it")
             continue
