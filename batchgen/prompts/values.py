@@ -9,7 +9,7 @@ from batchgen.prompts.records import BadRow, shown
 
 _MAX_SEED = 2**64  # what other programs count to
 _EXACT = 2**53  # up to here a float holds every whole number
-_WHOLE = re.compile(r"(-?[0-9]{1,639})(?:\.0*)?")
+_WHOLE = re.compile(r"(-?[0-9]{1,639})(?:\.0*|,0)?")  # 1,000 may be a thousand
 _COMMA = re.compile(r"-?[0-9]+,[0-9]+")
 _NONE = frozenset(("nan", "none", "null", "na", "n/a", "<na>"))  # what programs write where a number is missing
 

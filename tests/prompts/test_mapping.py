@@ -5,12 +5,17 @@ from dataclasses import fields
 import pytest
 
 from batchgen.prompts.mapping import NAMES, ONLY_BY_NAME, known_name, layout_of, named_columns
-from batchgen.prompts.settings import Reading
+from batchgen.prompts.settings import READS, Reading
 from batchgen.types import Columns
 
 
-def found(*names: str, version: int = 2, **columns: str | None) -> dict[str, str | None]:
+def found(*names: str, **columns: str | None) -> dict[str, str | None]:
     """Which column each field has."""
+    return found_by(READS, *names, **columns)
+
+
+def found_by(version: int, *names: str, **columns: str | None) -> dict[str, str | None]:
+    """Which column each field has to that version of the reader."""
     layout = layout_of(names, Reading(Columns(**columns), version=version))
     return {"prompt": layout.prompt} | dict(layout.fields)
 
@@ -47,7 +52,7 @@ def test_every_field_has_names_and_its_own_is_the_first() -> None:
 )
 def test_names_of_other_programs(column: str, field: str) -> None:
     assert found("prompt", column) == {"prompt": "prompt", field: column}
-    assert found("prompt", column, version=1) == {"prompt": "prompt"}, "an earlier plan keeps to what it was"
+    assert found_by(1, "prompt", column) == {"prompt": "prompt"}, "an earlier plan keeps to what it was"
     assert found("prompt", column, **{field: None}) == {"prompt": "prompt"}, "null turns the field off"
 
 

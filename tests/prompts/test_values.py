@@ -17,6 +17,7 @@ from batchgen.prompts.values import check_copies, checked_number, is_seed_of_64_
         ("seed", 5.0, 5),
         ("seed", "5.0", 5),
         ("seed", "5.", 5),
+        ("seed", "5,0", 5),
         ("seed", -1.0, -1),
         ("steps", float(2**53), 2**53),
         ("seed", str(2**64 - 1), 2**64 - 1),
