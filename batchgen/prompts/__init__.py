@@ -36,7 +36,7 @@ def read_prompts(
 def _rows(files: Sequence[Path], reading: Reading, first_file: int, found: Found) -> Iterator[Row | Reject]:
     for number, path in enumerate(files, first_file):
         kind = format_of(path)
-        columns = FileColumns(str(path), reading.columns)
+        columns = FileColumns(str(path), reading)
         found.files.append(columns)
         reader = RowReader(number, path, reading, kind in (".csv", ".tsv"), columns)
         line = 0

@@ -6,11 +6,13 @@ are not read and why, and one example of what will be made.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from batchgen.prompts.mapping import NAMES, ONLY_BY_NAME, Layout, known_name
 from batchgen.prompts.records import path_name, shown
-from batchgen.types import Columns, Prompt, Reject
+from batchgen.prompts.settings import Reading
+from batchgen.types import Prompt, Reject
 
 _MOST_SHAPES = 1_000  # of the objects of one file, by the names of their members
 _MOST_NAMES = 200
@@ -21,21 +23,28 @@ _SHOWN_CHARS = 60  # of an example's text
 
 @dataclass
 class FileColumns:
-    """The columns of one file. `fields`: the columns of each field; `travel` and `unread`: why a column is there."""
+    """The columns of one file. `fields`: the columns of each field; `travel` and `unread`: why a column is there.
+
+    `missing`: (field, column) of what job.columns names and nothing that was read so far has.
+    """
 
     file: str
-    columns: Columns
+    reading: Reading
     separator: str | None = None
     fields: dict[str, list[str]] = field(default_factory=dict)
     travel: dict[str, str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
+    missing: set[tuple[str, str]] = field(default_factory=set)
     _shapes: set[tuple[str, ...]] = field(default_factory=set)
 
-    def take(self, layout: Layout, names: Sequence[str], unread: Mapping[str, str]) -> bool:
-        """Note the columns of a table or an object. False if objects like it were noted before."""
+    def take(self, layout: Layout, names: Sequence[str], unread: Mapping[str, str]) -> None:
+        """Note the columns of a table or the members of an object."""
         shape = tuple(names)
         if shape in self._shapes:
-            return False
+            return
+        if self.reading.lenient:
+            missing = set(layout.missing(self.reading))
+            self.missing = self.missing & missing if self._shapes else missing
         if len(self._shapes) < _MOST_SHAPES:
             self._shapes.add(shape)
         taken = ({} if layout.prompt is None else {"prompt": layout.prompt}) | dict(layout.fields)
@@ -47,7 +56,14 @@ class FileColumns:
         for name in names:
             if name not in taken.values() and name not in unread and len(self.travel) < _MOST_NAMES:
                 self.travel.setdefault(name, self._why(name, taken))
-        return True
+
+    def lacks(self, where: str) -> str | None:
+        """What to say of a column that job.columns names and that is not there; None if there is none."""
+        if not self.missing:
+            return None
+        name, column = min(self.missing)
+        problem = f"job.columns.{name}={column}: there is no such column {where}"
+        return f"{path_name(self.file)}: {problem}; correct the name, or set job.columns.{name}=null"
 
     def _why(self, name: str, taken: Mapping[str, str]) -> str:
         """Why a column is no field although its name looks like one; "" for all others."""
@@ -58,7 +74,7 @@ class FileColumns:
             if known in names:
                 if one in taken:
                     return f"{one} is in {shown(taken[one])}"
-                return f"job.columns.{one}={getattr(self.columns, one) or 'null'}"
+                return f"job.columns.{one}={getattr(self.reading.columns, one) or 'null'}"
         return ""
 
     @property
@@ -81,6 +97,7 @@ class Found:
             if self.example is None and isinstance(one, Prompt):
                 self.example = one
             yield one
+        self.notes += filter(None, (one.lacks("in any row up to job.limit") for one in self.files))
 
     def plain(self) -> dict[str, Any]:
         """All of it as what JSON knows: `files`, `example` (None if there is no prompt) and `notes`."""
@@ -111,7 +128,7 @@ class Found:
 
 
 def _lines_of(one: FileColumns, count: int) -> Iterator[tuple[str, str]]:
-    name = path_name(one.file) + (f" and {count - 1} like it" if count > 1 else "")
+    name = _near(one.file) + (f" and {count - 1} like it" if count > 1 else "")
     split = "" if one.separator is None else f" (separated by {shown(one.separator)})"
     fields = ", ".join(f"{field} is {' or '.join(map(shown, columns[:3]))}" for field, columns in one.fields.items())
     yield "columns", f"{name}{split}: {fields or 'each line or text is a prompt'}"
@@ -119,6 +136,12 @@ def _lines_of(one: FileColumns, count: int) -> Iterator[tuple[str, str]]:
         yield "", f"only travel into the samples' JSON: {_named(one.travel)}"
     if one.unread:
         yield "", f"are not read: {_named(one.unread)}"
+
+
+def _near(file: str) -> str:
+    """The file as one would name it from here."""
+    path, here = Path(file), Path.cwd()
+    return path_name(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _named(columns: Mapping[str, str]) -> str:

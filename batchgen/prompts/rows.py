@@ -7,7 +7,7 @@ from typing import Any
 from batchgen.config.bounds import BOUNDS, SEED_LIMIT
 from batchgen.errors import PromptError
 from batchgen.prompts.found import FileColumns
-from batchgen.prompts.mapping import NESTED, PROMPT_NAMES, Layout, layout_of, named_columns
+from batchgen.prompts.mapping import NESTED, PROMPT_NAMES, Layout, layout_of
 from batchgen.prompts.records import BadRow, doubled, path_name, shown
 from batchgen.prompts.settings import Reading
 from batchgen.prompts.values import (
@@ -22,6 +22,8 @@ from batchgen.prompts.values import (
 )
 from batchgen.types import Reject, Row
 
+_MOST_LAYOUTS = 1_000
+
 
 class RowReader:
     """Makes Rows from the records of one file. What it finds goes into `columns`."""
@@ -34,7 +36,8 @@ class RowReader:
         self._cells_are_text = cells_are_text
         self._columns = columns
         self._header: Layout | None = None
-        self._missing: set[str] | None = None  # columns that job.columns names and no object had; None before the first
+        self._layouts: dict[tuple[str, ...], Layout] = {}  # of objects, by the names of their members
+        self._lenient = reading.lenient
 
     def recognises(self, names: Sequence[str]) -> bool:
         """Whether the prompt is in one of these columns."""
@@ -55,10 +58,10 @@ class RowReader:
             problem = f"no column {missing}, only {_listed(names)}; set job.columns.prompt"
             advice = "NAME. If the first line is a prompt already, put a line with the column's name before it"
             raise PromptError(f"{path_name(self._path)}: {problem}={advice}")
-        if self._reading.lenient and (missing_columns := layout.missing(self._reading)):
-            raise PromptError(self._not_there(*missing_columns[0], f"only {_listed(names)}"))
         self._header = layout
         self._columns.take(layout, names, unread)
+        if (problem := self._columns.lacks(f"among {_listed(names)}")) is not None:
+            raise PromptError(problem)
         return [layout.prompt, *(column for _, column in layout.fields)]
 
     def note_separator(self, separator: str) -> None:
@@ -66,14 +69,10 @@ class RowReader:
         self._columns.separator = separator
 
     def check_end(self) -> None:
-        """Raise PromptError if the file's end is reached and no object had a column that job.columns names."""
-        if self._reading.lenient and self._missing:
-            name, column = next(one for one in named_columns(self._reading) if one[1] in self._missing)
-            raise PromptError(self._not_there(name, column, "not in any row"))
-
-    def _not_there(self, name: str, column: str, where: str) -> str:
-        problem = f"job.columns.{name}: there is no column {shown(column)}, {where}"
-        return f"{path_name(self._path)}: {problem}; correct the name, or leave job.columns.{name} out"
+        """Raise PromptError if no object of the file had a column that job.columns names."""
+        if (problem := self._columns.lacks("in any row")) is not None:
+            raise PromptError(problem)
+        self._columns.missing.clear()
 
     def rows(self, place: int, line: int, value: dict[str, Any] | str | BadRow | None) -> list[Row | Reject]:
         """Return what a record holds: a Row, a Row for each caption of a list, a Reject, or nothing for None."""
@@ -87,7 +86,7 @@ class RowReader:
             layout = self._header or self._layout_of_object(value)
             prompt = self._take_prompt(value, layout)
             found = self._take_fields(value, layout)
-            if isinstance(prompt, list) and self._reading.lenient:
+            if isinstance(prompt, list) and self._lenient:
                 return self._captions(place, line, prompt, value, found)
             return [Row(self._file, place, self._source, line, prompt_text(prompt), extra=value, **found)]
         except BadRow as bad:
@@ -97,10 +96,13 @@ class RowReader:
         return layout_of(names, self._reading, nested=not self._cells_are_text)
 
     def _layout_of_object(self, value: dict[str, Any]) -> Layout:
-        layout = self._layout_of(tuple(value))
-        if self._columns.take(layout, tuple(value), {}):
-            missing = {column for _, column in layout.missing(self._reading)}
-            self._missing = missing if self._missing is None else self._missing & missing
+        names = tuple(value)
+        layout = self._layouts.get(names)
+        if layout is None:
+            layout = self._layout_of(names)
+            self._columns.take(layout, names, {})
+            if len(self._layouts) < _MOST_LAYOUTS:
+                self._layouts[names] = layout
         return layout
 
     def _take_prompt(self, value: dict[str, Any], layout: Layout) -> Any:
@@ -111,7 +113,7 @@ class RowReader:
         deep = isinstance(prompt, list | dict)
         if layout.prompt is None or (layout.prompt == NESTED != self._reading.columns.prompt and not deep):
             raise BadRow(f"no prompt: none of {', '.join(PROMPT_NAMES)} is there")
-        return self._texts(prompt) if deep and self._reading.lenient else prompt
+        return self._texts(prompt) if deep and self._lenient else prompt
 
     def _texts(self, nested: Any) -> Any:
         """The captions in what holds them: a list of texts or of objects, or an object."""
@@ -128,13 +130,13 @@ class RowReader:
         for name, column in layout.fields:
             cell = value.pop(column, None)
             if name in BOUNDS and cell is not None:
-                if self._reading.lenient:
+                if self._lenient:
                     cell = number_in(name, cell)
                 elif self._cells_are_text:
                     cell = number_of_cell(name, cell)
             if cell is None or cell == "":
                 continue
-            if self._reading.lenient and name == "seed" and not isinstance(cell, bool):
+            if self._lenient and name == "seed" and not isinstance(cell, bool):
                 if cell == -1:  # other programs' word for any seed
                     continue
                 if is_seed_of_64_bits(cell):
@@ -146,7 +148,7 @@ class RowReader:
 
     def _field(self, name: str, value: Any) -> str | int | float:
         if name == "key":
-            return key_text(value, self._reading.lenient)
+            return key_text(value, self._lenient)
         return plain_text(name, value) if name == "negative_prompt" else checked_number(name, value)
 
     def _captions(

@@ -58,13 +58,17 @@ class _Cutter:
         self.width = 0  # the number of columns; 0 before the header is known
         self.skips_spaces = False  # after each separator
         self._reading = reading
+        self._lenient = reading.lenient
         self._pads = reading.lenient
+        self._blanks = f"{delimiter} \t"
 
     def is_blank(self, line: str) -> bool:
         """Whether a line is to be skipped: it is blank, a comment, or has nothing between its separators."""
-        return self._reading.lenient and (
-            is_skipped(line, self._reading) or not line.replace(self.delimiter, "").strip()
-        )
+        if not self._lenient:
+            return False
+        if is_skipped(line, self._reading):
+            return True
+        return line[0] in self._blanks and not line.replace(self.delimiter, "").strip()
 
     def cells(self, line: str, lines: _Lines) -> list[str]:
         """Return the cells of the record that begins with `line`, and take the rest of it from `lines`.
@@ -113,7 +117,7 @@ class _Cutter:
         if not self.width or len(cells) == self.width:
             return cells
         beyond = cells[self.width :]
-        return cells[: self.width] if self._reading.lenient and beyond and not any(map(str.strip, beyond)) else None
+        return cells[: self.width] if self._lenient and beyond and not any(map(str.strip, beyond)) else None
 
     def _fitted(self, cells: list[str], line: str, lines: _Lines) -> list[str] | None:
         """The cells, with those that programs leave out at a line's end; None if they do not fit the header.
@@ -137,14 +141,16 @@ def table_records(text: io.TextIOWrapper, kind: str, reading: Reading, header: H
     nameless = {place for place, name in enumerate(names) if not name} if reading.lenient else set()
     named = [name for place, name in enumerate(names) if place not in nameless]
     header.take_header(named, {"": "it has no name"} if nameless else {})
+    lenient = reading.lenient
+    repeated = raw if lenient and len(names) > 1 else None  # where files were put together
     for line in lines:
         number = lines.number
         del lines.record[:-1]
         try:
             if line is None:
                 raise BadRow(TOO_LONG)
-            line = bare_line(line) if reading.lenient else line
-            if cutter.is_blank(line) or (reading.lenient and len(names) > 1 and line == raw):
+            line = bare_line(line) if lenient else line
+            if cutter.is_blank(line) or line == repeated:
                 yield number, None
                 continue
             if line.isspace():

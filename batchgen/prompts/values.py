@@ -50,8 +50,12 @@ def key_text(value: Any, lenient: bool) -> str:
 def number_in(name: str, value: Any) -> Any:
     """What a value means as a number of this field: 5 for "5" and 5.0, None where none is given, else the value."""
     kind = BOUNDS[name].kind
+    if type(value) is int:
+        return value
     if isinstance(value, str):
         text = value.strip()
+        if kind is int and text.isascii() and text.isdigit() and len(text) < 20:
+            return int(text)
         if text.lower() in _NONE:
             return None
         if kind is int and (whole := _WHOLE.fullmatch(text)):

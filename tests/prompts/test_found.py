@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from batchgen.config.schema import JobConfig
+from batchgen.plan.planner import Planner
 from batchgen.prompts import Found, Reading, read_prompts
 from batchgen.types import Columns
 from tests.builders import make_prompt
 from tests.prompts.reading import parquet, write
+
+JOB = JobConfig(name="test", prompts="-", width=64, height=64, guidance=5.0)
 
 
 def found_in(paths: Sequence[Path], **settings: Any) -> Found:
@@ -99,3 +103,13 @@ def test_lines_that_look_like_comments_are_told_with_the_key_that_skips_them() -
 
 def test_notes_are_told_last() -> None:
     assert Found(notes=["so it is"]).lines() == [("note", "so it is")]
+
+
+def test_a_column_that_no_row_up_to_the_limit_has_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", '{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "c", "zzz": 5}\n')
+    found = Found()
+    rows = read_prompts([path], Reading(Columns(seed="zzz")), found=found)
+    assert len(list(found.watch(Planner(JOB).prompts(rows, 1)))) == 1
+    (note,) = found.notes
+    assert "job.columns.seed=zzz: there is no such column in any row up to job.limit" in note
+    assert found_in([path], columns=Columns(seed="zzz")).notes == []

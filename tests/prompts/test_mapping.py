@@ -1,12 +1,16 @@
 """Which column holds which field: the names here and in other programs, and the order among them."""
 
+import re
+import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from batchgen.prompts.mapping import NAMES, ONLY_BY_NAME, known_name, layout_of, named_columns
 from batchgen.prompts.settings import READS, Reading
 from batchgen.types import Columns
+from tests.commands import run
 
 
 def found(*names: str, **columns: str | None) -> dict[str, str | None]:
@@ -99,3 +103,20 @@ def test_a_column_that_the_job_names_and_is_not_there_is_missing() -> None:
     reading = Reading(Columns(seed="zzz", steps="n", width=None, guidance="guidance"))
     assert named_columns(reading) == [("seed", "zzz"), ("steps", "n")]
     assert layout_of(("prompt", "n"), reading).missing(reading) == [("seed", "zzz")]
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "prompts.md").read_text()
+
+
+def test_the_document_has_all_names() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ((?:`\w+`(?:, )?)+) \|$", DOCUMENT, re.M)
+    told = {field: tuple(map(known_name, re.findall(r"\w+", names))) for field, names in rows}
+    assert told == NAMES
+
+
+def test_the_document_shows_what_a_dry_run_prints(tmp_path: Path) -> None:
+    (table,) = re.findall(r"```csv\n(.*?)```", DOCUMENT, re.S)
+    (command,) = re.findall(r"^python (-m batchgen .*)$", DOCUMENT, re.M)
+    (shown,) = re.findall(r"```text\n(.*?)```", DOCUMENT, re.S)
+    (tmp_path / "animals.csv").write_text(table)
+    assert shown in run([sys.executable, *command.split()], cwd=tmp_path).stdout

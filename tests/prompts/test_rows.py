@@ -236,7 +236,12 @@ COLUMNS = Columns(seed="zzz")
 )
 def test_a_column_that_the_job_names_must_be_there(tmp_path: Path, name: str, content: str) -> None:
     path = write(tmp_path / name, content)
-    error_of(lambda: read(path, COLUMNS), path, "job.columns.seed", "'zzz'", "correct the name, or leave")
+    error_of(
+        lambda: read(path, COLUMNS),
+        path,
+        "job.columns.seed=zzz: there is no such column",
+        "correct the name, or set job.columns.seed=null",
+    )
     assert len(rows(read(path, COLUMNS, version=1))) > 0
     assert len(rows(read(path))) > 0
 
