@@ -19,7 +19,10 @@ GROUND = [
     "quality", "console",
 ]  # fmt: skip
 WINGS = {
-    "config": ["bounds", "schema", "check", "compose", "describe"],
+    "config": [
+        "bounds", "schema", "check", "shipped", "keys", "quoting", "arguments", "syntax", "own_files", "run_dir",
+        "compose", "explain", "describe",
+    ],
     "prompts": ["records", "json_items", "lines", "parquet", "rows", "tables", "formats", "find"],
     "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "process", "versions"],
     "plan": ["cutting", "drafts", "planner", "recipe", "free", "records", "store", "rejects", "replan"],

@@ -16,7 +16,8 @@ import yaml
 from batchgen.config import schema
 from batchgen.config.bounds import BOUNDS, Bound
 from batchgen.config.check import CHOICES
-from batchgen.config.compose import conf_dir
+from batchgen.config.shipped import conf_dir
+from batchgen.console import open_console
 
 _INTRODUCTION = """# Configuration
 
@@ -133,4 +134,5 @@ def _heading(path: Path) -> str:
 
 
 if __name__ == "__main__":
+    open_console()
     print(page(), end="")
