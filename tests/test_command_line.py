@@ -68,12 +68,24 @@ def test_a_mistake_is_one_line_that_says_what_to_do(tmp_path, arguments, words):
 
 
 CASES = {
-    "misspelt key": (b"# @package _global_\njob:\n  name: x\n  prompts: p.txt\n  stpes: 3\n", ":5: job.stpes=3: no such"),
-    "syntax": (b"# @package _global_\njob:\n  name: x\n  negative_prompt: a: b\n", ":4: negative_prompt: a: b: it is not"),
+    "misspelt key": (
+        b"# @package _global_\njob:\n  name: x\n  prompts: p.txt\n  stpes: 3\n",
+        ":5: job.stpes=3: no such",
+    ),
+    "syntax": (
+        b"# @package _global_\njob:\n  name: x\n  negative_prompt: a: b\n",
+        ":4: negative_prompt: a: b: it is not",
+    ),
     "bounds": (b"name: x\nprompts: p.txt\nwidth: 100\n", ":3: job.width must be a multiple of 8"),
     "encoding": (b"name: x\nprompts: caf\xe9.txt\n", ":2: byte 0xe9 is not UTF-8"),
-    "reference": (b"name: x\nprompts: p.txt\nnegative_prompt: ${no}\n", ":3: job.negative_prompt=${no}: there is no key"),
-    "option": (b"# @package _global_\ndefaults:\n  - override /model: sd51\n", ":3: - override /model: sd51: model has no"),
+    "reference": (
+        b"name: x\nprompts: p.txt\nnegative_prompt: ${no}\n",
+        ":3: job.negative_prompt=${no}: there is no key",
+    ),
+    "option": (
+        b"# @package _global_\ndefaults:\n  - override /model: sd51\n",
+        ":3: - override /model: sd51: model has no",
+    ),
 }
 
 
@@ -154,7 +166,9 @@ def test_a_worker_of_no_world_is_one_line(tmp_path, numbers):
 def test_the_version_is_batchgens_own():
     done = run(REAL, "--version")
     assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout.startswith(f"batchgen {__version__} (") and "torch " in done.stdout and "diffusers " in done.stdout
+    assert (
+        done.stdout.startswith(f"batchgen {__version__} (") and "torch " in done.stdout and "diffusers " in done.stdout
+    )
 
 
 def test_readers_that_go_away_end_nothing_with_a_traceback(tmp_path):

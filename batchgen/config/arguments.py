@@ -1,4 +1,4 @@
-"""The command line as a person typed it, looked over before Hydra reads it: what cannot be meant gets the right line."""
+"""The command line as a person typed it, looked over before Hydra reads it: a mistake gets the line that is right."""
 
 import difflib
 import shlex
@@ -150,10 +150,11 @@ def _check_value(word: str, arguments: Sequence[str], multirun: bool) -> None:
     except HydraException as error:
         raise ConfigError(unparsed(word)) from error
     key, value = _key_of(word), word.partition("=")[2]
-    if key in GROUPS_OF_OPTIONS and value and not override.is_sweep_override():
-        if isinstance(override.value(), bool | int | float | None):
+    if not override.is_sweep_override():
+        if key in GROUPS_OF_OPTIONS and value and isinstance(override.value(), bool | int | float | None):
             raise ConfigError(_in_quotes(word, f"{word}: the name of an option is text: put it in quotes"))
-    if multirun or not override.is_sweep_override():
+        return
+    if multirun:
         return
     if key == "job.prompts" and not Path(value).is_file():
         listed = list_word(key, [one.strip() for one in value.split(",")])

@@ -80,7 +80,8 @@ def _watch_files() -> None:
     from hydra.core.plugins import Plugins
     from hydra.plugins.config_source import ConfigSource
 
-    (files,) = (one for one in Plugins.instance().discover(ConfigSource) if one.scheme() == "file")
+    sources: list[Any] = list(Plugins.instance().discover(ConfigSource))
+    (files,) = (source for source in sources if source.scheme() == "file")
     opens = files.load_config
     if opens.__module__ == __name__:
         return
@@ -91,4 +92,4 @@ def _watch_files() -> None:
             _OPENED[path] = config_path
         return opens(source, config_path)
 
-    setattr(files, "load_config", load_config)  # noqa: B010 (mypy knows no other way)
+    files.load_config = load_config

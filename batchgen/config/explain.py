@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from batchgen.config.arguments import unparsed
 from batchgen.config.check import did_you_mean
@@ -123,14 +122,17 @@ def _of_value(key: str, cause: BaseException, arguments: Sequence[str]) -> str:
     """What to say of a key whose value OmegaConf refuses."""
     if type(cause).__name__ == "ConfigKeyError":
         return no_such_key(key)
+    if not key and "Interpolation" in type(cause).__name__:  # Hydra's --resolve does not say where
+        key = next((word.partition("=")[0] for word in arguments if "${" in word), "a value")
     given = _argument(key, arguments)
+    shown = key if given is None else f"{key}={given}"
     text = text_word(key, given) if given is not None and key in kinds() and kinds()[key][0] is str else None
     if "Interpolation" in type(cause).__name__:
-        shown, right = f"{key}{'' if given is None else f'={given}'}", text or "\\${ in place of ${"
+        right = text or "\\${ in place of ${"
         return f"{shown}: {_first_line(str(cause))}; to mean the text, write {right}"
     if key in known_keys() and key not in kinds():
         first = next(one for one in known_keys() if one.startswith(f"{key}."))
-        return f"{key}{'' if given is None else f'={given}'}: it is a group of keys; set one of them, such as {first}=VALUE"
+        return f"{shown}: it is a group of keys; set one of them, such as {first}=VALUE"
     if given == "null" and key in kinds():
         return f"{key}=null: it must be {expected(key)}" + (f"; no text is {key}=" if kinds()[key][0] is str else "")
     if text is not None:

@@ -147,7 +147,7 @@ _Loader.add_multi_constructor("", lambda loader, suffix, node: str(node.value))
 
 
 def _entries(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, Any, yaml.Node]]:
-    """Each key of a mapping and of those within it: the dotted key, the node of its last word, the node of its value."""
+    """Each key of a mapping and of those within it: the dotted key, and the nodes of its last word and of its value."""
     for name, value in node.value:
         full = f"{prefix}{name.value}"
         yield full, name, value

@@ -87,6 +87,8 @@ def check_run_dir(run_dir: str, dry_run: bool = False) -> None:
     limit = os.pathconf(there, "PC_NAME_MAX")
     if any(len(os.fsencode(part)) > limit for part in path.parts):
         _refuse(run_dir, f"a name in it is longer than {limit} bytes")
+    if dry_run and there == path.absolute():  # it reads what is there
+        return
     if not os.access(there, os.W_OK | os.X_OK):
         _refuse(run_dir, f"{there} cannot be written to")
     if dry_run or there == path.absolute():

@@ -48,7 +48,9 @@ def refused(run_dir: Path | str, dry_run: bool = False) -> str:
     with pytest.raises(ConfigError) as caught:
         check_run_dir(str(run_dir), dry_run)
     said = str(caught.value)
-    assert said.startswith(f"run_dir={run_dir}: ") and said.endswith("set run_dir=DIR to a directory that can be written to")
+    assert said.startswith(f"run_dir={run_dir}: ") and said.endswith(
+        "set run_dir=DIR to a directory that can be written to"
+    )
     return said
 
 
@@ -75,7 +77,9 @@ def test_a_directory_of_a_file_system_that_makes_none() -> None:
 def test_a_directory_that_one_may_not_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert f"{tmp_path} cannot be written to" in refused(tmp_path / "new")
+    assert f"{tmp_path} cannot be written to" in refused(tmp_path / "new", dry_run=True)
     assert f"{tmp_path} cannot be written to" in refused(tmp_path)
+    check_run_dir(str(tmp_path), dry_run=True)  # it reads the run that is there
 
 
 def test_what_can_be_made_is_tried_and_nothing_is_left(tmp_path: Path) -> None:
