@@ -84,7 +84,7 @@ def _run(composed: Any) -> int:
         require_job(composed)
         config = load(composed)
         config.run_dir = run_dir_of(config)
-        check_run_dir(config.run_dir, bool(config.dry_run))
+        check_run_dir(config.run_dir, dry_run=str(config.dry_run).lower() != "false")
         return run(config)
     except OmegaConfBaseException as error:
         if (told := explain(error, own_files(), arguments)) is None:

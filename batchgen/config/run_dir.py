@@ -6,7 +6,7 @@ import re
 import string
 import tempfile
 from collections.abc import Sequence
-from errno import EDQUOT, ENOSPC
+from errno import EACCES, EINVAL, ENAMETOOLONG, ENOENT, ENOSYS, ENOTDIR, EOPNOTSUPP, EPERM, EROFS
 from pathlib import Path, PurePath
 
 from batchgen.config.schema import Config
@@ -15,6 +15,7 @@ from batchgen.errors import ConfigError
 # These keys do not become part of the name of a run in a sweep.
 _UNNAMED = ("job", "run_dir", "dry_run", "extend", "retry_failed")
 _MAX_NAME_CHARS = 100
+_NO_PLACE = (EACCES, EINVAL, ENAMETOOLONG, ENOENT, ENOSYS, ENOTDIR, EOPNOTSUPP, EPERM, EROFS)
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -68,7 +69,7 @@ def run_dir_of(config: Config) -> str:
 def check_run_dir(run_dir: str, dry_run: bool = False) -> None:
     """Refuse a directory that cannot be made or written to. Unless it is a `dry_run`, it tries, and leaves nothing.
 
-    Raises ConfigError, and OSError where the disk is full.
+    Raises ConfigError, and OSError where the disk is full or fails.
     """
     path = Path(run_dir)
     try:
@@ -96,7 +97,7 @@ def check_run_dir(run_dir: str, dry_run: bool = False) -> None:
     try:
         os.rmdir(tempfile.mkdtemp(prefix=".batchgen-", dir=there))
     except OSError as error:
-        if error.errno in (ENOSPC, EDQUOT):
+        if error.errno not in _NO_PLACE:
             raise
         _refuse(run_dir, f"nothing can be made in {there} ({error.strerror})")
 
