@@ -1,6 +1,7 @@
 """The command line as a person typed it, looked over before Hydra reads it: a mistake gets the line that is right."""
 
 import difflib
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from batchgen.console import COMMANDS, typed_as
 from batchgen.errors import ConfigError
 
 _SWITCHES = ("dry_run", "extend", "retry_failed")
+_FLAGS = ("--help", "--version", "--multirun", "--config-dir", "--config-name", "--cfg", "--info", "--resolve")
+_DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _OTHER_COMMANDS = {"help": "--help", "version": "--version"}
 
 
@@ -66,7 +69,9 @@ def _refuse_flag(flag: str, arguments: Sequence[str]) -> NoReturn:
     if keys:
         right = " or ".join(shlex.quote(f"{one}={value}") for one in keys)
         raise ConfigError(f"{flag}: a setting is written without dashes: {right}")
-    raise ConfigError(f"{flag}: no such option; --help says what can be typed")
+    near = difflib.get_close_matches(f"--{name}", _FLAGS, n=1)
+    hint = f"did you mean {near[0]}?" if near else "--help says what can be typed"
+    raise ConfigError(f"{flag}: no such option; {hint}")
 
 
 def _refuse_word(place: int, settings: list[str]) -> NoReturn:
@@ -93,8 +98,8 @@ def _refuse_word(place: int, settings: list[str]) -> NoReturn:
         value = "true" if keys[0] in _SWITCHES else "VALUE"
         raise ConfigError(f"{word}: no such key; did you mean {' or '.join(f'{one}={value}' for one in keys)}?")
     raise ConfigError(
-        f"{word}: write a setting as key=value, such as job.steps=20, or a command: {', '.join(COMMANDS)}; "
-        f"{typed_as()} --help lists all"
+        f"{word}: write a setting as key=value, such as job.steps=20, or a command: {', '.join(COMMANDS)}; prompts are "
+        f"read from a file: job.prompts=FILE"
     )
 
 
@@ -145,11 +150,15 @@ def _check_value(word: str, arguments: Sequence[str], multirun: bool) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    key, value = _key_of(word), word.partition("=")[2]
+    if key != key.strip():
+        raise ConfigError(f"{word}: write {key.strip()}={value.strip()}, without spaces around the =")
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException as error:
         raise ConfigError(unparsed(word)) from error
-    key, value = _key_of(word), word.partition("=")[2]
+    if key in GROUPS_OF_OPTIONS and not value:
+        raise ConfigError(f"{word} needs a value: {key}=NAME; choose one of {', '.join(options_of(key))}")
     if not override.is_sweep_override():
         if key in GROUPS_OF_OPTIONS and value and isinstance(override.value(), bool | int | float | None):
             raise ConfigError(_in_quotes(word, f"{word}: the name of an option is text: put it in quotes"))
@@ -163,6 +172,8 @@ def _check_value(word: str, arguments: Sequence[str], multirun: bool) -> None:
         raise ConfigError(_in_quotes(word, f"{word}: a comma separates the runs of a sweep; put the text in quotes"))
     if key not in kinds() and key not in GROUPS_OF_OPTIONS:
         raise ConfigError(no_such_key(key, value))
+    if kinds().get(key, (None, False))[0] is float and _DECIMAL_COMMA.fullmatch(value):
+        raise ConfigError(f"{word}: write a decimal point: {key}={value.replace(',', '.')}")
     line = f"{typed_as()} -m {shlex.join(arguments)}"
     raise ConfigError(f"{word}: several values make several runs, which needs -m: {line}")
 
@@ -171,7 +182,7 @@ def unparsed(word: str) -> str:
     """What to say of a setting that Hydra cannot parse."""
     key, value = _key_of(word), word.partition("=")[2]
     if key in kinds() and not _is_text(key) and key != "job.prompts":
-        number = value.strip("=' \"")
+        number = value.strip("=,;' \"")
         return f"{word!r} cannot be parsed: {key} must be {expected(key)}, such as {key}={number or 'VALUE'}"
     if key not in kinds() and key not in GROUPS_OF_OPTIONS and meant(key):
         return no_such_key(key, value)
@@ -184,7 +195,14 @@ def _in_quotes(word: str, problem: str) -> str:
     """The problem, and the setting as a shell takes it."""
     key, value = word.partition("=")[::2]
     right = shlex.quote(word) if value[:1] == "[" and value[-1:] == "]" else text_word(key, value)
+    files = [] if value[:1] == "[" else value.split()
+    if key == "job.prompts" and len(files) > 1 and not Path(value).is_file() and all(map(_looks_like_file, files)):
+        right = list_word(key, files)
     return f"{problem}: {right}" if right else f"{problem}, or set {key} in a job of your own"
+
+
+def _looks_like_file(word: str) -> bool:
+    return bool(Path(word).suffix) or Path(word).exists()
 
 
 def _key_of(word: str) -> str:

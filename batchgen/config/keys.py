@@ -3,6 +3,7 @@
 import difflib
 from dataclasses import fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, get_args
 
 from batchgen.config.schema import Config, known_keys
@@ -93,6 +94,8 @@ def no_such_key(wrong: str, value: str | None = None) -> str:
     """Say that there is no key `wrong`, and which one is meant, with its `value` where that is known."""
     if wrong in known_keys():
         return f"{wrong}: it cannot be added or removed: write {wrong}=VALUE"
+    if _word(wrong) == "prompt" and not Path(value or "x.txt").suffix:
+        value = "FILE, with a prompt on each line"
     keys = [_with_value(key, value) for key in meant(wrong)]
     hint = f"did you mean {' or '.join(keys)}?" if keys else "--help lists the valid ones"
     return f"{wrong}: no such key; {hint}"

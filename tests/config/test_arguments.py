@@ -53,11 +53,24 @@ def told(*arguments: str) -> str:
         ("stepz=2,3", "did you mean job.steps=2,3?"),
         ("job=null", "'job=\"null\"'"),
         ("=5", "has no key"),
+        ("job=", "choose one of landscape_4k, mars_batch, parti"),
+        ("job.guidance=7,5", "write a decimal point: job.guidance=7.5"),
+        ("job.steps=20,", "such as job.steps=20"),
+        ("--verison", "did you mean --version?"),
+        ("job.prompts=a.txt b.csv", "'job.prompts=[a.txt,b.csv]'"),
         ("nonsense", "write a setting as key=value"),
     ],
 )
 def test_the_right_line_is_said(typed: str, right: str) -> None:
     assert right in told(*typed.split())
+
+
+def test_a_key_with_a_space_is_told_to_have_one() -> None:
+    assert "write job.steps=3, without spaces" in told("job.steps = 3")
+
+
+def test_prompts_are_no_arguments() -> None:
+    assert "read from a file: job.prompts=FILE" in told("a cat on mars")
 
 
 @pytest.mark.parametrize("empty", ["", " "])

@@ -26,7 +26,7 @@ from batchgen.config.schema import known_keys
         ("num_inference_steps", "job.steps"),
         ("cfg_scale", "job.guidance"),
         ("output_dir", "run_dir"),
-        ("prompt", "job.prompts"),
+        ("input", "job.prompts"),
     ],
 )
 def test_the_key_that_was_meant(wrong: str, right: str) -> None:
@@ -46,6 +46,11 @@ def test_a_key_of_two_groups_names_both() -> None:
 
 def test_a_word_that_nothing_is_close_to_leads_to_help() -> None:
     assert no_such_key("job.foo", "1") == "job.foo: no such key; --help lists the valid ones"
+
+
+def test_a_prompt_is_no_file() -> None:
+    assert no_such_key("prompt", "a cat").endswith("did you mean job.prompts=FILE, with a prompt on each line?")
+    assert no_such_key("prompt", "cats.txt").endswith("did you mean job.prompts=cats.txt?")
 
 
 def test_a_models_folder_is_its_path() -> None:
