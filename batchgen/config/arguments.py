@@ -38,8 +38,11 @@ def arranged(arguments: Sequence[str]) -> list[str]:
             raise ConfigError(f"{word!r} has no key: write key=value; is a variable of the shell empty?")
         if "=" not in word and not word.startswith("~"):
             _refuse_word(place, settings)
+    # Where a configuration may ask for a sweep, Hydra itself finds out.
+    may_sweep = options.multirun or options.config_name or options.config_path
+    may_sweep = may_sweep or any(word.startswith("hydra.mode=") for word in settings)
     for word in settings:
-        _check_value(word, arguments, bool(options.multirun))
+        _check_value(word, arguments, bool(may_sweep))
     early = list(arguments)
     for word in settings:
         early.remove(word)
@@ -83,7 +86,9 @@ def _refuse_word(place: int, settings: list[str]) -> NoReturn:
         raise ConfigError(f"{word} {' '.join(after[:2])}: write {word}={value}, without spaces around the =")
     if before and _is_text(_key_of(before)):
         end = next((at for at, one in enumerate(settings) if at > place and "=" in one), len(settings))
-        raise ConfigError(_in_quotes(" ".join(settings[place - 1 : end]), "a value with spaces goes in quotes"))
+        raise ConfigError(
+            _in_quotes(" ".join(settings[place - 1 : end]), "a value with spaces, or a list, goes in quotes")
+        )
     if key in kinds():
         raise ConfigError(f"{word} needs a value: write {key}={'true' if key in _SWITCHES else 'VALUE'}")
     if key in GROUPS_OF_OPTIONS:
@@ -145,7 +150,7 @@ def _as_option(word: str) -> str | None:
     return None
 
 
-def _check_value(word: str, arguments: Sequence[str], multirun: bool) -> None:
+def _check_value(word: str, arguments: Sequence[str], may_sweep: bool) -> None:
     """Raise ConfigError for a setting that Hydra cannot parse, or takes for a sweep where there is none."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -163,7 +168,7 @@ def _check_value(word: str, arguments: Sequence[str], multirun: bool) -> None:
         if key in GROUPS_OF_OPTIONS and value and isinstance(override.value(), bool | int | float | None):
             raise ConfigError(_in_quotes(word, f"{word}: the name of an option is text: put it in quotes"))
         return
-    if multirun:
+    if may_sweep:
         return
     if key == "job.prompts" and not Path(value).is_file():
         listed = list_word(key, [one.strip() for one in value.split(",")])

@@ -62,7 +62,7 @@ def require_job(composed: Any) -> None:
     chosen = HydraConfig.get().runtime.choices.get("job") if HydraConfig.initialized() else None
     prompts = None if OmegaConf.is_missing(composed.job, "prompts") else composed.job.prompts
     if chosen:
-        composed.job.name = chosen.rpartition("/")[2]
+        composed.job.name = chosen.removesuffix(".yaml").rpartition("/")[2]
     elif prompts:
         composed.job.name = name_of_prompts(prompts)
     else:

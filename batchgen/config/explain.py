@@ -57,6 +57,9 @@ def _comes_from_hydra(error: Exception) -> bool:
 
 def located(message: str, files: Sequence[OwnFile], arguments: Sequence[str]) -> str:
     """The message of an error, with file and line before it if it begins with a key that a user's own file sets."""
+    if message.startswith("no prompt file"):
+        named = located(f"job.prompts: {message}", files, arguments)
+        return message if named.startswith("job.prompts") else named
     found = _KEY.match(message)
     key = found["key"] if found else None
     if key is not None and key.startswith("hydra."):
