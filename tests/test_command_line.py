@@ -82,6 +82,7 @@ CASES = {
         b"name: x\nprompts: p.txt\nnegative_prompt: ${no}\n",
         ":3: job.negative_prompt=${no}: there is no key",
     ),
+    "prompts": (b"name: x\nprompts: q.txt\n", ":2: job.prompts: no prompt file q.txt"),
     "option": (
         b"# @package _global_\ndefaults:\n  - override /model: sd51\n",
         ":3: - override /model: sd51: model has no",

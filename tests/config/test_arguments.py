@@ -152,6 +152,8 @@ def test_settings_after_an_option_are_settings(here: Path) -> None:
         ["-h"],
         [JOB, "job.negative_prompt=a dog", "~hydra.foo", "+hydra.verbose=true"],
         ["-m", JOB, "job.negative_prompt=a,b", "job.seed=range(1,4)"],
+        ["hydra.mode=MULTIRUN", JOB, "job.seed=1,2"],
+        ["--config-name", "mine", JOB, "job.seed=1,2"],
         ["--config-dir", "own", JOB, "job.prompts=[a.txt,b/*.csv]"],
         ["--config-dir=own", JOB, 'job.negative_prompt="a,b"', "run_dir="],
         ["-sc", "install=bash"],
