@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
+from batchgen.config.check import CHOICES
 from batchgen.config.schema import Config, known_keys
 
 GROUPS_OF_OPTIONS = ("job", "launch", "memory", "model", "output", "speed")  # the folders of conf/
@@ -62,6 +63,10 @@ def _kinds(kind: Any, prefix: str) -> list[tuple[str, tuple[Any, bool]]]:
 def expected(key: str) -> str:
     """What the value of a key must be, in words."""
     kind, nullable = kinds()[key]
+    if key in CHOICES:
+        return f"one of {', '.join(str(choice) for choice in CHOICES[key] if choice)}" + (
+            " or null" if nullable else ""
+        )
     return _KINDS.get(kind, "text or a list of texts") + (" or null" if nullable else "")
 
 

@@ -13,7 +13,7 @@ from batchgen.config.schema import Config
 from batchgen.errors import ConfigError
 
 # These keys do not become part of the name of a run in a sweep.
-_UNNAMED = ("job", "run_dir", "dry_run", "extend", "retry_failed")
+_UNNAMED = ("job", "run_dir", "dry_run", "extend", "retry_failed", "price_per_gpu_hour")
 _MAX_NAME_CHARS = 100
 _NO_PLACE = (EACCES, EINVAL, ENAMETOOLONG, ENOENT, ENOSYS, ENOTDIR, EOPNOTSUPP, EPERM, EROFS)
 _MAGIC = re.compile(r"[*?\[]")

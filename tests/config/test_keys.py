@@ -62,6 +62,7 @@ def test_the_kind_of_each_key_is_said_in_words() -> None:
     assert expected("job.steps") == "a whole number"
     assert expected("job.limit") == "a whole number or null"
     assert expected("job.guidance") == "a number"
+    assert expected("determinism") == "one of best, strict"
     assert expected("speed.traced") == "true or false"
     assert expected("job.prompts") == "text or a list of texts"
     assert set(kinds()) < set(known_keys())
