@@ -88,6 +88,8 @@ def meant(wrong: str) -> list[str]:
     close = sorted((key for key in keys if score[key] >= _CLOSE), key=lambda key: -score[key])
     if word.lower() in _OTHER_WORDS and not any(group and key.startswith(f"{group}.") for key in close[:1]):
         return [_OTHER_WORDS[word.lower()]]
+    if not close:
+        return [key for key in keys if word.lower() in _word(key).split("_")][:_MOST_SHOWN]
     return [key for key in close if score[key] > score[close[0]] - _SAME_GROUP][:_MOST_SHOWN]
 
 

@@ -27,6 +27,8 @@ from batchgen.config.schema import known_keys
         ("cfg_scale", "job.guidance"),
         ("output_dir", "run_dir"),
         ("input", "job.prompts"),
+        ("retry", "retry_failed"),
+        ("tile", "memory.policy.tile_px"),
     ],
 )
 def test_the_key_that_was_meant(wrong: str, right: str) -> None:
