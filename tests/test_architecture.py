@@ -19,7 +19,10 @@ GROUND = [
     "quality", "console",
 ]  # fmt: skip
 WINGS = {
-    "config": ["bounds", "schema", "check", "compose", "describe"],
+    "config": [
+        "bounds", "schema", "check", "shipped", "keys", "quoting", "arguments", "syntax", "own_files", "run_dir",
+        "compose", "explain", "describe",
+    ],
     "prompts": [
         "records", "settings", "sniff", "mapping", "found", "values", "remedies", "json_items", "lines", "json_files",
         "parquet", "rows", "tables", "formats", "find",

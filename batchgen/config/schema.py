@@ -17,7 +17,8 @@ ATTENTION = ("sdpa", "flash", "efficient", "cudnn", "plain", "xformers")
 class JobConfig:
     """What to make. A row of a prompt file may override the size, steps, guidance, seed and the like for itself."""
 
-    # The job's name; it becomes the name of the run's directory.
+    # The job's name; it becomes the name of the run's directory. A job without one has the name of its file; prompts
+    # without a job have that of the first prompt file.
     name: str = "???"
     # The prompt files: a path, a glob, or a list of them. Paths are relative to the working directory.
     prompts: Any = "???"

@@ -26,7 +26,8 @@ import batchgen.run
 import batchgen.verify
 from batchgen import __main__ as front_door
 from batchgen import prepare
-from batchgen.config.compose import conf_dir, load, register
+from batchgen.config.compose import load, register
+from batchgen.config.shipped import conf_dir
 from batchgen.errors import BatchgenError
 from batchgen.launch import local
 from batchgen.machine.versions import versions as process_versions
