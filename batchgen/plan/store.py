@@ -25,8 +25,8 @@ from batchgen.paths import PlanDir, RunDir
 from batchgen.plan.drafts import new_draft
 from batchgen.plan.free import with_free
 from batchgen.plan.recipe import COMPUTES, as_planned
-from batchgen.plan.records import RunFacts, ShardSize, checksum
-from batchgen.types import Batch, Prompt, Reject, Shard
+from batchgen.plan.records import SAMPLE_FORM, RunFacts, ShardSize, checksum, parse_shard, shard_lines
+from batchgen.types import Prompt, Reject, Shard
 
 FORMAT = 1
 
@@ -45,6 +45,7 @@ class Segment:
     run_id: str
     sha256: dict[str, str]  # of its files, by name
     computes: int
+    sample_form: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,11 @@ class Plan:
         return min(segment.computes for segment in self.segments)
 
     @property
+    def sample_form(self) -> int:
+        """The form of a sample's JSON that the run was begun with (`records.SAMPLE_FORM`)."""
+        return self.segments[0].sample_form
+
+    @property
     def sizes(self) -> list[ShardSize]:
         """How much each shard holds, by its index."""
         return [size for segment in self.segments for size in segment.shards]
@@ -99,7 +105,7 @@ class Plan:
             digest = sha256_bytes(data)
             if self.digest(index) != digest:
                 raise ValueError("it has changed since it was planned: its sha256 differs")
-            return _parse_shard(index, data), digest
+            return parse_shard(index, data), digest
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BrokenRunError(f"{path} of the plan cannot be read: {error}") from error
 
@@ -158,6 +164,7 @@ def _load_segment(files: PlanDir) -> Segment:
         run_id=facts["run_id"],
         sha256=facts["sha256"],
         computes=facts.get("computes", 1),
+        sample_form=facts.get("sample_form", 1),
     )
 
 
@@ -187,17 +194,6 @@ def check_plan(plan: Plan) -> None:
             if not sound:
                 raise BrokenRunError(f"{directory / name} of the plan is damaged")
         first_shard += len(segment.shards)
-
-
-def _parse_shard(index: int, data: bytes) -> Shard:
-    batches: list[list[Prompt]] = []
-    for line in data.splitlines():
-        fields = json.loads(line)
-        place = fields.pop("batch")
-        if place == len(batches):
-            batches.append([])
-        batches[place].append(Prompt(**fields))
-    return Shard(index, tuple(Batch(place, tuple(prompts)) for place, prompts in enumerate(batches)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +238,7 @@ def save_plan(
             "recipe": sources.recipe,
             "versions": versions(),
             "computes": COMPUTES,
+            "sample_form": SAMPLE_FORM,
             "sha256": digests,
         }
         facts["checksum"] = checksum(facts)
@@ -273,21 +270,11 @@ def _write_shards(draft: PlanDir, shards: Iterable[Shard | Reject]) -> tuple[lis
                 reject_file.write(line.encode() + b"\n")
                 rejects += 1
                 continue
-            write_new(draft.shard(shard.index), _shard_lines(shard))
+            write_new(draft.shard(shard.index), shard_lines(shard))
             sizes.append(ShardSize(len(shard.batches), sum(len(batch.prompts) for batch in shard.batches)))
         reject_file.flush()
         sync(reject_file.fileno())
     return sizes, rejects
-
-
-def _shard_lines(shard: Shard) -> bytes:
-    names = Prompt.__slots__
-    lines = [
-        to_json({"batch": batch.index} | {name: getattr(prompt, name) for name in names})
-        for batch in shard.batches
-        for prompt in batch.prompts
-    ]
-    return ("\n".join(lines) + "\n").encode()
 
 
 def _nothing_usable(draft: PlanDir, rejects: int) -> str:
