@@ -1,4 +1,4 @@
-"""What a plan writes: the lines of a shard, and about itself the content of run.json."""
+"""What a plan writes: the content of run.json and of the files of its shards."""
 
 import json
 from typing import Any, NamedTuple, TypedDict
@@ -6,17 +6,18 @@ from typing import Any, NamedTuple, TypedDict
 from batchgen.files import sha256_bytes, to_json
 from batchgen.types import Batch, Prompt, Shard
 
-# The form of a sample's JSON (shards/samples.py) is counted up when a field gets another name or type. A run keeps the
-# form that it was begun with; a plan that states none was begun with 1, in which fields may be null and `row` is an
-# object.
-SAMPLE_FORM = 2
-
 
 class ShardSize(NamedTuple):
     """How much a shard holds. JSON writes it as [batches, images]."""
 
     batches: int
     images: int
+
+
+# The form of a sample's JSON (shards/samples.py) is counted up when a field gets another name or type. A run keeps the
+# form that it was begun with; a plan that states none was begun with 1, in which fields may be null and `row` is an
+# object.
+SAMPLE_FORM = 2
 
 
 class RunFacts(TypedDict, total=False):
@@ -31,9 +32,9 @@ class RunFacts(TypedDict, total=False):
     rejects: int  # how many rows could not be used
     inputs: list[dict[str, Any]]  # name, bytes and sha256 of each prompt file
     recipe: dict[str, Any]  # what must not change on a resume
+    sample_form: int  # SAMPLE_FORM
     versions: dict[str, str]
     computes: int  # `recipe.COMPUTES`; a plan that states none was made by 1
-    sample_form: int  # SAMPLE_FORM
     sha256: dict[str, str]  # of the plan's other files, by name
     checksum: str  # of all the keys before it
 
@@ -44,7 +45,7 @@ def checksum(facts: RunFacts) -> str:
 
 
 def shard_lines(shard: Shard) -> bytes:
-    """A shard as a plan keeps it: one JSON line for each prompt, with the place of its batch."""
+    """A shard as its file holds it: a line of JSON for each prompt."""
     names = Prompt.__slots__
     lines = [
         to_json({"batch": batch.index} | {name: getattr(prompt, name) for name in names})
@@ -55,7 +56,7 @@ def shard_lines(shard: Shard) -> bytes:
 
 
 def parse_shard(index: int, data: bytes) -> Shard:
-    """The shard that `shard_lines` wrote. Raises ValueError, KeyError, TypeError, RecursionError."""
+    """The shard in the bytes of its file. Raises ValueError, KeyError or TypeError if they hold none."""
     batches: list[list[Prompt]] = []
     for line in data.splitlines():
         fields = json.loads(line)

@@ -42,10 +42,10 @@ class Segment:
     rejects: int
     inputs: list[dict[str, Any]]
     recipe: dict[str, Any]
+    sample_form: int
     run_id: str
     sha256: dict[str, str]  # of its files, by name
     computes: int
-    sample_form: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,11 @@ class Plan:
         return self.segments[0].recipe
 
     @property
+    def sample_form(self) -> int:
+        """The form of a sample's JSON that the run was begun with (`records.SAMPLE_FORM`)."""
+        return self.segments[0].sample_form
+
+    @property
     def inputs(self) -> list[dict[str, Any]]:
         """Name, bytes and sha256 of every prompt file, in order of their numbers in the keys."""
         return [one for segment in self.segments if segment.kind != "retry" for one in segment.inputs]
@@ -76,11 +81,6 @@ class Plan:
     def computes(self) -> int:
         """The way of computing that the run was begun with (`recipe.COMPUTES`)."""
         return min(segment.computes for segment in self.segments)
-
-    @property
-    def sample_form(self) -> int:
-        """The form of a sample's JSON that the run was begun with (`records.SAMPLE_FORM`)."""
-        return self.segments[0].sample_form
 
     @property
     def sizes(self) -> list[ShardSize]:
@@ -161,10 +161,10 @@ def _load_segment(files: PlanDir) -> Segment:
         rejects=facts["rejects"],
         inputs=facts["inputs"],
         recipe=facts["recipe"],
+        sample_form=facts.get("sample_form", 1),
         run_id=facts["run_id"],
         sha256=facts["sha256"],
         computes=facts.get("computes", 1),
-        sample_form=facts.get("sample_form", 1),
     )
 
 
@@ -236,9 +236,9 @@ def save_plan(
             "rejects": rejects,
             "inputs": sources.inputs,
             "recipe": sources.recipe,
+            "sample_form": SAMPLE_FORM,
             "versions": versions(),
             "computes": COMPUTES,
-            "sample_form": SAMPLE_FORM,
             "sha256": digests,
         }
         facts["checksum"] = checksum(facts)
