@@ -42,7 +42,7 @@ class Segment:
     rejects: int
     inputs: list[dict[str, Any]]
     recipe: dict[str, Any]
-    sample_form: int
+    sample_form: int  # `records.SAMPLE_FORM`; that of the first plan holds
     run_id: str
     sha256: dict[str, str]  # of its files, by name
     computes: int
@@ -66,11 +66,6 @@ class Plan:
     def recipe(self) -> dict[str, Any]:
         """What must not change on a resume, as the first plan states it."""
         return self.segments[0].recipe
-
-    @property
-    def sample_form(self) -> int:
-        """The form of a sample's JSON that the run was begun with (`records.SAMPLE_FORM`)."""
-        return self.segments[0].sample_form
 
     @property
     def inputs(self) -> list[dict[str, Any]]:

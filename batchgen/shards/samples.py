@@ -73,7 +73,8 @@ class SampleMaker:
 
         Raises ResumeError where a later version began it.
         """
-        if plan.sample_form > SAMPLE_FORM:
+        form = plan.segments[0].sample_form
+        if form > SAMPLE_FORM:
             raise ResumeError(f"a later version of batchgen began {plan.run.root}: go on with that version")
         model, output = plan.planned.model, plan.planned.output
         folder = Path(model.path)  # where it was when the run was planned
@@ -85,7 +86,7 @@ class SampleMaker:
             image_format=output.format,
             quality=output.quality,
             safety_checker=model.safety_checker,
-            form=plan.sample_form,
+            form=form,
             names=file_names([one["file"] for one in segment.inputs] for segment in plan.segments),
         )
 
