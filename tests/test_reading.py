@@ -145,7 +145,7 @@ def test_rows_whose_columns_differ_in_name_and_type(tmp_path, load):
     (tmp_path / "p.csv").write_text("prompt,id,note\na fox,1,x\na wolf,,\na cat,two,\n")
     extras: list[dict[str, Any]] = [
         {}, {"id": 1}, {"id": "one"}, {"id": None}, {"id": 1.5, "tags": ["a", 1]}, {"tags": []}, {"tags": {}},
-        {"id": {"deep": [{}]}}, {"id": 2**80, "D\u00fcrer": True}, {"key ": "\u2028"},
+        {"id": {"deep": [{}]}}, {"id": 2**80, "D\u00fcrer": True}, {"note ": "\u2028"},
     ]  # fmt: skip
     write_rows(tmp_path / "q.jsonl", [{"prompt": f"a dog {place}"} | extra for place, extra in enumerate(extras)])
     folder = made(tmp_path, f"[{tmp_path / 'p.csv'},{tmp_path / 'q.jsonl'}]", "job.batch_size=3")
