@@ -14,6 +14,12 @@ class ShardSize(NamedTuple):
     images: int
 
 
+# The form of a sample's JSON (shards/samples.py) is counted up when a field gets another name or type. A run keeps the
+# form that it was begun with; a plan that states none was begun with 1, in which fields may be null and `row` is an
+# object.
+SAMPLE_FORM = 2
+
+
 class RunFacts(TypedDict, total=False):
     """run.json. Plans of older versions lack the last keys."""
 
@@ -26,6 +32,7 @@ class RunFacts(TypedDict, total=False):
     rejects: int  # how many rows could not be used
     inputs: list[dict[str, Any]]  # name, bytes and sha256 of each prompt file
     recipe: dict[str, Any]  # what must not change on a resume
+    sample_form: int  # SAMPLE_FORM
     versions: dict[str, str]
     computes: int  # `recipe.COMPUTES`; a plan that states none was made by 1
     reads: int  # `prompts.READS`: how its prompt files are read; a plan that states none was read by 1

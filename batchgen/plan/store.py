@@ -25,7 +25,7 @@ from batchgen.paths import PlanDir, RunDir
 from batchgen.plan.drafts import new_draft
 from batchgen.plan.free import with_free
 from batchgen.plan.recipe import COMPUTES, as_planned
-from batchgen.plan.records import RunFacts, ShardSize, checksum, parse_shard, shard_lines
+from batchgen.plan.records import SAMPLE_FORM, RunFacts, ShardSize, checksum, parse_shard, shard_lines
 from batchgen.prompts import READS
 from batchgen.prompts.remedies import cure
 from batchgen.types import Prompt, Reject, Shard
@@ -44,6 +44,7 @@ class Segment:
     rejects: int
     inputs: list[dict[str, Any]]
     recipe: dict[str, Any]
+    sample_form: int  # `records.SAMPLE_FORM`; that of the first plan holds
     run_id: str
     sha256: dict[str, str]  # of its files, by name
     computes: int
@@ -163,6 +164,7 @@ def _load_segment(files: PlanDir) -> Segment:
         rejects=facts["rejects"],
         inputs=facts["inputs"],
         recipe=facts["recipe"],
+        sample_form=facts.get("sample_form", 1),
         run_id=facts["run_id"],
         sha256=facts["sha256"],
         computes=facts.get("computes", 1),
@@ -239,6 +241,7 @@ def save_plan(
             "rejects": rejects,
             "inputs": sources.inputs,
             "recipe": sources.recipe,
+            "sample_form": SAMPLE_FORM,
             "versions": versions(),
             "computes": COMPUTES,
             "reads": sources.reads,
