@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import psutil
 
@@ -25,13 +26,16 @@ from batchgen.models.fingerprint import fingerprint_model
 from batchgen.padding import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir
 from batchgen.plan.recipe import recipe_of
-from batchgen.plan.rejects import first_reject, remedy
-from batchgen.plan.store import Sources, load_plan
+from batchgen.plan.rejects import first_reject
+from batchgen.plan.store import Plan, Sources, load_plan
 from batchgen.prepare import Inputs, check_same, look_up, outdated_plan, plan_shards, refuse_used
+from batchgen.prompts import Found, Reading, read_prompts
+from batchgen.prompts.remedies import remedy
 from batchgen.shards.progress import shard_states
 from batchgen.types import Reject, Shard
 
 _MOST_TEXTS = 10_000  # that are looked at to know whether the model cuts them
+_LOOKED_AT_ROWS = 1_000  # of each file of a plan that exists
 
 
 def dry_run(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> int:
@@ -101,6 +105,7 @@ class Counts:
     shards: int = 0
     done_shards: int | None = None  # None: nothing is planned yet
     open_shards: int | None = None
+    found: Found = field(default_factory=Found)  # what the prompt files hold
     harm: str | None = None  # what is wrong with shards that were made, and what to do
     largest_shard: int = 0  # in batches
     sizes: tuple[tuple[int, int], ...] = ()  # (width, height) of the images, in px
@@ -147,8 +152,8 @@ def summary(run: RunDir, config: Config, inputs: Inputs) -> Counts:
         return _planned(run, config, inputs)
     if not run.plans():
         refuse_used(run)
-    counts = Counts()
-    shards = plan_shards(config, inputs.paths)
+    counts = Counts(found=inputs.found)
+    shards = plan_shards(config, inputs.paths, found=inputs.found)
     if inputs.model is not None:
         shards = Admission(inputs.model, config, inputs.fingerprint).watch(shards)
     for shard in shards:
@@ -170,10 +175,20 @@ def _planned(run: RunDir, config: Config, inputs: Inputs) -> Counts:
         done_shards=len(states.whole),
         open_shards=len(states.open),
         harm=states.complaint(run) if states.broken else None,
+        found=_look_at(plan, inputs),
     )
     for index in range(plan.shard_count):
         counts.add(plan.shard(index)[0], config, index in states.open)
     return counts
+
+
+def _look_at(plan: Plan, inputs: Inputs) -> Found:
+    """What the beginnings of the planned files hold, and the first prompt of the plan."""
+    found = Found(example=next(plan.prompts(), None))
+    for path in inputs.paths:
+        for _ in islice(read_prompts([path], Reading.of(plan.config.job, plan.reads), found=found), _LOOKED_AT_ROWS):
+            pass
+    return found
 
 
 def _plan_lines(run: RunDir, config: Config, counts: Counts) -> Iterator[Line]:
@@ -184,6 +199,8 @@ def _plan_lines(run: RunDir, config: Config, counts: Counts) -> Iterator[Line]:
     )
     yield Line("prompts", str(counts.prompts), {"prompts": counts.prompts})
     yield _reject_line(counts)
+    yield from (Line(label, text) for label, text in counts.found.lines())
+    yield Line("", "", counts.found.plain())
     yield Line("batches", f"{counts.batches} of up to {config.job.batch_size}", {"batches": counts.batches})
     packing = f"{counts.packing_percent:.1f}% of the rows that run are prompts, the rest is padding"
     yield Line("packing", packing, {"packing_percent": round(counts.packing_percent, 1)})
