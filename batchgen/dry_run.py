@@ -15,8 +15,8 @@ from batchgen.evening.cuts import cut_warning, may_be_cut
 from batchgen.evening.download import in_cache
 from batchgen.evening.lines import Line, as_json, as_text, warnings
 from batchgen.evening.measured import now_s
-from batchgen.evening.outlook import Model, Outlook, freest_first
-from batchgen.evening.policies import ASSUMED, assumed, model_line, policy_lines
+from batchgen.evening.outlook import Model, Outlook
+from batchgen.evening.policies import ASSUMED, able_of, assumed, model_line, policy_lines
 from batchgen.evening.told import told_of
 from batchgen.evening.trial import measure
 from batchgen.evening.work import Job, job_of
@@ -62,32 +62,32 @@ def collect(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> tuple[list[Line
     inputs = look_up(config)
     counts = summary(run, config, inputs)
     lines = [*_plan_lines(run, config, counts), model_line(config, gpus)]
-    if config.dry_run == "probe":
-        _probe(config, inputs, gpus, began_s)
     model = inputs.fetched if config.dry_run == "probe" else inputs.model or in_cache(config.model)
     known = None if model is None else Model(model, inputs.fingerprint() if inputs.model else fingerprint_model(model))
+    able = able_of(config, known, gpus, counts.sizes)
+    if known is not None and config.dry_run == "probe":
+        _probe(config, inputs, known, able, began_s)
     lines += policy_lines(config, known, gpus, counts.sizes)
-    told, warned = told_of(config, run.root, known, gpus, counts.jobs)
+    told, warned = told_of(config, run.root, known, able, counts.jobs)
     cut = None if model is None else cut_warning(model, list(counts.long_texts))
     lines += [*told, *warnings([*_warnings(config, counts), *warned, *filter(None, (cut,))])]
     return lines, counts.harm
 
 
-def _probe(config: Config, inputs: Inputs, gpus: Sequence[Gpu], began_s: float) -> None:
+def _probe(config: Config, inputs: Inputs, model: Model, gpus: Sequence[Gpu], began_s: float) -> None:
     """Measure the job on the first GPU, or the CPU, and keep what was found. Raises UserError."""
     if any(gpu.device == ASSUMED for gpu in gpus):
         raise ConfigError("dry_run=probe measures on a GPU that is here: leave out memory.assume_vram, or the probe")
-    files = inputs.fetched
     settled = replace(config, model=replace(config.model, path=inputs.settled_path))
-    sources = Sources(settled, inputs.files, recipe_of(config, inputs.fingerprint()))
-    outlook = Outlook(config, Model(files, inputs.fingerprint()), gpus)
+    sources = Sources(settled, inputs.files, recipe_of(config, model.fingerprint))
+    outlook = Outlook(config, model, gpus)
 
     def rows(width: int, height: int) -> int:
         policy = None if gpus else outlook.policy(width, height)
         return min(config.job.batch_size, policy.micro_batch if policy else config.job.batch_size)
 
     front_s = began_s - psutil.Process().create_time()
-    devices = [gpu.device for gpu in freest_first(gpus)]
+    devices = [gpu.device for gpu in gpus]
     _, paces = measure(lambda: plan_shards(config, inputs.paths), sources, devices, rows, front_s, say)
     kept.keep(outlook.key, paces)
 

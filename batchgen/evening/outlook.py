@@ -36,18 +36,18 @@ class Model:
 
 
 class Outlook:
-    """A run that is to come, on the first kind of its devices. `gpus`: those that can do it; none for the CPU."""
+    """A run that is to come, on devices of one kind. `gpus`: those that can do it, the first counts; none for the CPU."""
 
     def __init__(self, config: Config, model: Model, gpus: Sequence[Gpu]) -> None:
         self._config, self._model, self._gpus = config, model, gpus
-        self._gpu = next(iter(freest_first(gpus)), None)
+        self._gpu = gpus[0] if gpus else None
         self.device_kind = "cpu" if self._gpu is None else self._gpu.kind or ""
         self.dtype = resolve_dtype(config.model.dtype, self._gpu.capability if self._gpu else None)
         self._known: dict[tuple[int, int], tuple[Pace, Policy] | None] = {}
 
     @classmethod
     def of_plan(cls, plan: Plan, gpus: Sequence[Gpu]) -> "Outlook":
-        """The outlook of a planned run. Raises ModelError."""
+        """The outlook of a planned run; the first of the GPUs can do it. Raises ModelError."""
         return cls(plan.config, Model(find_model(plan.config.model), str(plan.recipe["model"])), gpus)
 
     @property
@@ -113,11 +113,6 @@ class Outlook:
         if figures is not None and not self.paces.has(width, height, policy.placement):
             return pace_of(figures, policy, task)
         return self.paces.of(width, height, policy.placement)
-
-
-def freest_first(gpus: Sequence[Gpu]) -> list[Gpu]:
-    """The GPUs, that with the most free memory first."""
-    return sorted(gpus, key=lambda gpu: -(gpu.free_bytes or 0))
 
 
 def images_of(jobs: Iterable[Job]) -> Counter[tuple[int, int]]:

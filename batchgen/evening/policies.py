@@ -45,6 +45,19 @@ def assumed(config: Config, gpus: Sequence[Gpu]) -> Sequence[Gpu]:
     return [replace(gpu, kind=gpu.kind or "", free_bytes=free_bytes) for gpu in gpus] or [assumed]
 
 
+def able_of(config: Config, model: Model | None, gpus: Sequence[Gpu], sizes: Sequence[tuple[int, int]]) -> list[Gpu]:
+    """The GPUs that can make images of these sizes, that with the most free memory first.
+
+    Raises the reason where none can: MemoryNeededError, or ConfigError for a dtype.
+    """
+    refused = {}
+    if model is not None and model.files is not None:
+        tasks = [task_of(config, *size) for size in sizes]
+        refused = refused_on(config, gpus, model.files, model.fingerprint, tasks)
+    able = [gpu for gpu in gpus if gpu.device not in refused]
+    return sorted(able, key=lambda gpu: -(gpu.free_bytes or 0))
+
+
 def policy_lines(
     config: Config,
     model: Model | None,

@@ -8,7 +8,7 @@ import pytest
 from batchgen.errors import MemoryNeededError
 from batchgen.evening.lines import as_text
 from batchgen.evening.outlook import Model
-from batchgen.evening.policies import ASSUMED, assumed, model_line, policy_lines
+from batchgen.evening.policies import ASSUMED, able_of, assumed, model_line, policy_lines
 from batchgen.machine.gpus import Gpu
 from batchgen.models.find import ModelFiles
 from batchgen.paths import models_dir
@@ -36,6 +36,17 @@ def test_a_gpu_that_cannot_do_it_is_named_and_one_that_is_not_known_will_be_meas
     assert "nvidia-smi does not say what GPU 2 is" in as_text(lines)
     with pytest.raises(MemoryNeededError):
         list(policy_lines(make_config(tmp_path), TINY, [full], SIZES[:1]))
+
+
+def test_the_freest_of_the_gpus_that_can_do_it_comes_first(tmp_path: Path) -> None:
+    full, old = replace(CARD, device="1", free_bytes=0), replace(CARD, device="2", capability=(7, 5))
+    freest = replace(CARD, device="3", free_bytes=70 << 30)
+    gpus = [full, CARD, old, freest]
+    found = able_of(make_config(tmp_path, model__dtype="bf16"), TINY, gpus, SIZES)
+    assert [gpu.device for gpu in found] == ["3", "0"]
+    assert len(able_of(make_config(tmp_path), None, gpus, SIZES)) == 4, "not known before the model is there"
+    with pytest.raises(MemoryNeededError):
+        able_of(make_config(tmp_path), TINY, [full], SIZES)
 
 
 def test_memory_that_is_assumed_is_that_of_the_gpus_or_of_one_that_is_made_up(tmp_path: Path) -> None:
