@@ -36,7 +36,10 @@ class Model:
 
 
 class Outlook:
-    """A run that is to come, on devices of one kind. `gpus`: those that can do it, the first counts; none for the CPU."""
+    """A run that is to come, on devices of one kind.
+
+    `gpus`: those that can do it, of which the first counts; none for the CPU.
+    """
 
     def __init__(self, config: Config, model: Model, gpus: Sequence[Gpu]) -> None:
         self._config, self._model, self._gpus = config, model, gpus
