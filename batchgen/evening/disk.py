@@ -12,10 +12,10 @@ from batchgen.units import GIB
 # A sample's text, JSON and their places in a tar take at least this: three members, each a head and a block.
 _LEAST_BYTES = 6 * 512
 # For an image, what the plan, the manifest and the logs take beside the tar (measured).
-_BESIDE_BYTES = 1024
+_BESIDE_BYTES = 1200
 # A text, a JSON and heads, generously.
 _TEXT_BYTES = 8 << 10
-_FIXED_BYTES = 24 << 10  # of a run: its configuration, policies and logs
+_FIXED_BYTES = 10 << 10  # of a run: its configuration, policies and logs
 # By measured bytes an image, the sum is within this share.
 _ERROR_SHARE = 0.1
 # With less than this share of the free room to spare, a run is warned.
