@@ -64,7 +64,7 @@ def test_of_two_extensions_by_other_files_the_second_says_what_is_planned(
     plan = plan_run(tmp_path, PROMPTS)
     mine = extended(tmp_path, "zb.jsonl")
     first_is_another(monkeypatch, lambda: prepare(plan.run, extended(tmp_path, "za.jsonl")))
-    with pytest.raises(ResumeError, match=r"za\.jsonl: gone"):
+    with pytest.raises(ResumeError, match=r"za\.jsonl: not named in job\.prompts"):
         prepare(plan.run, mine)
 
 

@@ -1,8 +1,10 @@
-"""What a plan writes about itself: the content of run.json."""
+"""What a plan writes: the content of run.json, and the lines of its shards."""
 
+import json
 from typing import Any, NamedTuple, TypedDict
 
 from batchgen.files import sha256_bytes, to_json
+from batchgen.types import Batch, Prompt, Shard
 
 
 class ShardSize(NamedTuple):
@@ -22,7 +24,8 @@ class RunFacts(TypedDict, total=False):
     first_shard: int
     shards: list[ShardSize]
     rejects: int  # how many rows could not be used
-    inputs: list[dict[str, Any]]  # name, bytes and sha256 of each prompt file
+    limit: int | None  # job.limit; plans of older versions state it in the recipe
+    inputs: list[dict[str, Any]]  # name, bytes and sha256 of each prompt file; `inputs.Entry`
     recipe: dict[str, Any]  # what must not change on a resume
     versions: dict[str, str]
     computes: int  # `recipe.COMPUTES`; a plan that states none was made by 1
@@ -33,3 +36,26 @@ class RunFacts(TypedDict, total=False):
 def checksum(facts: RunFacts) -> str:
     """What `facts` must state as their checksum: the SHA-256 of all the other keys."""
     return sha256_bytes(to_json({name: fact for name, fact in facts.items() if name != "checksum"}).encode())
+
+
+def shard_lines(shard: Shard) -> bytes:
+    """A shard as its file in the plan holds it: one JSON line for each prompt, with the place of its batch."""
+    names = Prompt.__slots__
+    lines = [
+        to_json({"batch": batch.index} | {name: getattr(prompt, name) for name in names})
+        for batch in shard.batches
+        for prompt in batch.prompts
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def parse_shard(index: int, data: bytes) -> Shard:
+    """The shard that `shard_lines` wrote. Raises ValueError, KeyError or TypeError for other bytes."""
+    batches: list[list[Prompt]] = []
+    for line in data.splitlines():
+        fields = json.loads(line)
+        place = fields.pop("batch")
+        if place == len(batches):
+            batches.append([])
+        batches[place].append(Prompt(**fields))
+    return Shard(index, tuple(Batch(place, tuple(prompts)) for place, prompts in enumerate(batches)))

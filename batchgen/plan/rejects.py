@@ -2,10 +2,14 @@
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from batchgen.plan.store import Plan
+from batchgen.prompts.records import path_name
 from batchgen.types import Reject
+
+_STOP = "set job.on_bad_row=fail to stop at the first"
 
 
 def rejected_line(plan: Plan) -> str | None:
@@ -34,6 +38,16 @@ def first_reject(plan: Plan) -> Reject | None:
     return None
 
 
+def none_usable(files: Sequence[Path], count: int, first: Reject | None) -> str:
+    """What to say where no row of the files can be used. `count`: how many were left out."""
+    if first is None:
+        named = path_name(files[0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+        return f"the prompt files hold no rows: {named}. Write a prompt into them, or name other files in job.prompts"
+    help_ = remedy(first.source, first.reason)
+    advice = "correct the rows, or name other files in job.prompts" if help_ == _STOP else help_
+    return f"none of the {count} rows can be used; the first: {first.source}:{first.line}: {first.reason}; {advice}"
+
+
 def remedy(file: str, reason: str) -> str:
     """The key to set so that a row is not left out for this reason. May read the prompt file again."""
     if reason.startswith("not valid utf-8") and _reads_as_cp1252(Path(file)):
@@ -42,7 +56,7 @@ def remedy(file: str, reason: str) -> str:
         return "set job.encoding to the file's encoding"
     if reason.startswith("no prompt: "):
         return "set job.columns.prompt=NAME to name the column"
-    return "set job.on_bad_row=fail to stop at the first"
+    return _STOP
 
 
 def _reads_as_cp1252(path: Path) -> bool:

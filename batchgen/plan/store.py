@@ -18,15 +18,16 @@ from typing import Any
 import yaml
 
 from batchgen.config.schema import Config
-from batchgen.errors import BrokenRunError, PromptError, UserError
+from batchgen.errors import BrokenRunError, UserError
 from batchgen.files import sha256_bytes, sha256_file, sync, sync_directory, to_json, write_new
 from batchgen.machine.versions import versions
 from batchgen.paths import PlanDir, RunDir
 from batchgen.plan.drafts import new_draft
 from batchgen.plan.free import with_free
+from batchgen.plan.inputs import newest
 from batchgen.plan.recipe import COMPUTES, as_planned
-from batchgen.plan.records import RunFacts, ShardSize, checksum
-from batchgen.types import Batch, Prompt, Reject, Shard
+from batchgen.plan.records import RunFacts, ShardSize, checksum, parse_shard, shard_lines
+from batchgen.types import Prompt, Reject, Shard
 
 FORMAT = 1
 
@@ -40,6 +41,7 @@ class Segment:
     first_shard: int
     shards: list[ShardSize]
     rejects: int
+    limit: int | None  # job.limit
     inputs: list[dict[str, Any]]
     recipe: dict[str, Any]
     run_id: str
@@ -68,8 +70,18 @@ class Plan:
 
     @property
     def inputs(self) -> list[dict[str, Any]]:
-        """Name, bytes and sha256 of every prompt file, in order of their numbers in the keys."""
-        return [one for segment in self.segments if segment.kind != "retry" for one in segment.inputs]
+        """Name, bytes and sha256 of every prompt file as last planned, in order of their numbers in the keys."""
+        return newest([segment.inputs for segment in self.of_rows])
+
+    @property
+    def of_rows(self) -> list[Segment]:
+        """The plan and its extensions by rows; a retry has none of its own."""
+        return [segment for segment in self.segments if segment.kind != "retry"]
+
+    @property
+    def limit(self) -> int | None:
+        """The `job.limit` that rows were last planned with."""
+        return self.of_rows[-1].limit
 
     @property
     def computes(self) -> int:
@@ -89,7 +101,7 @@ class Plan:
     @property
     def images(self) -> int:
         """How many different images are planned; a retry adds none."""
-        return sum(size.images for segment in self.segments if segment.kind != "retry" for size in segment.shards)
+        return sum(size.images for segment in self.of_rows for size in segment.shards)
 
     def shard(self, index: int) -> tuple[Shard, str]:
         """A shard and its fingerprint, the sha256 of its file. Raises BrokenRunError."""
@@ -99,7 +111,7 @@ class Plan:
             digest = sha256_bytes(data)
             if self.digest(index) != digest:
                 raise ValueError("it has changed since it was planned: its sha256 differs")
-            return _parse_shard(index, data), digest
+            return parse_shard(index, data), digest
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BrokenRunError(f"{path} of the plan cannot be read: {error}") from error
 
@@ -118,11 +130,14 @@ class Plan:
 
     def prompts(self) -> Iterator[Prompt]:
         """Every planned prompt, once: a retry adds none."""
-        for segment in self.segments:
-            if segment.kind != "retry":
-                for offset in range(len(segment.shards)):
-                    for batch in self.shard(segment.first_shard + offset)[0].batches:
-                        yield from batch.prompts
+        for segment in self.of_rows:
+            yield from self.prompts_of(segment)
+
+    def prompts_of(self, segment: Segment) -> Iterator[Prompt]:
+        """The prompts of the plan or of one extension."""
+        for offset in range(len(segment.shards)):
+            for batch in self.shard(segment.first_shard + offset)[0].batches:
+                yield from batch.prompts
 
 
 def load_plan(run: RunDir) -> Plan:
@@ -153,6 +168,7 @@ def _load_segment(files: PlanDir) -> Segment:
         first_shard=facts["first_shard"],
         shards=[ShardSize(*size) for size in facts["shards"]],
         rejects=facts["rejects"],
+        limit=facts["limit"] if "limit" in facts else facts["recipe"].get("job.limit"),
         inputs=facts["inputs"],
         recipe=facts["recipe"],
         run_id=facts["run_id"],
@@ -189,17 +205,6 @@ def check_plan(plan: Plan) -> None:
         first_shard += len(segment.shards)
 
 
-def _parse_shard(index: int, data: bytes) -> Shard:
-    batches: list[list[Prompt]] = []
-    for line in data.splitlines():
-        fields = json.loads(line)
-        place = fields.pop("batch")
-        if place == len(batches):
-            batches.append([])
-        batches[place].append(Prompt(**fields))
-    return Shard(index, tuple(Batch(place, tuple(prompts)) for place, prompts in enumerate(batches)))
-
-
 @dataclass(frozen=True, slots=True)
 class Sources:
     """What a plan is made from: the configuration, the prompt files and what must not change on a resume."""
@@ -220,14 +225,12 @@ def save_plan(
 ) -> bool:
     """Write a plan directory and name it `target`. False if another process was first, or swept the draft away.
 
-    Raises PromptError where no prompt can be used; then nothing is left on the disk.
+    Where `shards` raises, nothing is left on the disk.
     """
     made = [path for path in (run.root, *run.root.parents) if not path.exists()]
     draft = new_draft(target)
     try:
         sizes, rejects = _write_shards(draft, shards)
-        if not sizes:
-            raise PromptError(_nothing_usable(draft, rejects))
         write_new(draft.config, yaml.safe_dump(asdict(sources.config), sort_keys=False).encode())
         digests = {path.name: sha256_file(path) for path in sorted(draft.root.iterdir()) if path != draft.owner}
         facts: RunFacts = {
@@ -238,6 +241,7 @@ def save_plan(
             "first_shard": first_shard,
             "shards": sizes,
             "rejects": rejects,
+            "limit": sources.config.job.limit,
             "inputs": sources.inputs,
             "recipe": sources.recipe,
             "versions": versions(),
@@ -273,26 +277,8 @@ def _write_shards(draft: PlanDir, shards: Iterable[Shard | Reject]) -> tuple[lis
                 reject_file.write(line.encode() + b"\n")
                 rejects += 1
                 continue
-            write_new(draft.shard(shard.index), _shard_lines(shard))
+            write_new(draft.shard(shard.index), shard_lines(shard))
             sizes.append(ShardSize(len(shard.batches), sum(len(batch.prompts) for batch in shard.batches)))
         reject_file.flush()
         sync(reject_file.fileno())
     return sizes, rejects
-
-
-def _shard_lines(shard: Shard) -> bytes:
-    names = Prompt.__slots__
-    lines = [
-        to_json({"batch": batch.index} | {name: getattr(prompt, name) for name in names})
-        for batch in shard.batches
-        for prompt in batch.prompts
-    ]
-    return ("\n".join(lines) + "\n").encode()
-
-
-def _nothing_usable(draft: PlanDir, rejects: int) -> str:
-    if not rejects:
-        return "the prompt files hold no rows"
-    with draft.rejects.open("rb") as file:
-        first = json.loads(file.readline())
-    return f"none of the {rejects} rows can be used; the first: {first['file']}:{first['line']}: {first['reason']}"

@@ -1,0 +1,112 @@
+"""Which rows of the prompt files are planned already, so that an extension takes only those that come after them.
+
+In each file, rows are planned in order. So the last line that the plan knows, as a prompt or as a row that was left
+out, says where to go on.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from batchgen.config.bounds import PLANNED_KEY_PATTERN
+from batchgen.errors import BrokenRunError
+from batchgen.plan.inputs import numbers_of
+from batchgen.plan.planner import Planner
+from batchgen.plan.store import Plan
+from batchgen.types import Prompt, Reject, Row
+
+_ROW_DIGITS = slice(-12, -3)  # of a key like 000000000007-00
+
+
+@dataclass(slots=True)
+class End:
+    """How far a file is planned.
+
+    `line`: the last line that is planned or was left out; `rows`: how many rows it has, None if it was left out.
+    `keyed`: the last line whose key has the form of the planner, and the row's number in that key.
+    """
+
+    line: int = 0
+    rows: int | None = 0
+    keyed: tuple[int, int] = (0, 0)
+
+    def add_prompt(self, prompt: Prompt) -> None:
+        """Count a planned prompt. The copies of a row are one row."""
+        if prompt.copy:
+            return
+        if prompt.line > self.line:
+            self.line, self.rows = prompt.line, 0
+        if prompt.line == self.line and self.rows is not None:
+            self.rows += 1
+        if PLANNED_KEY_PATTERN.fullmatch(prompt.key):
+            self.keyed = max(self.keyed, (prompt.line, int(prompt.key[_ROW_DIGITS])))
+
+    def add_reject(self, line: int) -> None:
+        """Count a row that was left out."""
+        if line >= self.line:
+            self.line, self.rows = line, None
+
+
+def recall(plan: Plan, planner: Planner) -> tuple[int, dict[int, End]]:
+    """Let the planner count what is planned; return how many rows that are, and how far each file is planned.
+
+    The files are named by their numbers. Raises BrokenRunError where the plan cannot be read.
+    """
+    ends: dict[int, End] = {}
+    rows = planner.recall(_noted(plan, ends))
+    for number, reject in numbered_rejects(plan):
+        ends.setdefault(number, End()).add_reject(reject.line)
+    return rows, ends
+
+
+def _noted(plan: Plan, ends: dict[int, End]) -> Iterator[Prompt]:
+    for number, prompt in numbered_prompts(plan):
+        ends.setdefault(number, End()).add_prompt(prompt)
+        yield prompt
+
+
+def numbered_prompts(plan: Plan) -> Iterator[tuple[int, Prompt]]:
+    """Every planned prompt, with the number of its file."""
+    for segment, numbers in zip(plan.of_rows, _numbers(plan), strict=True):
+        for prompt in plan.prompts_of(segment):
+            yield numbers[prompt.source], prompt
+
+
+def numbered_rejects(plan: Plan) -> Iterator[tuple[int, Reject]]:
+    """Every row that was left out, with the number of its file. Raises BrokenRunError where the list is damaged."""
+    for segment, numbers in zip(plan.of_rows, _numbers(plan), strict=True):
+        try:
+            with segment.files.rejects.open("rb") as file:
+                for line in file:
+                    fields = json.loads(line)
+                    yield numbers[fields["file"]], Reject(fields["file"], int(fields["line"]), str(fields["reason"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BrokenRunError(f"{segment.files.rejects} of the plan cannot be read: {error}") from error
+
+
+def _numbers(plan: Plan) -> list[dict[str, int]]:
+    """The numbers of the files by their names, which may differ between the plan and its extensions."""
+    inputs = [segment.inputs for segment in plan.of_rows]
+    return [
+        {entry["file"]: number for entry, number in zip(entries, numbers, strict=True)}
+        for entries, numbers in zip(inputs, numbers_of(inputs), strict=True)
+    ]
+
+
+def rows_after(rows: Iterable[Row | Reject], ends: Mapping[str, End]) -> Iterator[Row | Reject]:
+    """The rows that come after the planned ones. `ends`: how far each file is planned, by its present name.
+
+    Rows are numbered as they were when the file was planned, also if an older batchgen counted blank lines otherwise.
+    """
+    seen, shift = 0, 0
+    source = None
+    for row in rows:
+        if row.source != source:
+            source, seen, shift = row.source, 0, 0
+            end = ends.get(row.source, End())
+        if isinstance(row, Row) and row.line == end.keyed[0]:
+            shift = end.keyed[1] - row.row
+        seen += row.line == end.line
+        if row.line < end.line or (row.line == end.line and (end.rows is None or seen <= end.rows)):
+            continue
+        yield replace(row, row=row.row + shift) if shift and isinstance(row, Row) else row
