@@ -65,8 +65,10 @@ def edit(plan: Plan, number: int, path: Path, read: ReadRows) -> str:
             if said is None:
                 planned.pop(line)
             elif not left_out.get(line, "").startswith("duplicate key"):  # a row of another file has the key
-                was = f"was {_text(plan, number, line)}" if line in planned else "was left out"
-                return f"{word} {line} {was} and {said} now"
+                was = _text(plan, number, line) if line in planned else "left out"
+                if said == f"is {was}":
+                    return f"{word} {line}, {was}, has other settings or columns now"
+                return f"{word} {line} was {was} and {said} now"
     except PromptError as error:
         return f"it cannot be read now: {error}"
     if planned:
