@@ -95,8 +95,8 @@ def match_inputs(old: Sequence[Entry], new: Sequence[Entry]) -> Matched:
         return bool(was["file"] == now["file"])
 
     list(take(lambda was, now: same(was, now) and named(was, now)))
-    list(take(same))
     grown += take(lambda was, now: named(was, now) and _begins(was, now))
+    list(take(same))
     kept = {entry["file"] for entry in old} & {entry["file"] for entry in new}  # these did not move
     grown += take(lambda was, now: not kept & {was["file"], now["file"]} and was["bytes"] > 0 and _begins(was, now))
     found = tuple(numbers.get(place) for place in range(len(new)))

@@ -6,16 +6,13 @@ out, says where to go on.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from batchgen.config.bounds import PLANNED_KEY_PATTERN
 from batchgen.errors import BrokenRunError
 from batchgen.plan.inputs import numbers_of
 from batchgen.plan.planner import Planner
 from batchgen.plan.store import Plan
 from batchgen.types import Prompt, Reject, Row
-
-_ROW_DIGITS = slice(-12, -3)  # of a key like 000000000007-00
 
 
 @dataclass(slots=True)
@@ -23,12 +20,10 @@ class End:
     """How far a file is planned.
 
     `line`: the last line that is planned or was left out; `rows`: how many rows it has, None if it was left out.
-    `keyed`: the last line whose key has the form of the planner, and the row's number in that key.
     """
 
     line: int = 0
     rows: int | None = 0
-    keyed: tuple[int, int] = (0, 0)
 
     def add_prompt(self, prompt: Prompt) -> None:
         """Count a planned prompt. The copies of a row are one row."""
@@ -38,8 +33,6 @@ class End:
             self.line, self.rows = prompt.line, 0
         if prompt.line == self.line and self.rows is not None:
             self.rows += 1
-        if PLANNED_KEY_PATTERN.fullmatch(prompt.key):
-            self.keyed = max(self.keyed, (prompt.line, int(prompt.key[_ROW_DIGITS])))
 
     def add_reject(self, line: int) -> None:
         """Count a row that was left out."""
@@ -94,19 +87,11 @@ def _numbers(plan: Plan) -> list[dict[str, int]]:
 
 
 def rows_after(rows: Iterable[Row | Reject], ends: Mapping[str, End]) -> Iterator[Row | Reject]:
-    """The rows that come after the planned ones. `ends`: how far each file is planned, by its present name.
-
-    Rows are numbered as they were when the file was planned, also if an older batchgen counted blank lines otherwise.
-    """
-    seen, shift = 0, 0
-    source = None
+    """The rows that come after the planned ones. `ends`: how far each file is planned, by its present name."""
+    source, seen, end = None, 0, End()
     for row in rows:
         if row.source != source:
-            source, seen, shift = row.source, 0, 0
-            end = ends.get(row.source, End())
-        if isinstance(row, Row) and row.line == end.keyed[0]:
-            shift = end.keyed[1] - row.row
+            source, seen, end = row.source, 0, ends.get(row.source, End())
         seen += row.line == end.line
-        if row.line < end.line or (row.line == end.line and (end.rows is None or seen <= end.rows)):
-            continue
-        yield replace(row, row=row.row + shift) if shift and isinstance(row, Row) else row
+        if row.line > end.line or (row.line == end.line and end.rows is not None and seen > end.rows):
+            yield row

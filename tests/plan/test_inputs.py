@@ -55,9 +55,9 @@ def test_each_planned_file_is_found_by_its_content(
 
 
 def test_an_extension_continues_files_and_adds_others() -> None:
-    first = [{"file": "a", "sha256": "1"}, {"file": "b", "sha256": "2"}]
-    second = [{"file": "a", "sha256": "3", "continues": 0}, {"file": "c", "sha256": "4"}]
-    third = [{"file": "d", "sha256": "5"}, {"file": "moved", "sha256": "6", "continues": 2}]
+    first: list[dict[str, Any]] = [{"file": "a", "sha256": "1"}, {"file": "b", "sha256": "2"}]
+    second: list[dict[str, Any]] = [{"file": "a", "sha256": "3", "continues": 0}, {"file": "c", "sha256": "4"}]
+    third: list[dict[str, Any]] = [{"file": "d", "sha256": "5"}, {"file": "moved", "sha256": "6", "continues": 2}]
     assert numbers_of([first, second, third]) == [[0, 1], [0, 2], [3, 2]]
     latest = [(one["file"], one["sha256"]) for one in newest([first, second, third])]
     assert latest == [("a", "3"), ("b", "2"), ("moved", "6"), ("d", "5")]

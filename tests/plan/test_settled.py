@@ -1,6 +1,7 @@
 """How far each file is planned, and the rows that come after."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,21 +45,19 @@ def test_files_without_planned_rows_are_taken_whole() -> None:
     assert after([*ROWS, *other], End(line=9)) == ["other", "bad"]
 
 
-def test_rows_are_numbered_on_from_the_plans_own_numbers() -> None:
-    """An older batchgen counted a line that this one does not: what was row 2 is row 1 now."""
-    rows = [make_row("fox", 0, line=1), make_row("hen", 1, line=3), make_row("owl", 2, line=4)]
-    [owl] = rows_after(rows, {FILE: End(line=3, rows=1, keyed=(3, 2))})
-    assert isinstance(owl, Row) and (owl.prompt, owl.row) == ("owl", 3)
-
-
 def test_a_plan_knows_how_far_each_file_is_planned(tmp_path: Path) -> None:
-    rows = ["fox", {"prompt": ""}, {"prompt": "hen", "images_per_prompt": 3}, {"prompt": "owl", "key": "k"}, {"a": 1}]
+    rows: list[str | dict[str, Any]] = [
+        "fox",
+        {"prompt": ""},
+        {"prompt": "hen", "images_per_prompt": 3},
+        {"prompt": "owl", "key": "k"},
+        {"a": 1},
+    ]
     second = write_rows(tmp_path / "b.jsonl", ["fox", {"prompt": "ape", "key": "l"}])
     plan = plan_run(tmp_path, rows, job__prompts=[str(tmp_path / "prompts.jsonl"), str(second)])
-    write_rows(tmp_path / "prompts.jsonl", rows)
     rows_planned, ends = recall(plan, Planner(JobConfig()))
     assert rows_planned == 5
-    assert ends == {0: End(line=5, rows=None, keyed=(3, 2)), 1: End(line=2, rows=1, keyed=(1, 0))}
+    assert ends == {0: End(line=5, rows=None), 1: End(line=2, rows=1)}
     assert sorted(number for number, _ in numbered_prompts(plan)) == [0, 0, 0, 0, 0, 1, 1]
     assert [(number, one.line) for number, one in numbered_rejects(plan)] == [(0, 2), (0, 5)]
 

@@ -199,12 +199,11 @@ def test_a_limit_above_the_number_of_rows_adds_nothing(tmp_path: Path, capsys: p
 
 def test_a_raised_limit_says_where_the_rest_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pieces = Pieces(tmp_path, "p.jsonl")
-    pieces.write([{"prompt": "fox"}, {"prompt": "hen"}, {"prompt": "hen", "steps": 0}])
-    plan = pieces.plan(limit=1)
-    pieces.plan(limit=2)
-    assert pieces.plan() != plan
+    pieces.write([{"prompt": "fox", "key": "a"}, {"prompt": "hen"}, {"prompt": "owl", "key": "a"}])
+    plan = pieces.plan(limit=2)
+    assert pieces.plan() == plan
     said = capsys.readouterr().err
-    assert "job.limit allows more rows, but none of the 1 rows can be used" in said and "jsonl:3: steps must be" in said
+    assert "job.limit allows more rows, but none of the 1 rows can be used" in said and "jsonl:3: duplicate" in said
 
 
 def test_where_nothing_is_usable_the_first_reason_and_what_to_do_are_told(tmp_path: Path) -> None:
