@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from batchgen.config.schema import Config
 from batchgen.console import say
@@ -15,14 +16,17 @@ from batchgen.memory.frozen import task_of
 from batchgen.models.admit import Admission
 from batchgen.padding import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir
-from batchgen.plan.rejects import first_reject, remedy
-from batchgen.plan.store import load_plan
+from batchgen.plan.rejects import first_reject
+from batchgen.plan.store import Plan, load_plan
 from batchgen.plan.stream import plan_shards
 from batchgen.prepare import Inputs, extension, look_up, outdated_plan, refuse_used
+from batchgen.prompts import Found, Reading, read_prompts
+from batchgen.prompts.remedies import remedy
 from batchgen.shards.progress import shard_states
 from batchgen.types import Reject, Shard
 from batchgen.units import size_bytes
 
+_LOOKED_AT_ROWS = 1_000  # of each file of a plan that exists
 _ASSUMED_CAPABILITY = (8, 0)  # of a GPU that is only assumed: it has fp16 and bf16
 
 
@@ -55,6 +59,7 @@ class Counts:
     done_shards: int | None = None  # None: nothing is planned yet
     open_shards: int | None = None
     added: str | None = None  # what an extension adds to the plan
+    found: Found = field(default_factory=Found)  # what the prompt files hold
     harm: str | None = None  # what is wrong with shards that were made, and what to do
     largest_shard: int = 0  # in batches
     sizes: tuple[tuple[int, int], ...] = ()  # (width, height) of the images, in px
@@ -98,8 +103,8 @@ def summary(run: RunDir, config: Config, inputs: Inputs) -> Counts:
         return _planned(run, config, inputs)
     if not run.plans():
         refuse_used(run)
-    counts = Counts()
-    shards = plan_shards(config, inputs.paths)
+    counts = Counts(found=inputs.found)
+    shards = plan_shards(config, inputs.paths, inputs.found)
     if inputs.model is not None:
         shards = Admission(inputs.model, config, inputs.fingerprint).watch(shards)
     counts.take(shards, config)
@@ -116,6 +121,7 @@ def _planned(run: RunDir, config: Config, inputs: Inputs) -> Counts:
         done_shards=len(states.whole),
         open_shards=len(states.open),
         harm=states.complaint(run) if states.broken else None,
+        found=_look_at(plan, inputs),
     )
     for index in range(plan.shard_count):
         counts.add(plan.shard(index)[0], config)
@@ -130,6 +136,15 @@ def _planned(run: RunDir, config: Config, inputs: Inputs) -> Counts:
     return counts
 
 
+def _look_at(plan: Plan, inputs: Inputs) -> Found:
+    """What the beginnings of the planned files hold, and the first prompt of the plan."""
+    found = Found(example=next(plan.prompts(), None))
+    for path in inputs.paths:
+        for _ in islice(read_prompts([path], Reading.of(plan.config.job, plan.reads), found=found), _LOOKED_AT_ROWS):
+            pass
+    return found
+
+
 def _plan_lines(run: RunDir, config: Config, counts: Counts) -> Iterator[str]:
     done = "" if counts.done_shards is None else f" ({counts.done_shards} shards done)"
     yield f"run        {run.root}{done}"
@@ -139,6 +154,7 @@ def _plan_lines(run: RunDir, config: Config, counts: Counts) -> Iterator[str]:
     first = counts.first_reject
     told = f"{first.source}:{first.line}: {first.reason}; {remedy(first.source, first.reason)}" if first else ""
     yield f"rejects    {counts.rejects}" + (f" (first: {told})" if first else "")
+    yield from (f"{label:<10} {text}" for label, text in counts.found.lines())
     yield f"batches    {counts.batches} of up to {config.job.batch_size}"
     yield f"packing    {counts.packing_percent:.1f}% of the rows that run are prompts, the rest is padding"
     yield f"shards     {counts.shards} of up to {counts.largest_shard} batches"

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from batchgen.config.schema import Config, ModelConfig, prompt_patterns
+from batchgen.console import say
 from batchgen.errors import ResumeError
 from batchgen.files import sync_directory
 from batchgen.models.admit import Admission
@@ -25,7 +26,7 @@ from batchgen.plan.recipe import changes, computed_otherwise, recipe_of
 from batchgen.plan.replan import give_way, is_untouched
 from batchgen.plan.store import Plan, Sources, load_plan, save_plan
 from batchgen.plan.stream import plan_shards, rows_to_add
-from batchgen.prompts import find_files
+from batchgen.prompts import Found, find_files
 from batchgen.shards.progress import failed_samples, shard_states
 from batchgen.types import Reject, Shard
 
@@ -35,11 +36,12 @@ _TRIES = 10  # to plan more while other commands do
 class Inputs:
     """The prompt files and the model of a command. Each is looked up when it is first needed, and only once.
 
-    `paths`: the prompt files, in order.
+    `paths`: the prompt files, in order. `found`: what is found in those that are read.
     """
 
     def __init__(self, paths: list[Path], wanted: ModelConfig) -> None:
         self.paths = paths
+        self.found = Found()
         self._wanted = wanted
         self._fingerprints: dict[str | None, str] = {}
 
@@ -101,6 +103,8 @@ def prepare(run: RunDir, config: Config) -> Plan:
     _plan_more(run, lambda plan: _extend(plan, config, inputs))
     if config.retry_failed:
         _plan_more(run, lambda plan: _retry(plan, config))
+    for note in dict.fromkeys(inputs.found.notes):  # planned again where another command was first
+        say(note)
     sync_directory(run.root)  # the command that named the plan may have been killed before it did this
     save_free(run, replace(config, model=replace(config.model, path=inputs.settled_path)))
     return load_plan(run)
@@ -136,7 +140,9 @@ def refuse_used(run: RunDir) -> None:
         ours = run.replaced.is_dir() and is_untouched(run)
         others = [path for path in run.root.iterdir() if not path.name.startswith("plan.")]
         if others and not ours and not run.plans():  # look again: another command may have planned the run just now
-            raise ResumeError(f"run_dir={run.root} holds other files and is not a run: name a directory of its own")
+            lost = f"was a run, but {run.plan.root} is gone: put it back, or name another directory"
+            strange = "holds other files and is not a run: name a directory of its own"
+            raise ResumeError(f"run_dir={run.root} {lost if run.free.exists() or run.committed() else strange}")
 
 
 def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard | Reject]]:
@@ -150,7 +156,7 @@ def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard |
     admission = Admission(inputs.fetched, config, inputs.fingerprint)
     recipe = recipe_of(config, inputs.fingerprint())
     sources = Sources(replace(config, model=settled), inputs.files, recipe)
-    return sources, admission.watch(plan_shards(config, inputs.paths))
+    return sources, admission.watch(plan_shards(config, inputs.paths, inputs.found))
 
 
 def _matched(plan: Plan, config: Config, inputs: Inputs) -> tuple[list[str], Matched]:
@@ -167,17 +173,17 @@ def extension(plan: Plan, config: Config, inputs: Inputs) -> tuple[Sources, Iter
     without `extend`; ModelError as `prepare` does.
     """
     settings, matched = _matched(plan, config, inputs)
-    files = file_changes(plan, matched, inputs.paths, row_reader(plan.planned.job))
+    files = file_changes(plan, matched, inputs.paths, row_reader(plan.planned.job, plan.reads))
     if (told := refusal(settings, files, config.extend)) is not None:
         raise ResumeError(f"{plan.run.root} {told}, or start a new run with another run_dir=DIR")
-    more = rows_to_add(plan, config, matched, inputs.files, files.places)
+    more = rows_to_add(plan, config, matched, inputs.files, files.places, inputs.found)
     _refuse_other_bits(plan, more is not None)
     if more is None:
         return None
     entries, shards = more
     if inputs.model is not None:
         shards = Admission(inputs.model, config, inputs.fingerprint).watch(shards)
-    return Sources(config, entries, plan.recipe), shards
+    return Sources(config, entries, plan.recipe, plan.reads), shards
 
 
 def _refuse_other_bits(plan: Plan, is_extended: bool) -> None:
@@ -222,7 +228,7 @@ def _retry(plan: Plan, config: Config) -> bool:
     prompts = (prompt for prompt in plan.prompts() if prompt.key in again)
     batches = pack_batches(prompts, plan.config.job.batch_size)
     shards = cut_shards(batches, replace(plan.config, launch=config.launch), plan.shard_count)
-    return _add_segment(plan, "retry", Sources(plan.config, [], plan.recipe), shards)
+    return _add_segment(plan, "retry", Sources(plan.config, [], plan.recipe, plan.reads), shards)
 
 
 def _add_segment(plan: Plan, kind: str, sources: Sources, shards: Iterable[Shard | Reject]) -> bool:

@@ -20,7 +20,10 @@ GROUND = [
 ]  # fmt: skip
 WINGS = {
     "config": ["bounds", "schema", "check", "compose", "describe"],
-    "prompts": ["records", "json_items", "lines", "parquet", "rows", "tables", "formats", "find"],
+    "prompts": [
+        "records", "settings", "sniff", "mapping", "found", "values", "remedies", "json_items", "lines", "json_files",
+        "parquet", "rows", "tables", "formats", "find",
+    ],
     "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "process", "versions"],
     "plan": [
         "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "store", "rejects", "replan", "settled",

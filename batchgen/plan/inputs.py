@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from batchgen.config.schema import JobConfig
 from batchgen.files import sha256_file
-from batchgen.prompts import read_prompts
+from batchgen.prompts import READS, Found, Reading, read_prompts
 from batchgen.prompts.formats import format_of
 from batchgen.types import Reject, Row
 
@@ -126,12 +127,15 @@ ReadRows = Callable[[Iterable[tuple[int, Path]]], Iterator[Row | Reject]]
 """It reads prompt files, each with its number, in order."""
 
 
-def row_reader(job: Any) -> ReadRows:
-    """What reads prompt files as the job says. What it returns raises PromptError for a file that cannot be read."""
+def row_reader(job: JobConfig, reads: int = READS, found: Found | None = None) -> ReadRows:
+    """What reads prompt files as the job says, by that version of the reader. What is in them goes into `found`.
+
+    What it returns raises PromptError for a file that cannot be read.
+    """
 
     def read(files: Iterable[tuple[int, Path]]) -> Iterator[Row | Reject]:
         for number, path in files:
-            yield from read_prompts([path], job.columns, job.encoding, number)
+            yield from read_prompts([path], Reading.of(job, reads), number, found)
 
     return read
 

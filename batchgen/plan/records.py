@@ -1,4 +1,4 @@
-"""What a plan writes: the content of run.json, and the lines of its shards."""
+"""What a plan writes: the content of run.json and of the files of its shards."""
 
 import json
 from typing import Any, NamedTuple, TypedDict
@@ -29,6 +29,7 @@ class RunFacts(TypedDict, total=False):
     recipe: dict[str, Any]  # what must not change on a resume
     versions: dict[str, str]
     computes: int  # `recipe.COMPUTES`; a plan that states none was made by 1
+    reads: int  # `prompts.READS`: how its prompt files are read; a plan that states none was read by 1
     sha256: dict[str, str]  # of the plan's other files, by name
     checksum: str  # of all the keys before it
 
@@ -39,7 +40,7 @@ def checksum(facts: RunFacts) -> str:
 
 
 def shard_lines(shard: Shard) -> bytes:
-    """A shard as its file in the plan holds it: one JSON line for each prompt, with the place of its batch."""
+    """A shard as its file holds it: a line of JSON for each prompt."""
     names = Prompt.__slots__
     lines = [
         to_json({"batch": batch.index} | {name: getattr(prompt, name) for name in names})
@@ -50,7 +51,7 @@ def shard_lines(shard: Shard) -> bytes:
 
 
 def parse_shard(index: int, data: bytes) -> Shard:
-    """The shard that `shard_lines` wrote. Raises ValueError, KeyError or TypeError for other bytes."""
+    """The shard in the bytes of its file. Raises ValueError, KeyError or TypeError if they hold none."""
     batches: list[list[Prompt]] = []
     for line in data.splitlines():
         fields = json.loads(line)

@@ -1,15 +1,13 @@
-"""Rows that could not be used: how many there are, why the first one was left out, and which key helps."""
+"""Rows that could not be used: how many there are, and why the first one was left out."""
 
-import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from batchgen.plan.store import Plan
 from batchgen.prompts.records import path_name
+from batchgen.prompts.remedies import cure, remedy
 from batchgen.types import Reject
-
-_STOP = "set job.on_bad_row=fail to stop at the first"
 
 
 def rejected_line(plan: Plan) -> str | None:
@@ -43,39 +41,5 @@ def none_usable(files: Sequence[Path], count: int, first: Reject | None) -> str:
     if first is None:
         named = path_name(files[0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
         return f"the prompt files hold no rows: {named}. Write a prompt into them, or name other files in job.prompts"
-    help_ = remedy(first.source, first.reason)
-    advice = "correct the rows, or name other files in job.prompts" if help_ == _STOP else help_
-    return f"none of the {count} rows can be used; the first: {first.source}:{first.line}: {first.reason}; {advice}"
-
-
-def remedy(file: str, reason: str) -> str:
-    """The key to set so that a row is not left out for this reason. May read the prompt file again."""
-    if reason.startswith("not valid utf-8") and _reads_as_cp1252(Path(file)):
-        return "set job.encoding=cp1252"
-    if reason.startswith("not valid ") and "JSON" not in reason:
-        return "set job.encoding to the file's encoding"
-    if reason.startswith("no prompt: "):
-        return "set job.columns.prompt=NAME to name the column"
-    return _STOP
-
-
-def _reads_as_cp1252(path: Path) -> bool:
-    """Whether every line that is not ASCII is not UTF-8 either but could be cp1252, so that cp1252 spoils no line."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for line in file:
-                if not line.isascii():
-                    line.decode("cp1252")
-                    if _is_utf8(line):
-                        return False
-    except (OSError, EOFError, ValueError):
-        return False
-    return True
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    helps = cure(first.source, first.reason) or "correct the rows, or name other files in job.prompts"
+    return f"none of the {count} rows can be used; the first: {first.source}:{first.line}: {first.reason}; {helps}"

@@ -27,6 +27,7 @@ from batchgen.plan.free import with_free
 from batchgen.plan.inputs import newest
 from batchgen.plan.recipe import COMPUTES, as_planned
 from batchgen.plan.records import RunFacts, ShardSize, checksum, parse_shard, shard_lines
+from batchgen.prompts import READS
 from batchgen.types import Prompt, Reject, Shard
 
 FORMAT = 1
@@ -47,6 +48,7 @@ class Segment:
     run_id: str
     sha256: dict[str, str]  # of its files, by name
     computes: int
+    reads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,11 @@ class Plan:
     def computes(self) -> int:
         """The way of computing that the run was begun with (`recipe.COMPUTES`)."""
         return min(segment.computes for segment in self.segments)
+
+    @property
+    def reads(self) -> int:
+        """The version of the reader (`prompts.READS`) for all prompt files of the run."""
+        return self.segments[0].reads
 
     @property
     def sizes(self) -> list[ShardSize]:
@@ -152,7 +159,10 @@ def load_plan(run: RunDir) -> Plan:
             raise ValueError(f"{run.plan.config.name} has changed since it was planned: its sha256 differs")
         planned = as_planned(yaml.safe_load(data))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        raise BrokenRunError(f"the plan in {run.root} cannot be read: {error}") from error
+        why = f"{error} is missing in it" if isinstance(error, KeyError) else error
+        raise BrokenRunError(
+            f"the plan in {run.root} cannot be read: {why}. Put its files back, or start a new run by run_dir=DIR"
+        ) from error
     return Plan(run, with_free(run, planned), planned, segments)
 
 
@@ -174,6 +184,7 @@ def _load_segment(files: PlanDir) -> Segment:
         run_id=facts["run_id"],
         sha256=facts["sha256"],
         computes=facts.get("computes", 1),
+        reads=facts.get("reads", 1),
     )
 
 
@@ -212,6 +223,7 @@ class Sources:
     config: Config
     inputs: list[dict[str, Any]]
     recipe: dict[str, Any]
+    reads: int = READS
 
 
 def save_plan(
@@ -246,6 +258,7 @@ def save_plan(
             "recipe": sources.recipe,
             "versions": versions(),
             "computes": COMPUTES,
+            "reads": sources.reads,
             "sha256": digests,
         }
         facts["checksum"] = checksum(facts)

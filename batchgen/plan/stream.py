@@ -13,22 +13,24 @@ from batchgen.plan.planner import Planner, pack_batches
 from batchgen.plan.rejects import none_usable
 from batchgen.plan.settled import recall, rows_after
 from batchgen.plan.store import Plan
-from batchgen.types import Prompt, Reject, Row, Shard
+from batchgen.prompts import Found
+from batchgen.prompts.remedies import cure
+from batchgen.types import Prompt, Reject, Shard
 
 
-def plan_shards(config: Config, files: list[Path]) -> Iterator[Shard | Reject]:
+def plan_shards(config: Config, files: list[Path], found: Found | None = None) -> Iterator[Shard | Reject]:
     """The shards of the prompt files, and the rows that cannot be used, as they are read.
 
+    What is found in the files goes into `found`.
     With `job.on_bad_row=fail` it raises PromptError at the first bad row; else at the end, if no row can be used.
     """
-    rows = row_reader(config.job)(enumerate(files))
-    return _refuse_nothing(_shards(rows, Planner(config.job), config, config.job.limit, 0), files)
+    found = Found() if found is None else found
+    rows = row_reader(config.job, found=found)(enumerate(files))
+    prompts = found.watch(Planner(config.job, found.notes).prompts(rows, config.job.limit))
+    return _refuse_nothing(_shards(prompts, config, 0), files)
 
 
-def _shards(
-    rows: Iterable[Row | Reject], planner: Planner, config: Config, limit: int | None, first_shard: int
-) -> Iterator[Shard | Reject]:
-    prompts = planner.prompts(rows, limit)
+def _shards(prompts: Iterator[Prompt | Reject], config: Config, first_shard: int) -> Iterator[Shard | Reject]:
     if config.job.on_bad_row == "fail":
         prompts = _refuse_rejects(prompts)
     return cut_shards(pack_batches(prompts, config.job.batch_size), config, first_shard)
@@ -37,7 +39,9 @@ def _shards(
 def _refuse_rejects(stream: Iterable[Prompt | Reject]) -> Iterator[Prompt | Reject]:
     for one in stream:
         if isinstance(one, Reject):
-            raise PromptError(f"{one.source}:{one.line}: {one.reason} (job.on_bad_row=skip would leave it out)")
+            helps = cure(one.source, one.reason)
+            told = f"{one.reason}; {helps}" if helps else one.reason
+            raise PromptError(f"{one.source}:{one.line}: {told} (job.on_bad_row=skip would leave it out)")
         yield one
 
 
@@ -54,18 +58,18 @@ def _refuse_nothing(shards: Iterable[Shard | Reject], files: Sequence[Path]) -> 
 
 
 def rows_to_add(
-    plan: Plan, config: Config, matched: Matched, files: Sequence[Entry], places: Sequence[int]
+    plan: Plan, config: Config, matched: Matched, files: Sequence[Entry], places: Sequence[int], found: Found
 ) -> tuple[list[Entry], Iterator[Shard | Reject]] | None:
     """The shards of rows that come after the planned ones, and the files that they are read from; None without any.
 
     Rows are added where `job.limit` was raised, and from the files at `places`, which are new or have grown. Keys,
     occurrences and seeds are those of one plan of all rows. Raises ResumeError where the limit allows no more rows or
-    less than are planned.
+    less than are planned. What is found in the files goes into `found`.
     """
     limit = config.job.limit
     if not places and limit == plan.limit:
         return None
-    planner = Planner(config.job)
+    planner = Planner(config.job, found.notes)
     rows, ends = recall(plan, planner)
     if limit is not None and (limit < rows or (places and limit == rows)):
         what = "a run never loses any" if limit < rows else "no more can be added"
@@ -80,9 +84,9 @@ def rows_to_add(
     taken = sorted((numbers[place], place) for place in (range(len(files)) if has_left else places))
     paths = [(number, Path(files[place]["file"])) for number, place in taken]
     known = {str(path): ends[number] for number, path in paths if number in ends}
-    rest = None if limit is None else limit - rows
-    after = rows_after(row_reader(config.job)(paths), known)
-    shards = _shards(after, planner, config, rest, plan.shard_count)
+    after = rows_after(row_reader(config.job, plan.reads, found)(paths), known)
+    prompts = found.watch(planner.prompts(after, None if limit is None else limit - rows))
+    shards = _shards(prompts, config, plan.shard_count)
     entries = [files[place] | ({"continues": n} if n < len(plan.inputs) else {}) for n, place in taken]
     if places:
         return entries, _refuse_nothing(shards, [path for _, path in paths])

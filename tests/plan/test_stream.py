@@ -15,6 +15,7 @@ from batchgen.paths import RunDir
 from batchgen.plan.inputs import inputs_of, match_inputs
 from batchgen.plan.store import Plan, Sources, load_plan, save_plan
 from batchgen.plan.stream import plan_shards, rows_to_add
+from batchgen.prompts import Found
 from batchgen.types import Prompt
 from tests.builders import make_config, write_rows
 
@@ -74,7 +75,7 @@ def more(plan: Plan, config: Config, paths: list[Path]) -> Any:
     files = inputs_of(paths)
     matched = match_inputs(plan.inputs, files)
     assert not matched.lost
-    return rows_to_add(plan, config, matched, files, [*matched.grown, *matched.new])
+    return rows_to_add(plan, config, matched, files, [*matched.grown, *matched.new], Found())
 
 
 def images(plan: Plan) -> dict[str, Prompt]:
