@@ -162,8 +162,15 @@ def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard |
 def _matched(plan: Plan, config: Config, inputs: Inputs) -> tuple[list[str], Matched]:
     """The settings that differ from those of the plan, and how the prompt files compare with the planned ones."""
     diff = changes(plan.recipe, recipe_of(config, _model_fingerprint(plan, config, inputs)))
-    other = f"model.path: {config.model.path} is not the model of then, which was {plan.planned.model.path}"
-    return [other if one.startswith("model: ") else one for one in diff], match_inputs(plan.inputs, inputs.files)
+    return [_other_model(plan, config) if one.startswith("model: ") else one for one in diff], match_inputs(
+        plan.inputs, inputs.files
+    )
+
+
+def _other_model(plan: Plan, config: Config) -> str:
+    now, planned = config.model.path, plan.planned.model.path
+    what = "its files have changed" if now == planned else f"it is not the model that was planned with, {planned}"
+    return f"model.path={now}: {what}"
 
 
 def extension(plan: Plan, config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard | Reject]] | None:

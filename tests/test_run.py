@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -70,6 +71,12 @@ def test_a_changed_recipe_is_refused_with_a_diff_and_nothing_is_lost(tmp_path, p
     assert refused.returncode == 2
     assert "job.seed: 0 -> 5" in refused.stderr and "job.steps: 20 -> 7" in refused.stderr
     assert len(refused.stderr.splitlines()) == 2
+    assert "Nothing was changed: set job.seed=0 job.steps=20, or start a new run" in refused.stderr
+    refused = front(tmp_path / "run", prompts, "job.scheduler=euler", 'job.negative_prompt="blurry, low: res"')
+    advised = shlex.split(refused.stderr.partition("Nothing was changed: set ")[2].partition(", or start")[0])
+    assert advised == ['job.negative_prompt=""', "job.scheduler=ddim"]
+    again = front(tmp_path / "run", prompts, "job.scheduler=euler", *advised)
+    assert again.returncode == 0, again.stderr
     first = prompts.read_text().splitlines()[0]
     prompts.write_text(prompts.read_text().replace(first, "another", 1))
     edited = front(tmp_path / "run", prompts)

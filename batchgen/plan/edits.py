@@ -1,6 +1,9 @@
 """What became of a prompt file that is not as it was planned: the first line that differs, and what to do."""
 
 import hashlib
+import json
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -169,7 +172,7 @@ def refusal(settings: Sequence[str], files: FileChanges, extend: bool) -> str | 
     if not told:
         return None
     advice = [
-        "set it back" * bool(settings),
+        _set_back(settings) if settings else "",
         "put the edited file back as it was" * bool(files.edited),
         "name the missing file in job.prompts" * bool(files.gone),
         "extend=true adds the new rows to it" * bool(more),
@@ -178,3 +181,20 @@ def refusal(settings: Sequence[str], files: FileChanges, extend: bool) -> str | 
     return (
         f"was planned with different {what}: {'; '.join(told)}.\nNothing was changed: {', '.join(filter(None, advice))}"
     )
+
+
+def _set_back(settings: Sequence[str]) -> str:
+    """What to add to the command so that it has the settings of the plan; in words where a value is too long."""
+    pairs = [(key, values.partition(" -> ")) for key, colon, values in (one.partition(": ") for one in settings)]
+    if any(not arrow or "..." in was for _, (was, arrow, _) in pairs):
+        return "set it back"
+    return "set " + " ".join(shlex.quote(f"{key}={_plain(was)}") for key, (was, _, _) in pairs)
+
+
+def _plain(value: str) -> str:
+    """A JSON value as the command line takes it: words need no quotes."""
+    text = json.loads(value)
+    is_word = (
+        isinstance(text, str) and re.fullmatch(r"[A-Za-z][\w.+/-]*", text) and text not in ("null", "true", "false")
+    )
+    return str(text) if is_word else value

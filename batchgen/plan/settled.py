@@ -17,27 +17,19 @@ from batchgen.types import Prompt, Reject, Row
 
 @dataclass(slots=True)
 class End:
-    """How far a file is planned.
+    """How far a file is planned: the last line that is planned or was left out, and how many of its rows are.
 
-    `line`: the last line that is planned or was left out; `rows`: how many rows it has, None if it was left out.
+    A line has several rows if it holds a list of captions; a limit may have cut it.
     """
 
     line: int = 0
-    rows: int | None = 0
+    rows: int = 0
 
-    def add_prompt(self, prompt: Prompt) -> None:
-        """Count a planned prompt. The copies of a row are one row."""
-        if prompt.copy:
-            return
-        if prompt.line > self.line:
-            self.line, self.rows = prompt.line, 0
-        if prompt.line == self.line and self.rows is not None:
-            self.rows += 1
-
-    def add_reject(self, line: int) -> None:
-        """Count a row that was left out."""
-        if line >= self.line:
-            self.line, self.rows = line, None
+    def add(self, line: int) -> None:
+        """Count a row in, which was planned or left out."""
+        if line > self.line:
+            self.line, self.rows = line, 0
+        self.rows += line == self.line
 
 
 def recall(plan: Plan, planner: Planner) -> tuple[int, dict[int, End]]:
@@ -48,13 +40,14 @@ def recall(plan: Plan, planner: Planner) -> tuple[int, dict[int, End]]:
     ends: dict[int, End] = {}
     rows = planner.recall(_noted(plan, ends))
     for number, reject in numbered_rejects(plan):
-        ends.setdefault(number, End()).add_reject(reject.line)
+        ends.setdefault(number, End()).add(reject.line)
     return rows, ends
 
 
 def _noted(plan: Plan, ends: dict[int, End]) -> Iterator[Prompt]:
     for number, prompt in numbered_prompts(plan):
-        ends.setdefault(number, End()).add_prompt(prompt)
+        if prompt.copy == 0:  # the copies of a row are one row
+            ends.setdefault(number, End()).add(prompt.line)
         yield prompt
 
 
@@ -93,5 +86,5 @@ def rows_after(rows: Iterable[Row | Reject], ends: Mapping[str, End]) -> Iterato
         if row.source != source:
             source, seen, end = row.source, 0, ends.get(row.source, End())
         seen += row.line == end.line
-        if row.line > end.line or (row.line == end.line and end.rows is not None and seen > end.rows):
+        if row.line > end.line or (row.line == end.line and seen > end.rows):
             yield row

@@ -25,7 +25,6 @@ def after(rows: list[Row | Reject], end: End) -> list[str]:
     [
         (End(), [0, 1, 2, 3]),
         (End(line=2, rows=1), [2, 3]),
-        (End(line=2, rows=None), [2, 3]),
         (End(line=4, rows=1), []),
         (End(line=9, rows=1), []),
     ],
@@ -37,12 +36,11 @@ def test_rows_up_to_the_last_planned_line_are_passed_over(end: End, left: list[i
 def test_a_line_of_several_rows_may_be_planned_in_part() -> None:
     rows: list[Row | Reject] = [make_row(f"caption {number}", number, line=5) for number in range(3)]
     assert after(rows, End(line=5, rows=2)) == ["caption 2"]
-    assert after(rows, End(line=5, rows=None)) == [], "it was left out, by an older batchgen say"
 
 
 def test_files_without_planned_rows_are_taken_whole() -> None:
     other: list[Row | Reject] = [make_row("other", source="b.txt"), Reject("b.txt", 2, "bad")]
-    assert after([*ROWS, *other], End(line=9)) == ["other", "bad"]
+    assert after([*ROWS, *other], End(line=9, rows=1)) == ["other", "bad"]
 
 
 def test_a_plan_knows_how_far_each_file_is_planned(tmp_path: Path) -> None:
@@ -57,7 +55,7 @@ def test_a_plan_knows_how_far_each_file_is_planned(tmp_path: Path) -> None:
     plan = plan_run(tmp_path, rows, job__prompts=[str(tmp_path / "prompts.jsonl"), str(second)])
     rows_planned, ends = recall(plan, Planner(JobConfig()))
     assert rows_planned == 5
-    assert ends == {0: End(line=5, rows=None), 1: End(line=2, rows=1)}
+    assert ends == {0: End(line=5, rows=1), 1: End(line=2, rows=1)}
     assert sorted(number for number, _ in numbered_prompts(plan)) == [0, 0, 0, 0, 0, 1, 1]
     assert [(number, one.line) for number, one in numbered_rejects(plan)] == [(0, 2), (0, 5)]
 

@@ -19,8 +19,9 @@ from batchgen.prompts import Found
 from batchgen.types import Prompt
 from tests.builders import make_config, write_rows
 
+TEXTS = st.sampled_from(["fox", "hen", "owl", "ape"])
 GOOD = st.fixed_dictionaries(
-    {"prompt": st.sampled_from(["fox", "hen", "owl", "ape"])},
+    {"prompt": st.one_of(TEXTS, TEXTS, st.lists(st.one_of(TEXTS, st.just("")), min_size=1, max_size=3))},
     optional={
         "negative_prompt": st.sampled_from(["", "blurry", "<none>"]),
         "seed": st.integers(0, 99),
