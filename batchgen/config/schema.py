@@ -32,8 +32,8 @@ class JobConfig:
     # other programs (docs/prompts.md). Any other name must be there. null for the prompt finds its column, too; null
     # for another field means that no column sets it.
     columns: Columns = field(default_factory=Columns)
-    # Only the first rows, up to this number, are used; null uses all of them. Where it is raised, a run goes on with more
-    # rows.
+    # Only the first rows, up to this number, are used; null uses all of them. A run goes on with more rows where it is
+    # raised.
     limit: int | None = None
     # What happens to a row that cannot be used: skip lists it in plan/rejects.jsonl, fail stops at the first.
     on_bad_row: str = "skip"
