@@ -114,7 +114,8 @@ def _added(plan: Plan, path: Path, last: str) -> str:
         return f"its planned prompts are the same, but what follows {last} is not"
     kind = format_of(path)
     if kind not in GROWING:
-        return f"rows were added, but a {kind} file cannot grow in a run: put them into a file of their own"
+        own = "put them into a file of their own, with extend=true"
+        return f"rows were added, but a {kind} file cannot grow in a run: {own}"
     if path.suffix.lower() == ".gz":
         return "rows were added, but it was packed anew: add them by `gzip -c MORE >> FILE`, or as a file of their own"
     return "rows were added, but its earlier bytes changed too: add them to the old file, or as a file of their own"
@@ -174,7 +175,7 @@ def refusal(settings: Sequence[str], files: FileChanges, extend: bool) -> str | 
     advice = [
         _set_back(settings) if settings else "",
         "put the edited file back as it was" * bool(files.edited),
-        "name the missing file in job.prompts" * bool(files.gone),
+        "put the missing file back or name it in job.prompts" * bool(files.gone),
         "extend=true adds the new rows to it" * bool(more),
     ]
     what = "settings" if settings else "prompts"

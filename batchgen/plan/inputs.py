@@ -77,32 +77,37 @@ class Matched:
 def match_inputs(old: Sequence[Entry], new: Sequence[Entry]) -> Matched:
     """Find each planned file among the files of a command: under its name, if it is there, else under another."""
     numbers: dict[int, int] = {}
-    grown: list[int] = []
 
-    def take(fits: Callable[[Entry, Entry], bool]) -> Iterator[int]:
-        waiting = [number for number in range(len(old)) if number not in numbers.values()]
+    def take(key: Callable[[Entry], Any], fits: Callable[[Entry, Entry], bool]) -> Iterator[int]:
+        """Match the files of one key that fit, in order; return the places."""
+        taken = set(numbers.values())
+        waiting: dict[Any, list[int]] = {}
+        for number, entry in enumerate(old):
+            if number not in taken:
+                waiting.setdefault(key(entry), []).append(number)
         for place, entry in enumerate(new):
-            if place not in numbers:
-                number = next((one for one in waiting if fits(old[one], entry)), None)
-                if number is not None:
-                    waiting.remove(number)
-                    numbers[place] = number
-                    yield place
+            alike = waiting.get(key(entry), []) if place not in numbers else []
+            found = next((number for number in alike if fits(old[number], entry)), None)
+            if found is not None:
+                alike.remove(found)
+                numbers[place] = found
+                yield place
 
-    def same(was: Entry, now: Entry) -> bool:
-        return bool(was["sha256"] == now["sha256"])
+    def always(was: Entry, now: Entry) -> bool:
+        return True
 
-    def named(was: Entry, now: Entry) -> bool:
-        return bool(was["file"] == now["file"])
-
-    list(take(lambda was, now: same(was, now) and named(was, now)))
-    grown += take(lambda was, now: named(was, now) and _begins(was, now))
-    list(take(same))
     kept = {entry["file"] for entry in old} & {entry["file"] for entry in new}  # these did not move
-    grown += take(lambda was, now: not kept & {was["file"], now["file"]} and was["bytes"] > 0 and _begins(was, now))
-    found = tuple(numbers.get(place) for place in range(len(new)))
-    lost = tuple(number for number in range(len(old)) if number not in numbers.values())
-    return Matched(found, tuple(sorted(grown)), lost)
+
+    def moved(was: Entry, now: Entry) -> bool:
+        return not kept & {was["file"], now["file"]} and was["bytes"] > 0 and _begins(was, now)
+
+    list(take(lambda entry: (entry["file"], entry["sha256"]), always))
+    grown = list(take(lambda entry: entry["file"], _begins))
+    list(take(lambda entry: entry["sha256"], always))
+    grown += take(lambda entry: None, moved)
+    taken = set(numbers.values())
+    lost = tuple(number for number in range(len(old)) if number not in taken)
+    return Matched(tuple(numbers.get(place) for place in range(len(new))), tuple(sorted(grown)), lost)
 
 
 def _begins(was: Entry, now: Entry) -> bool:

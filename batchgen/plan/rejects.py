@@ -42,4 +42,5 @@ def none_usable(files: Sequence[Path], count: int, first: Reject | None) -> str:
         named = path_name(files[0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
         return f"the prompt files hold no rows: {named}. Write a prompt into them, or name other files in job.prompts"
     helps = cure(first.source, first.reason) or "correct the rows, or name other files in job.prompts"
-    return f"none of the {count} rows can be used; the first: {first.source}:{first.line}: {first.reason}; {helps}"
+    what = "the only row cannot be used" if count == 1 else f"none of the {count} rows can be used; the first"
+    return f"{what}: {first.source}:{first.line}: {first.reason}; {helps}"

@@ -108,7 +108,7 @@ def test_a_file_that_is_named_no_more_or_gone_is_told_apart(tmp_path: Path) -> N
         (["model.path=x: its files have changed"], [], [], [], True, "set it back"),
         (["a: 1 -> 2"], ["b: edited"], [], ["c: new"], False,
          "set a=1, put the edited file back as it was, extend=true adds the new rows to it"),
-        ([], [], ["d: gone"], [], True, "name the missing file in job.prompts"),
+        ([], [], ["d: gone"], [], True, "put the missing file back or name it in job.prompts"),
     ],
 )  # fmt: skip
 def test_the_advice_is_about_what_changed(

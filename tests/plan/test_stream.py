@@ -205,7 +205,7 @@ def test_a_raised_limit_says_where_the_rest_cannot_be_used(tmp_path: Path, capsy
     plan = pieces.plan(limit=2)
     assert pieces.plan() == plan
     said = capsys.readouterr().err
-    assert "job.limit allows more rows, but none of the 1 rows can be used" in said and "jsonl:3: duplicate" in said
+    assert "job.limit allows more rows, but the only row cannot be used" in said and "jsonl:3: duplicate" in said
 
 
 def test_where_nothing_is_usable_the_first_reason_and_what_to_do_are_told(tmp_path: Path) -> None:
