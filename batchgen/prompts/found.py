@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batchgen.prompts.mapping import NAMES, ONLY_BY_NAME, Layout, known_name
+from batchgen.prompts.mapping import NAMES, ONLY_BY_NAME, Layout, known_name, named_columns
 from batchgen.prompts.records import path_name, shown
 from batchgen.prompts.settings import Reading
 from batchgen.types import Prompt, Reject
@@ -98,6 +98,9 @@ class Found:
                 self.example = one
             yield one
         self.notes += filter(None, (one.lacks("in any row up to job.limit") for one in self.files))
+        named = named_columns(self.files[0].reading) if self.files else []
+        if named and not any(one.fields for one in self.files):
+            self.notes.append(f"job.columns.{named[0][0]}={named[0][1]} is not used: the prompt files have no columns")
 
     def plain(self) -> dict[str, Any]:
         """All of it as what JSON knows: `files`, `example` (None if there is no prompt) and `notes`."""

@@ -1,25 +1,30 @@
-"""Which key helps where a row cannot be used."""
+"""What helps where a row cannot be used."""
 
 import gzip
+import re
 from pathlib import Path
 
 from batchgen.prompts.sniff import is_gzipped
 
+_COLUMNS = re.compile(r"(\d+) columns instead of (\d+)")
+
 
 def remedy(file: str, reason: str) -> str:
-    """The key to set where a row is left out for this reason. May read the prompt file again."""
+    """What to do where a row is left out for this reason. May read the prompt file again."""
     stop = "set job.on_bad_row=fail to stop at the first"
     return cure(file, reason) or (f"or {stop}" if "=null " in reason else stop)
 
 
 def cure(file: str, reason: str) -> str | None:
-    """The key to set so that a row is not left out for this reason; None where no key helps, or the reason names it."""
+    """What to do so that a row is not left out for this reason; None where nothing helps, or the reason says it."""
     if reason.startswith("not valid utf-8") and _reads_as_cp1252(Path(file)):
         return "set job.encoding=cp1252"
     if reason.startswith("not valid ") and "JSON" not in reason:
         return "set job.encoding to the file's encoding"
     if reason.startswith("no prompt: "):
         return "set job.columns.prompt=NAME to name the column"
+    if (columns := _COLUMNS.match(reason)) and int(columns[1]) > int(columns[2]):
+        return "put quotes around a text that holds the separator, or name a file of bare prompts .txt"
     return None
 
 

@@ -60,8 +60,8 @@ class RowReader:
             raise PromptError(f"{path_name(self._path)}: {problem}={advice}")
         self._header = layout
         self._columns.take(layout, names, unread)
-        if (problem := self._columns.lacks(f"among {_listed(names)}")) is not None:
-            raise PromptError(problem)
+        if (lacking := self._columns.lacks(f"among {_listed(names)}")) is not None:
+            raise PromptError(lacking)
         return [layout.prompt, *(column for _, column in layout.fields)]
 
     def note_separator(self, separator: str) -> None:
@@ -85,10 +85,11 @@ class RowReader:
                 return [Row(self._file, place, self._source, line, prompt_text(value))]
             layout = self._header or self._layout_of_object(value)
             prompt = self._take_prompt(value, layout)
-            found = self._take_fields(value, layout)
             if isinstance(prompt, list) and self._lenient:
-                return self._captions(place, line, prompt, value, found)
-            return [Row(self._file, place, self._source, line, prompt_text(prompt), extra=value, **found)]
+                return self._captions(place, line, prompt, value, self._take_fields(value, layout))
+            text = prompt_text(prompt)
+            found = self._take_fields(value, layout)
+            return [Row(self._file, place, self._source, line, text, extra=value, **found)]
         except BadRow as bad:
             return [Reject(self._source, line, str(bad))]
 

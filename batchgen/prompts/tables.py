@@ -56,6 +56,7 @@ class _Cutter:
     def __init__(self, delimiter: str, reading: Reading) -> None:
         self.delimiter = delimiter
         self.width = 0  # the number of columns; 0 before the header is known
+        self.named_width = 0  # the same without those at the end that have no name
         self.skips_spaces = False  # after each separator
         self._reading = reading
         self._lenient = reading.lenient
@@ -85,7 +86,11 @@ class _Cutter:
             cells = self._quoted(line, lines)
         fitted = self._fitted(cells, line, lines)
         if fitted is None:
-            cut = "" if line.endswith("\n") or len(cells) > self.width else ": is the last line cut off?"
+            cut = (
+                ""
+                if not self._lenient or line.endswith("\n") or len(cells) > self.width
+                else ": is the last line cut off?"
+            )
             raise BadRow(f"{len(cells)} columns instead of {self.width}{cut}")
         return fitted
 
@@ -125,9 +130,11 @@ class _Cutter:
         A last line without an end may be cut off, and after a broken quote a line may be a part of a text.
         """
         fit = self._trimmed(cells)
-        if fit is None and self._pads and len(cells) < self.width and len(lines.record) == 1 and line.endswith("\n"):
-            return cells + [""] * (self.width - len(cells))
-        return fit
+        missing = self.width - len(cells)
+        if fit is not None or missing < 0 or not self._lenient:
+            return fit
+        whole = self._pads and len(lines.record) == 1 and line.endswith("\n")
+        return cells + [""] * missing if whole or len(cells) >= self.named_width else None
 
 
 def table_records(text: io.TextIOWrapper, kind: str, reading: Reading, header: HeaderReader) -> Iterator[Record]:
@@ -199,6 +206,7 @@ def _header(
             header.note_separator(cutter.delimiter)
         names = _settled(names, cutter, line, lines) if reading.lenient else names
         cutter.width = len(names)
+        cutter.named_width = max((place for place, name in enumerate(names, 1) if name), default=0)
         return cutter, names, line
     return None
 
@@ -240,7 +248,7 @@ def _bare(name: str) -> str:
 
 
 def _settled(names: list[str], cutter: _Cutter, line: str, lines: _Lines) -> list[str]:
-    """The names without outer spaces; columns at the end that have none are left out.
+    """The names without outer spaces.
 
     Where a space follows each separator of the header, it does so in the rows.
     """
@@ -249,9 +257,7 @@ def _settled(names: list[str], cutter: _Cutter, line: str, lines: _Lines) -> lis
         lines.put_back()
         names = cutter.cells(line, lines)
     bare = [_bare(name) for name in names]
-    while len(bare) > 1 and not bare[-1]:
-        bare.pop()
-    return bare if doubled([name for name in bare if name]) is None else names[: len(bare)]
+    return bare if doubled([name for name in bare if name]) is None else names
 
 
 def _record(line: str, lines: _Lines) -> Iterator[str]:

@@ -113,3 +113,10 @@ def test_a_column_that_no_row_up_to_the_limit_has_is_told(tmp_path: Path) -> Non
     (note,) = found.notes
     assert "job.columns.seed=zzz: there is no such column in any row up to job.limit" in note
     assert found_in([path], columns=Columns(seed="zzz")).notes == []
+
+
+def test_a_column_that_is_named_for_files_without_columns_is_told(tmp_path: Path) -> None:
+    found = Found()
+    rows = read_prompts([write(tmp_path / "p.txt", "a\n")], Reading(Columns(seed="zzz")), found=found)
+    assert len(list(found.watch(Planner(JOB).prompts(rows, None)))) == 1
+    assert found.notes == ["job.columns.seed=zzz is not used: the prompt files have no columns"]

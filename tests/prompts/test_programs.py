@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from batchgen.types import Columns, Row
+from tests.commands import front, samples, verify
 from tests.prompts.reading import error_of, prompts, read, rejects, rows, write
 
 pd = pytest.importorskip("pandas")
@@ -361,3 +362,19 @@ def test_sqlite_without_its_header_is_refused_and_runs_with_it(tmp_path: Path) -
     assert [(row.prompt, row.seed, row.extra) for row in good] == [
         ("a red, red car", 5, {"id": "1"}), ("a cat", None, {"id": "2"}),
     ]  # fmt: skip
+
+
+def test_what_such_files_say_reaches_the_tars(tmp_path: Path) -> None:
+    lines = [
+        {"caption": TEXTS[:2], "Seed": 2**50 + 3, "score": 0.5},
+        {"caption": TEXTS[2], "num_inference_steps": 3.0, "n": 9},
+    ]
+    path = write(tmp_path / "p.json", "\n\n".join(map(json.dumps, lines)))
+    done = front(tmp_path / "run", path)
+    assert done.returncode == 0, done.stderr
+    assert verify(tmp_path / "run").returncode == 0
+    made = samples(tmp_path / "run")
+    assert [made[f"{key}.txt"].decode() for key in ("000000000000-00", "000000000000-01", "000000000002-00")] == TEXTS
+    first, last = (json.loads(made[f"{key}.json"]) for key in ("000000000000-00", "000000000002-00"))
+    assert (first["seed"], first["row"]) == (3, {"score": 0.5, "Seed": 2**50 + 3})
+    assert (last["steps"], last["row"]) == (3, {"n": 9})

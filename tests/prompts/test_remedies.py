@@ -1,4 +1,4 @@
-"""Which key helps where a row cannot be used."""
+"""What helps where a row cannot be used."""
 
 import gzip
 from pathlib import Path
@@ -31,7 +31,8 @@ def test_cp1252_is_named_only_where_it_helps(tmp_path: Path, data: bytes, expect
         ("not valid utf-16: byte 0xe9", "job.encoding"),
         ("not valid JSON: Expecting value", "job.on_bad_row=fail"),
         ("no prompt: none of prompt, text is there", "job.columns.prompt"),
-        ("3 columns instead of 2", "job.on_bad_row=fail"),
+        ("3 columns instead of 2", "put quotes around a text that holds the separator"),
+        ("2 columns instead of 3: is the last line cut off?", "job.on_bad_row=fail"),
         ("not valid utf-8: byte 0xe9", "job.encoding"),
     ],
 )

@@ -204,6 +204,14 @@ def test_a_line_may_be_short_only_where_it_is_whole(tmp_path: Path) -> None:
     assert prompts(items) == ["a", None, None, "b"], "after a broken quote a short line may be a part of a text"
 
 
+def test_a_column_without_a_name_costs_no_row(tmp_path: Path) -> None:
+    items = read(write(tmp_path / "p.csv", "prompt,,seed,,\na,x,5,y,\nb,,6\nc,,7,,\nd,,8"))
+    assert [(row.prompt, row.seed, row.extra) for row in rows(items)] == [
+        ("a", 5, {}), ("b", 6, {}), ("c", 7, {}), ("d", 8, {}),
+    ]  # fmt: skip
+    assert not rejects(items)
+
+
 def test_comments_are_skipped_where_the_job_says_so(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", '# my list\nprompt,note\n# one\na,# not here\n"b\n# nor here",x\n')
     assert prompts(read(path, comment="#")) == ["a", "b\n# nor here"]
