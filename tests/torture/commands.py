@@ -53,8 +53,8 @@ _EXPECTED = [
     re.compile(pattern)
     for pattern in (
         r"batchgen: \S+ is (already )?done: \d+ images in \d+ shards, [\d.]+ MiB",
-        r"batchgen: \S+ was planned with different settings: (\S+: gone(; )?)+\.",
-        r"Nothing was changed: set it back, or start a new run with another run_dir=DIR",
+        r"batchgen: \S+ was planned with different prompts: (\S+: not named in job\.prompts(; )?)+\.",
+        r"Nothing was changed: put the missing file back or name it in job\.prompts, or start a new run with .*",
         r"batchgen: \S+ is broken: shard \d{6}'s tar is missing\. Nothing is made again unless you ask for it\.",
         r"batchgen: shard \d{6}'s tar is missing; the other shards are made all the same",
         r"If you moved the tars, put them back\. If they are lost, .*",
