@@ -162,9 +162,8 @@ def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard |
 def _matched(plan: Plan, config: Config, inputs: Inputs) -> tuple[list[str], Matched]:
     """The settings that differ from those of the plan, and how the prompt files compare with the planned ones."""
     diff = changes(plan.recipe, recipe_of(config, _model_fingerprint(plan, config, inputs)))
-    return [_other_model(plan, config) if one.startswith("model: ") else one for one in diff], match_inputs(
-        plan.inputs, inputs.files
-    )
+    settings = [_other_model(plan, config) if one.startswith("model: ") else one for one in diff]
+    return settings, match_inputs(plan.inputs, inputs.files)
 
 
 def _other_model(plan: Plan, config: Config) -> str:

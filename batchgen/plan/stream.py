@@ -72,10 +72,10 @@ def rows_to_add(
     planner = Planner(config.job, found.notes)
     rows, ends = recall(plan, planner)
     if limit is not None and (limit < rows or (places and limit == rows)):
-        what = "a run never loses any" if limit < rows else "no more can be added"
+        what, fewest = ("a run never loses any", rows) if limit < rows else ("no more can be added", rows + 1)
         raise ResumeError(
             f"job.limit={limit}, and {plan.run.root} has {rows} rows planned: {what}.\nNothing was changed: set "
-            f"job.limit={rows} or more, or leave it out, or start a new run with another run_dir=DIR"
+            f"job.limit={fewest} or more, or leave it out, or start a new run with another run_dir=DIR"
         )
     has_left = plan.limit is not None and rows >= plan.limit and limit != rows
     if not places and not has_left:

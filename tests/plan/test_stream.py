@@ -185,7 +185,7 @@ def test_a_limit_below_what_is_planned_is_refused_and_says_what_is_possible(tmp_
     with pytest.raises(ResumeError, match=r"job\.limit=4, .* has 5 rows planned: .*\n.*job\.limit=5 or more"):
         pieces.plan(limit=4)
     pieces.write([{"prompt": f"p {n}"} for n in range(9)])
-    with pytest.raises(ResumeError, match=r"job\.limit=5, .* no more can be added"):
+    with pytest.raises(ResumeError, match=r"job\.limit=5, .* no more can be added.\n.*job\.limit=6 or more"):
         pieces.plan(limit=5)
 
 
