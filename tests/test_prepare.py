@@ -251,3 +251,11 @@ def make_older(plan: Path) -> None:
     facts["sha256"]["config.yaml"] = sha256_bytes(config.encode())
     facts["checksum"] = sha256_bytes(to_json(facts).encode())
     (plan / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def test_blank_lines_stop_nothing_and_move_no_key(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a red car\n\n \t\na cat\n\n")
+    config = make_config(tmp_path, job__on_bad_row="fail", job__prompts=str(tmp_path / "p.txt"))
+    plan = prepare(RunDir(tmp_path / "run"), config)
+    assert [prompt.key for prompt in plan.prompts()] == ["000000000000-00", "000000000003-00"]
+    assert plan.segments[0].rejects == 0
