@@ -77,6 +77,9 @@ def _quiet(path: Path) -> int:
 
 def _explained(error: Exception, run_dir: Path) -> BatchgenError | None:
     """The error as one whose message is enough; None for one that needs its traceback."""
+    if isinstance(error, FileNotFoundError) and run_dir in Path(str(error.filename)).parents:
+        what = f"{error.filename} or its directory was removed while it was in use"
+        return BatchgenError(f"{what}; what is finished is kept, and the same command goes on")
     if isinstance(error, OSError) and isinstance(full := from_os_error(error, run_dir), DiskFullError):
         return full
     return error if isinstance(error, BatchgenError) else None

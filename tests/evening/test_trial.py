@@ -13,7 +13,7 @@ from batchgen.evening import trial
 from batchgen.evening.trial import measure
 from batchgen.launch import local
 from batchgen.plan.store import Sources
-from batchgen.prepare import plan_shards
+from batchgen.plan.stream import plan_shards
 from batchgen.prompts import find_files
 from batchgen.types import Reject, Shard
 from tests.builders import make_config
