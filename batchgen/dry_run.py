@@ -18,6 +18,7 @@ from batchgen.paths import RunDir
 from batchgen.plan.rejects import first_reject, remedy
 from batchgen.plan.store import load_plan
 from batchgen.prepare import Inputs, check_same, look_up, outdated_plan, plan_shards, refuse_used
+from batchgen.quality import refuse_large
 from batchgen.shards.progress import shard_states
 from batchgen.types import Reject, Shard
 from batchgen.units import size_bytes
@@ -87,6 +88,7 @@ def summary(run: RunDir, config: Config, inputs: Inputs) -> Counts:
         return _planned(run, config, inputs)
     if not run.plans():
         refuse_used(run)
+    refuse_large(config.output.format, config.job.width, config.job.height)
     counts = Counts()
     shards = plan_shards(config, inputs.paths)
     if inputs.model is not None:
