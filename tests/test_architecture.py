@@ -23,7 +23,7 @@ WINGS = {
     "prompts": ["records", "json_items", "lines", "parquet", "rows", "tables", "formats", "find"],
     "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "process", "versions"],
     "plan": ["cutting", "drafts", "planner", "recipe", "free", "records", "store", "rejects", "replan"],
-    "models": ["parts", "find", "admit", "fingerprint"],
+    "models": ["parts", "find", "beside", "admit", "fingerprint"],
     "shards": [
         "images", "records", "failures", "leases", "memory_log", "journal", "samples", "tars", "attempt", "progress",
         "index", "finish",
@@ -33,8 +33,8 @@ WINGS = {
         "choose", "stepdown", "worth", "probe", "measure", "frozen", "forecast",
     ],
     "pipeline": [
-        "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise", "schedulers",
-        "check", "load", "streaming", "placement", "apply", "strict", "tiling", "engine",
+        "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise", "scaling", "schedulers",
+        "load", "rehearse", "check", "streaming", "placement", "apply", "strict", "tiling", "engine",
     ],
     "worker": ["out_of_memory", "shard", "loop", "__main__"],
     "launch": ["display", "local"],

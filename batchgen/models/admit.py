@@ -130,7 +130,9 @@ def _refuse_uneven(name: str, value_px: int, multiple_px: int, where: str = "") 
     if value_px % multiple_px:
         below = value_px // multiple_px * multiple_px
         near = " or ".join(str(one) for one in (below, below + multiple_px) if one)
-        raise ModelError(f"{name}={value_px}{where}: this model's VAE needs a multiple of {multiple_px}, such as {near}")
+        raise ModelError(
+            f"{name}={value_px}{where}: this model's VAE needs a multiple of {multiple_px}, such as {near}"
+        )
 
 
 def _without_effect(config: Config) -> Iterator[str]:

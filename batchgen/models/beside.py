@@ -8,7 +8,15 @@ from batchgen.models.parts import read_index, tensors
 
 _SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 # Names that weights of a part have, also those in another format or of another variant.
-_OWN = ("diffusion_pytorch_model", "diffusion_flax_model", "model", "pytorch_model", "flax_model", "tf_model", "openvino")
+_OWN = (
+    "diffusion_pytorch_model",
+    "diffusion_flax_model",
+    "model",
+    "pytorch_model",
+    "flax_model",
+    "tf_model",
+    "openvino",
+)
 # Words in the names of tensors, which tell what a file is.
 _KINDS = (
     (("lora_", ".lora", "hada_w", "lokr_"), "a LoRA"),
@@ -61,4 +69,6 @@ def _kind(path: Path) -> str | None:
             return None
         told = (kind for words, kind in _KINDS if any(word in name for name in names for word in words))
         return next(told, None)
-    return next((kind for word, kind in (("lora", "a LoRA"), ("controlnet", "a ControlNet")) if word in path.name.lower()), None)
+    return next(
+        (kind for word, kind in (("lora", "a LoRA"), ("controlnet", "a ControlNet")) if word in path.name.lower()), None
+    )

@@ -131,7 +131,9 @@ def check_model(model: ModelFiles, scheduler: str) -> list[Part]:
         if part.name == "unet" and settings(part).get("time_cond_proj_dim"):
             raise ModelError(f"{folder} embeds its guidance (time_cond_proj_dim), which batchgen does not run yet")
         if part.name in ("unet", "vae") and settings(part).get("quantization_config"):
-            raise ModelError(f"the {part.name} in {folder} is quantized, which batchgen does not run: use plain weights")
+            raise ModelError(
+                f"the {part.name} in {folder} is quantized, which batchgen does not run: use plain weights"
+            )
         if part.name.startswith("tokenizer") and not _has_words(part):
             raise ModelError(
                 f"{folder / part.name} has no words (tokenizer.json, or vocab.json and merges.txt): copy the whole model"

@@ -179,5 +179,7 @@ def settings(part: Part, file: str = "config.json") -> dict[str, Any]:
         if not isinstance(values, dict):
             raise ValueError("it holds no object")
     except (OSError, ValueError) as error:
-        raise ModelError(f"{file} of the model's {part.name} cannot be read: {error}; download or copy it again") from error
+        raise ModelError(
+            f"{file} of the model's {part.name} cannot be read: {error}; download or copy it again"
+        ) from error
     return values

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from batchgen.config.bounds import BOUNDS
 from batchgen.errors import ModelError, in_one_line
 from batchgen.models.find import ModelFiles, check_model
 from batchgen.models.parts import Part, settings, tensors
@@ -129,14 +130,20 @@ def working_steps(folder: Path, name: str, steps: list[int], likely: list[int]) 
         if problem is None:
             working.append(count)
         elif count in steps:
-            others = [*range(count + 1, count + _NEAR), *range(count - 1, max(0, count - _NEAR), -1), *_LIKELY_TO_WORK]
-            near = next((one for one in others if _problem(scheduler, one) is None), None)
+            near = _near(scheduler, count)
             another = "fix scheduler/scheduler_config.json of the model, or set"
             if near is not None:
                 another = f"set job.steps (or the row's steps) to {near}, or"
             kind = type(scheduler).__name__
             raise ModelError(f"{kind} cannot make {count} steps: {problem}; {another} job.scheduler to another one")
     return sorted(working)
+
+
+def _near(scheduler: Any, count: int) -> int | None:
+    """A number of steps that the scheduler can make, as near to `count` as it is easily found."""
+    others = [*range(count + 1, count + _NEAR), *range(count - 1, max(0, count - _NEAR), -1), *_LIKELY_TO_WORK]
+    allowed = [one for one in others if one <= BOUNDS["steps"].high]
+    return next((one for one in allowed if _problem(scheduler, one) is None), None)
 
 
 def _problem(scheduler: Any, count: int) -> str | None:

@@ -19,6 +19,7 @@ from batchgen.pipeline.schedulers import scheduler_of
 
 _TEXTS = ("", "word " * 100)
 _EDGE_PX = 64  # of the smallest image that can be asked for
+_COLOURS = 3
 _FEWEST_TOKENS = 3  # a text's marks of start and end, and one between
 
 
@@ -44,13 +45,12 @@ def rehearse(model: ModelFiles, parts: list[Part], scheduler: str, built: dict[s
         with _told(model, "its text encoders cannot encode a text"):
             texts = [one for one in _encoded(pipe) if one is not None]
         with _told(model, "its unet does not fit the other parts"):
-            latents = torch.empty(1, pipe.unet.config.in_channels, *[_EDGE_PX // pipe.vae_scale_factor] * 2, device="meta")
-            made = pipe.unet(latents, torch.tensor(1), **_conditions(pipe, texts), return_dict=False)[0]
-            _expect(latents.shape[1], made.shape[1], "channels come out of it")
+            made = _denoised(pipe, texts)
         with _told(model, "its vae does not fit the other parts"):
             _check_factor(pipe.vae.config.get("scaling_factor"))
             images = pipe.vae.decode(unscale(made, FAMILIES[family], pipe.vae.config), return_dict=False)[0]
-            _expect(3, images.shape[1], "colours come out of it")
+            if images.shape[1] != _COLOURS:
+                raise ValueError(f"{images.shape[1]} colours come out of it, not {_COLOURS}")
         if model.safety_checker:
             with _told(model, "its safety checker cannot look at an image"):
                 _look(loaded["safety_checker"], loaded["feature_extractor"])
@@ -65,11 +65,6 @@ def _told(model: ModelFiles, what: str) -> Iterator[None]:
     except Exception as error:  # the libraries raise anything for settings that they do not expect
         advice = "copy all of it from one place"
         raise ModelError(f"the model in {model.folder} cannot work: {what}: {in_one_line(error)}; {advice}") from error
-
-
-def _expect(wanted: int, found: int, what: str) -> None:
-    if wanted != found:
-        raise ValueError(f"{found} {what}, not {wanted}")
 
 
 def _check_factor(factor: Any) -> None:
@@ -117,6 +112,18 @@ def _encoded(pipe: Any) -> Any:
     return pipe.encode_prompt(
         prompt=list(_TEXTS), device="meta", num_images_per_prompt=1, do_classifier_free_guidance=False
     )
+
+
+def _denoised(pipe: Any, texts: list[Any]) -> Any:
+    """What the UNet makes of a latent, in the latent's shape."""
+    import torch
+
+    unet, edge = pipe.unet, _EDGE_PX // pipe.vae_scale_factor
+    taken, given = unet.config.in_channels, unet.config.out_channels
+    if taken != given:
+        raise ValueError(f"its unet takes {taken} channels and gives {given}, as for inpainting or editing")
+    latents = torch.empty(1, taken, edge, edge, device="meta")
+    return unet(latents, torch.tensor(1), **_conditions(pipe, texts), return_dict=False)[0]
 
 
 def _conditions(pipe: Any, texts: list[Any]) -> dict[str, Any]:

@@ -67,7 +67,10 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
         worker.log.add("error", error=str(error), traceback=traceback.format_exc())
         explained = _explained(error, options.run_dir)
         kind = f"{type(error).__name__}: " if str(error).strip() else ""
-        _say(real_stderr, f"worker {options.rank}: {explained or f'{kind}{in_one_line(error)} (more in {worker.log.path})'}\n")
+        _say(
+            real_stderr,
+            f"worker {options.rank}: {explained or f'{kind}{in_one_line(error)} (more in {worker.log.path})'}\n",
+        )
         if options.tied and isinstance(explained, BrokenRunError):
             return EXIT_REFUSED
         return explained.exit_code if explained else EXIT_BROKEN
