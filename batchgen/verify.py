@@ -10,12 +10,13 @@ import struct
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -35,7 +36,11 @@ from batchgen.shards.tars import read_samples
 from batchgen.types import Prompt
 
 # Image.open would refuse images of more than 179 million pixels, whether they were planned or not.
-_READERS = {"png": PngImageFile, "jpg": JpegImageFile, "webp": WebPImageFile}
+_READERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
+    "png": PngImageFile,
+    "jpg": JpegImageFile,
+    "webp": WebPImageFile,
+}
 _SHOWN_PROBLEMS = 20
 _NO_INDEX = "index.json is not written yet, or lists fewer shards: the same command writes it"
 

@@ -33,8 +33,8 @@ WINGS = {
         "choose", "stepdown", "worth", "probe", "measure", "frozen", "forecast",
     ],
     "pipeline": [
-        "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise", "scaling", "schedulers",
-        "load", "rehearse", "check", "streaming", "placement", "apply", "strict", "tiling", "engine",
+        "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise", "scaling",
+        "schedulers", "load", "rehearse", "check", "streaming", "placement", "apply", "strict", "tiling", "engine",
     ],
     "worker": ["out_of_memory", "shard", "loop", "__main__"],
     "launch": ["display", "local"],

@@ -1,6 +1,7 @@
 """Workers that cannot work, die or crash, through the front door and with the torch-free engine."""
 
 import json
+import re
 import sys
 import time
 
@@ -104,6 +105,37 @@ def test_a_model_that_cannot_be_read_for_a_moment_is_tried_again(tmp_path, promp
     refused = front(tmp_path / "other", prompts, "launch.restarts=1", FAKE_UNABLE="0", FAKE_WHY="hiccup")
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[1:] == ["batchgen: worker 0: the model cannot be loaded: Stale file handle"]
+
+
+def in_its_place(name):
+    return lambda run: (run / name).mkdir(parents=True)
+
+
+def other_fields(run):
+    (run / "policies").mkdir(exist_ok=True)
+    (run / "policies/fake-64x64.json").write_text('{"micro_batch": 4}')
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "words"),
+    [
+        (in_its_place("leases/000000"), 2, "Is a directory: .*/leases/000000: .*; move it away"),
+        (in_its_place("policies/fake-64x64.json"), 2, "Is a directory: .*/policies/fake-64x64.json: .*; move it away"),
+        (in_its_place("shards/000000.tar"), 2, "Is a directory: .*/shards/000000.tar: .*; move it away"),
+        (in_its_place("logs/memory/000000.jsonl"), 2, "Is a directory: .*/logs/memory/000000.jsonl: .*; move it away"),
+        (other_fields, 1, "does not hold a policy .its fields are others.; remove it to have one chosen again"),
+    ],
+)
+def test_what_another_start_would_not_change_is_said_once_and_nothing_is_started_again(
+    tmp_path, prompts, damage, code, words
+):
+    front(tmp_path / "run", prompts, FAKE_UNABLE="0", FAKE_WHY="no_cuda")  # it is planned, and nothing is made
+    damage(tmp_path / "run")
+    done = front(tmp_path / "run", prompts)
+    assert done.returncode == code, done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("batchgen: worker 0")]
+    assert len(said) == 1 and re.search(words, said[0]), done.stderr
+    assert "started again" not in done.stderr
 
 
 def test_a_poison_gpu_leaves_its_crashes_are_struck_and_the_others_make_every_image(tmp_path, prompts):

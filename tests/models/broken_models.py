@@ -1,7 +1,7 @@
 """Model folders as people bring them, most of them broken: each is a change to a copy of the bundled model."""
 
 import json
-from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 
@@ -52,7 +52,7 @@ def fp16_only(folder):
 def fp16_unet_in_pieces(folder):
     values = load_file(folder / f"{UNET}.safetensors")
     names = sorted(values)
-    where = {}
+    where: dict[str, str] = {}
     for number, keys in enumerate((names[::2], names[1::2]), 1):
         piece = f"diffusion_pytorch_model.fp16-{number:05d}-of-00002.safetensors"
         save_file({key: values[key] for key in keys}, folder / "unet" / piece, {"format": "pt"})
@@ -92,7 +92,7 @@ def other_prefix(state):
 CHECKER = ["stable_diffusion", "StableDiffusionSafetyChecker"]
 TOKENIZER = "tokenizer/tokenizer_config.json"
 # name: (change, overrides, words of the refusal or None for a run that ends well)
-MODELS = {
+MODELS: dict[str, tuple[Any, dict[str, Any], str | None]] = {
     "as it is": (lambda folder: None, {}, None),
     "text_other_prefix": (weights(TEXT, other_prefix), {}, "text_encoder lacks 52 weights"),
     "text_one_missing": (

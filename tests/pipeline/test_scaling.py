@@ -2,7 +2,9 @@
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+import torch
 
 from batchgen.models.find import FAMILIES
 from batchgen.pipeline.scaling import unscale
