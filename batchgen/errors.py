@@ -23,6 +23,7 @@ EXIT_WHOLE_WITH_FAILURES = 3
 EXIT_INTERRUPTED = 75
 EXIT_RENEW = 76  # only a worker ends with it: its memory kept growing, and its launcher starts a new worker
 EXIT_REFUSED = 77  # only a worker ends with it: files are broken, and another start would not change that
+_MOST_CHARS = 400
 # What the operating system says where a path is of the wrong kind, or forbidden. Waiting does not help.
 _MISPLACED = (
     errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS
@@ -100,8 +101,14 @@ def from_os_error(error: OSError, where: object) -> BatchgenError:
 
 
 def in_one_line(error: BaseException) -> str:
-    """What an error says, in one line without a full stop at its end, or its kind where it says nothing."""
-    words = "" if isinstance(error, KeyError) else " ".join(str(error).split()).rstrip(".")
-    if isinstance(error, KeyError) and error.args:
-        words = f"there is no {error.args[0]}"
+    """What an error says, in one line without a full stop at its end, or its kind where it says nothing.
+
+    Libraries write whole pages; what goes beyond some lines of a terminal is left out.
+    """
+    said = str(error)
+    if isinstance(error, KeyError):
+        said = f"there is no {error.args[0]}" if error.args else ""
+    words = " ".join(said.split()).rstrip(".")
+    if len(words) > _MOST_CHARS:
+        words = f"{words[:_MOST_CHARS].rstrip()} ..."
     return words or f"{type(error).__name__} without a message"

@@ -36,6 +36,7 @@ def test_a_path_of_the_wrong_kind_or_a_forbidden_one_is_the_users_mistake(code: 
         (KeyError("config.json"), "there is no config.json"),
         (ImportError(""), "ImportError without a message"),
         (KeyError(), "KeyError without a message"),
+        (OSError("x" * 1000), "x" * 400 + " ..."),
     ],
 )
 def test_every_error_has_words(error: Exception, words: str) -> None:

@@ -136,7 +136,7 @@ def check_model(model: ModelFiles, scheduler: str) -> list[Part]:
             )
         if part.name.startswith("tokenizer") and not _has_words(part):
             raise ModelError(
-                f"{folder / part.name} has no words (tokenizer.json, or vocab.json and merges.txt): copy the whole model"
+                f"{folder / part.name} has no words (tokenizer.json, or vocab.json and merges.txt): copy all of it"
             )
     return parts
 

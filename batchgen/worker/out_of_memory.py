@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 from batchgen.engine import Engine, Latent
-from batchgen.errors import BatchgenError, DeviceError, MemoryNeededError, in_one_line
+from batchgen.errors import BatchgenError, DeviceError, MemoryNeededError
 from batchgen.events import EventLog
 from batchgen.memory.stepdown import step_down
 from batchgen.padding import pad, padded_rows
@@ -124,7 +124,7 @@ class Fitting:
         except Exception as error:
             if not self._engine.is_out_of_memory(error):
                 raise
-            return None, in_one_line(error)
+            return None, str(error).strip().partition("\n")[0] or type(error).__name__
 
     def _retry(self, stage: str, size: Size, refused: str, rows: int | None = None, guided: bool = True) -> None:
         self._mend(stage, size, refused, rows, guided)

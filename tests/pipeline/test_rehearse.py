@@ -1,4 +1,4 @@
-"""Without weights a model's parts do one image's work: parts that do not fit each other are found, whole models pass."""
+"""Without weights a model's parts do one image's work: parts that do not fit are found, and whole models pass."""
 
 import shutil
 from pathlib import Path
