@@ -40,7 +40,8 @@ def rehearse(model: ModelFiles, parts: list[Part], scheduler: str, built: dict[s
     with _told(model, "its parts make no pipeline"):
         pipe = kind(**parameters | loaded | {"scheduler": scheduler_of(model.folder, scheduler)})
     for name in [name for name in loaded if name.startswith("tokenizer")]:
-        _check_tokenizer(model, name, loaded[name], loaded[name.replace("tokenizer", "text_encoder")])
+        with _told(model, f"its {name} and its text encoder are not CLIP's"):
+            _check_tokenizer(model, name, loaded[name], loaded[name.replace("tokenizer", "text_encoder")])
     with torch.inference_mode():
         with _told(model, "its text encoders cannot encode a text"):
             texts = [one for one in _encoded(pipe) if one is not None]
