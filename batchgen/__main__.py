@@ -1,40 +1,63 @@
-"""`python -m batchgen job=NAME [key=value ...]`: Hydra composes the configuration, `run` does the rest."""
+"""`batchgen job=NAME [key=value ...]`: Hydra composes the configuration, `run` does the rest.
+
+`batchgen NAME ...` for a name in `console.COMMANDS` is `python -m batchgen.NAME ...`.
+"""
 
 import os
+import runpy
 import signal
 import sys
 import warnings
 from typing import Any
 
-from batchgen.config.compose import conf_dir, explain, load, register, require_job, run_dir_of
+from batchgen.config.arguments import arranged
+from batchgen.config.compose import load, own_files, register, require_job
+from batchgen.config.explain import explain, located
+from batchgen.config.run_dir import check_run_dir, run_dir_of
 from batchgen.config.schema import Config
-from batchgen.console import complain, open_console, say
-from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, BatchgenError, from_os_error
+from batchgen.config.shipped import conf_dir
+from batchgen.console import COMMANDS, complain, open_console, say
+from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, BatchgenError, UserError, from_os_error
+from batchgen.machine.versions import versions
 
 
 def main() -> None:
     """The command line. Ends the process with one of the exit codes of `batchgen.errors`."""
     open_console()
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        runpy.run_module(f"batchgen.{sys.argv.pop(1)}", run_name="__main__")
+        return
+    if "--version" in sys.argv:
+        found = versions()
+        print(f"batchgen {found.pop('batchgen')} ({', '.join(f'{name} {what}' for name, what in found.items())})")
+        return
     # Nothing has begun while the configuration is composed: Ctrl-C ends it as it ends any command, and Hydra, which
     # takes an interruption for a mistake in the configuration, does not hear of it.
     _exchange(signal.default_int_handler, signal.SIG_DFL)
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, to be said in one line
     # The name of the contract; the group of that name leaves every field of the policy to be chosen.
     sys.argv = ["memory=auto" if argument == "memory.policy=auto" else argument for argument in sys.argv]
     codes: list[int] = []
+    running: list[Any] = []
 
     def task(composed: Any) -> None:
+        running.append(composed)
         codes.append(_run(composed))
+        running.clear()
 
+    warnings.showwarning = lambda message, *_: say(str(message).strip().partition("\n")[0])
     register()
     try:
+        sys.argv[1:] = arranged(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
-    except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(complain(explain(error)))
+    except BatchgenError as error:
+        sys.exit(complain(error))
+    except Exception as error:
+        if running or (told := explain(error, own_files(), sys.argv[1:])) is None:
+            raise
+        sys.exit(complain(told))
     except KeyboardInterrupt:  # between two runs of a sweep
         sys.exit(_stopped())
     # A sweep goes on after a run that failed; the worst is what it ends with.
@@ -52,6 +75,8 @@ def _run(composed: Any) -> int:
 
     from batchgen.run import run
 
+    arguments = sys.argv[1:]
+
     _exchange(signal.SIG_DFL, signal.default_int_handler)
     warnings.simplefilter("ignore")
     config = Config()
@@ -59,9 +84,15 @@ def _run(composed: Any) -> int:
         require_job(composed)
         config = load(composed)
         config.run_dir = run_dir_of(config)
+        check_run_dir(config.run_dir, dry_run=str(config.dry_run).lower() != "false")
         return run(config)
     except OmegaConfBaseException as error:
-        return complain(explain(error))
+        if (told := explain(error, own_files(), arguments)) is None:
+            raise
+        return complain(told)
+    except UserError as error:
+        error.args = (located(str(error), own_files(), arguments),)
+        return complain(error)
     except BatchgenError as error:
         return complain(error)
     except OSError as error:  # a full disk, a forbidden directory

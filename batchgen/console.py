@@ -11,10 +11,19 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from batchgen.errors import EXIT_INTERRUPTED, BatchgenError, from_os_error
+from batchgen.errors import EXIT_INTERRUPTED, EXIT_USER, BatchgenError, from_os_error
 from batchgen.paths import RunDir
+
+# The commands beside the run itself: what follows the name, and what it is for. `batchgen NAME` and `python -m
+# batchgen.NAME` start the module of that name; --help and the answers to a misspelt name list what is here.
+COMMANDS = {
+    "status": ("RUN_DIR", "the progress, at any time"),
+    "verify": ("RUN_DIR", "check that a run is complete"),
+    "repair": ("RUN_DIR", "set damaged shards aside, so that they are made again"),
+    "worker": ("RUN_DIR RANK WORLD", "one worker, on any machine that sees the directory"),
+}
 
 
 class _Deaf(io.FileIO):
@@ -57,12 +66,48 @@ def complain(error: BatchgenError) -> int:
     return error.exit_code
 
 
+class Parser(argparse.ArgumentParser):
+    """The arguments of a command. A mistake is one line and exit code 2."""
+
+    def __init__(self, name: str, description: str) -> None:
+        super().__init__(prog=typed_as(name), description=description)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and how to ask for more; end the process."""
+        say(f"{message} ({self.prog} --help says what belongs there)")
+        sys.exit(EXIT_USER)
+
+
+def typed_as(name: str | None = None) -> str:
+    """How batchgen, or its command `name`, was started: what to type to start it again."""
+    started = Path(sys.argv[0])
+    if name is not None and (started.stem == name or started.parts[-2:] == (name, "__main__.py")):
+        return f"python -m batchgen.{name}"
+    front = "batchgen" if started.name == "batchgen" else "python -m batchgen"
+    return f"{front} {name}" if name else front
+
+
+def usage() -> str:
+    """The lines of --help that say what can be typed."""
+    front = typed_as()
+    lines = [
+        (f"{front} job.prompts=FILE", "a first run, with the bundled model; it is named after the file"),
+        (f"{front} job=NAME [key=value ...]", "make a run of a job, or continue it"),
+        (f"{front} job=NAME dry_run=true", "show what it would do; writes nothing"),
+        (f"{front} -m job=NAME job.seed=1,2,3", "one run for each value"),
+        *((f"{front} {name} {follows}", what) for name, (follows, what) in COMMANDS.items()),
+        (f"{front} --version", "the versions"),
+    ]
+    width = max(len(left) for left, _ in lines)
+    return "\n".join(f"{left:<{width}}  {right}" for left, right in lines)
+
+
 def run_dir_command(
     name: str, description: str, act: Callable[[RunDir], int], rehearse: Callable[[RunDir], int] | None = None
 ) -> int:
-    """`python -m batchgen.NAME RUN_DIR`, with `rehearse` for `--dry-run`; returns the exit code."""
+    """`batchgen NAME RUN_DIR`, with `rehearse` for `--dry-run`; returns the exit code."""
     open_console()
-    parser = argparse.ArgumentParser(prog=f"python -m batchgen.{name}", description=description)
+    parser = Parser(name, description)
     parser.add_argument("run_dir", type=Path, help="the directory of a run, such as outputs/mars_batch")
     if rehearse is not None:
         parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")

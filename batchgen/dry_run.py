@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from batchgen.config.schema import Config
 from batchgen.console import say
@@ -15,14 +16,17 @@ from batchgen.memory.frozen import task_of
 from batchgen.models.admit import Admission
 from batchgen.padding import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir
-from batchgen.plan.rejects import first_reject, remedy
-from batchgen.plan.store import load_plan
+from batchgen.plan.rejects import first_reject
+from batchgen.plan.store import Plan, load_plan
 from batchgen.prepare import Inputs, check_same, look_up, outdated_plan, plan_shards, refuse_used
+from batchgen.prompts import Found, Reading, read_prompts
+from batchgen.prompts.remedies import remedy
 from batchgen.quality import refuse_large
 from batchgen.shards.progress import shard_states
 from batchgen.types import Reject, Shard
 from batchgen.units import size_bytes
 
+_LOOKED_AT_ROWS = 1_000  # of each file of a plan that exists
 _ASSUMED_CAPABILITY = (8, 0)  # of a GPU that is only assumed: it has fp16 and bf16
 
 
@@ -54,6 +58,7 @@ class Counts:
     shards: int = 0
     done_shards: int | None = None  # None: nothing is planned yet
     open_shards: int | None = None
+    found: Found = field(default_factory=Found)  # what the prompt files hold
     harm: str | None = None  # what is wrong with shards that were made, and what to do
     largest_shard: int = 0  # in batches
     sizes: tuple[tuple[int, int], ...] = ()  # (width, height) of the images, in px
@@ -89,8 +94,8 @@ def summary(run: RunDir, config: Config, inputs: Inputs) -> Counts:
     if not run.plans():
         refuse_used(run)
     refuse_large(config.output.format, config.job.width, config.job.height)
-    counts = Counts()
-    shards = plan_shards(config, inputs.paths)
+    counts = Counts(found=inputs.found)
+    shards = plan_shards(config, inputs.paths, found=inputs.found)
     if inputs.model is not None:
         shards = Admission(inputs.model, config, inputs.fingerprint).watch(shards)
     for shard in shards:
@@ -112,10 +117,20 @@ def _planned(run: RunDir, config: Config, inputs: Inputs) -> Counts:
         done_shards=len(states.whole),
         open_shards=len(states.open),
         harm=states.complaint(run) if states.broken else None,
+        found=_look_at(plan, inputs),
     )
     for index in range(plan.shard_count):
         counts.add(plan.shard(index)[0], config)
     return counts
+
+
+def _look_at(plan: Plan, inputs: Inputs) -> Found:
+    """What the beginnings of the planned files hold, and the first prompt of the plan."""
+    found = Found(example=next(plan.prompts(), None))
+    for path in inputs.paths:
+        for _ in islice(read_prompts([path], Reading.of(plan.config.job, plan.reads), found=found), _LOOKED_AT_ROWS):
+            pass
+    return found
 
 
 def _plan_lines(run: RunDir, config: Config, counts: Counts) -> Iterator[str]:
@@ -125,6 +140,7 @@ def _plan_lines(run: RunDir, config: Config, counts: Counts) -> Iterator[str]:
     first = counts.first_reject
     told = f"{first.source}:{first.line}: {first.reason}; {remedy(first.source, first.reason)}" if first else ""
     yield f"rejects    {counts.rejects}" + (f" (first: {told})" if first else "")
+    yield from (f"{label:<10} {text}" for label, text in counts.found.lines())
     yield f"batches    {counts.batches} of up to {config.job.batch_size}"
     yield f"packing    {counts.packing_percent:.1f}% of the rows that run are prompts, the rest is padding"
     yield f"shards     {counts.shards} of up to {counts.largest_shard} batches"

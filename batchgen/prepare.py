@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config.schema import Config, ModelConfig, prompt_patterns
+from batchgen.console import say
 from batchgen.errors import PromptError, ResumeError
 from batchgen.files import sync_directory
 from batchgen.models.admit import Admission
@@ -23,7 +24,8 @@ from batchgen.plan.planner import Planner, pack_batches
 from batchgen.plan.recipe import changes, computed_otherwise, input_changes, inputs_of, recipe_of
 from batchgen.plan.replan import give_way, is_untouched
 from batchgen.plan.store import Plan, Sources, load_plan, save_plan
-from batchgen.prompts import find_files, read_prompts
+from batchgen.prompts import READS, Found, Reading, find_files, read_prompts
+from batchgen.prompts.remedies import cure
 from batchgen.quality import refuse_large
 from batchgen.shards.progress import failed_samples, shard_states
 from batchgen.types import Prompt, Reject, Shard
@@ -34,11 +36,12 @@ _TRIES = 10  # to plan more while other commands do
 class Inputs:
     """The prompt files and the model of a command. Each is looked up when it is first needed, and only once.
 
-    `paths`: the prompt files, in order.
+    `paths`: the prompt files, in order. `found`: what is found in those that are read.
     """
 
     def __init__(self, paths: list[Path], wanted: ModelConfig) -> None:
         self.paths = paths
+        self.found = Found()
         self._wanted = wanted
         self._fingerprints: dict[str | None, str] = {}
 
@@ -100,6 +103,8 @@ def prepare(run: RunDir, config: Config) -> Plan:
     _plan_more(run, lambda plan: _extend(plan, config, inputs))
     if config.retry_failed:
         _plan_more(run, lambda plan: _retry(plan, config))
+    for note in dict.fromkeys(inputs.found.notes):  # planned again where another command was first
+        say(note)
     sync_directory(run.root)  # the command that named the plan may have been killed before it did this
     save_free(run, replace(config, model=replace(config.model, path=inputs.settled_path)))
     return load_plan(run)
@@ -148,20 +153,28 @@ def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard |
     admission = Admission(inputs.fetched, config, inputs.fingerprint)
     recipe = recipe_of(config, inputs.fingerprint())
     sources = Sources(replace(config, model=settled), inputs.files, recipe)
-    return sources, admission.watch(plan_shards(config, inputs.paths))
+    return sources, admission.watch(plan_shards(config, inputs.paths, found=inputs.found))
 
 
 def plan_shards(
-    config: Config, files: list[Path], planner: Planner | None = None, first_file: int = 0, first_shard: int = 0
+    config: Config,
+    files: list[Path],
+    planner: Planner | None = None,
+    first_file: int = 0,
+    first_shard: int = 0,
+    reads: int = READS,
+    found: Found | None = None,
 ) -> Iterator[Shard | Reject]:
     """The shards of the prompt files, and the rows that cannot be used, as they are read.
 
+    `reads` is the version of the reader. What is found in the files goes into `found`.
     With `job.on_bad_row=fail` it raises PromptError at the first bad row.
     """
     job = config.job
-    planner = planner or Planner(job)
-    rows = read_prompts(files, job.columns, job.encoding, first_file)
-    prompts = planner.prompts(rows, job.limit)
+    found = Found() if found is None else found
+    planner = planner or Planner(job, found.notes)
+    rows = read_prompts(files, Reading.of(job, reads), first_file, found)
+    prompts = found.watch(planner.prompts(rows, job.limit))
     if job.on_bad_row == "fail":
         prompts = _refuse_rejects(prompts)
     return cut_shards(pack_batches(prompts, job.batch_size), config, first_shard)
@@ -170,7 +183,9 @@ def plan_shards(
 def _refuse_rejects(stream: Iterable[Prompt | Reject]) -> Iterator[Prompt | Reject]:
     for one in stream:
         if isinstance(one, Reject):
-            raise PromptError(f"{one.source}:{one.line}: {one.reason} (job.on_bad_row=skip would leave it out)")
+            helps = cure(one.source, one.reason)
+            told = f"{one.reason}; {helps}" if helps else one.reason
+            raise PromptError(f"{one.source}:{one.line}: {told} (job.on_bad_row=skip would leave it out)")
         yield one
 
 
@@ -219,17 +234,17 @@ def _extend(plan: Plan, config: Config, inputs: Inputs) -> bool:
     added = check_same(plan, config, inputs)
     if not added:
         return True
-    planner = Planner(config.job)
+    planner = Planner(config.job, inputs.found.notes)
     rows = planner.recall(plan.prompts())
     if config.job.limit is not None and rows >= config.job.limit:
         raise ResumeError(f"job.limit={config.job.limit} rows are planned already: there is nothing to extend")
     rest = None if config.job.limit is None else config.job.limit - rows
     limited = replace(config, job=replace(config.job, limit=rest))
     new = [inputs.paths[place] for place in added]
-    shards = plan_shards(limited, new, planner, len(plan.inputs), plan.shard_count)
+    shards = plan_shards(limited, new, planner, len(plan.inputs), plan.shard_count, plan.reads, inputs.found)
     if inputs.model is not None:
         shards = Admission(inputs.model, config, inputs.fingerprint).watch(shards)
-    sources = Sources(config, [inputs.files[place] for place in added], plan.recipe)
+    sources = Sources(config, [inputs.files[place] for place in added], plan.recipe, plan.reads)
     return _add_segment(plan, "extend", sources, shards)
 
 
@@ -254,7 +269,7 @@ def _retry(plan: Plan, config: Config) -> bool:
     prompts = (prompt for prompt in plan.prompts() if prompt.key in again)
     batches = pack_batches(prompts, plan.config.job.batch_size)
     shards = cut_shards(batches, replace(plan.config, launch=config.launch), plan.shard_count)
-    return _add_segment(plan, "retry", Sources(plan.config, [], plan.recipe), shards)
+    return _add_segment(plan, "retry", Sources(plan.config, [], plan.recipe, plan.reads), shards)
 
 
 def _add_segment(plan: Plan, kind: str, sources: Sources, shards: Iterable[Shard | Reject]) -> bool:

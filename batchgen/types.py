@@ -10,7 +10,11 @@ NO_NEGATIVE, EMPTY_NEGATIVE = "<none>", "<empty>"
 
 @dataclass(slots=True)  # not frozen: it is part of the configuration's schema, and OmegaConf merges into it
 class Columns:
-    """Which column of a prompt file holds which field. None means: find the column for `prompt`, ignore the others."""
+    """Which column of a prompt file holds which field.
+
+    A field's own name means: find it by its names. Any other name must be there. None means: find the column for
+    `prompt`, let no column set another field.
+    """
 
     prompt: str | None = None
     key: str | None = "key"
@@ -29,6 +33,7 @@ class Row:
 
     `file` is the file's place among the job's files, `row` the row's place in it (from 0, bad rows counted).
     `line` is what a person would look for: the number of the physical line, or of the item, from 1.
+    A record with a list of captions gives a row for each: the row is that of `caption` (from 0) of `captions`.
     """
 
     file: int
@@ -45,6 +50,8 @@ class Row:
     guidance: float | None = None
     images_per_prompt: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    caption: int = 0
+    captions: int = 1
 
 
 @dataclass(frozen=True, slots=True)

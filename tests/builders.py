@@ -9,18 +9,19 @@ from typing import Any, cast
 from batchgen.config.schema import Config, JobConfig, ModelConfig
 from batchgen.machine.process import identity
 from batchgen.paths import RunDir
+from batchgen.plan.records import checksum
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 from batchgen.prepare import prepare
 from batchgen.shards.attempt import Attempt
 from batchgen.shards.index import write_index
 from batchgen.shards.memory_log import UnitRecord
-from batchgen.shards.samples import SampleMaker
+from batchgen.shards.samples import Cuts, SampleMaker
 from batchgen.types import Batch, Decoded, Prompt, Row, Sample
 
 SIZE_PX = 64
 POLICY = Policy(micro_batch=2, decode_chunk=1, tile_px=0, placement="resident", dtype="fp32", threads=1)
-MAKER = SampleMaker("tiny", None, "model", "cpu", "png", None)
+MAKER = SampleMaker("tiny", "2:f0", "model", "cpu", "png", None)
 # What the memory log says of a unit besides the proof.
 RECORD = cast(
     UnitRecord,
@@ -73,6 +74,18 @@ def plan_run(tmp_path: Path, prompts: Sequence[str | dict[str, Any]] = ("a red f
     return plan
 
 
+def begun_with_form(form: int, plan: Plan) -> RunDir:
+    """The plan on disk as a version wrote it that knew this form of samples; form 1 is stated nowhere."""
+    path = plan.run.plan.facts
+    facts = json.loads(path.read_bytes())
+    facts |= {"sample_form": form}
+    if form == 1:
+        del facts["sample_form"]
+    facts["checksum"] = checksum(facts)
+    path.write_text(json.dumps(facts))
+    return plan.run
+
+
 def make_row(prompt: str = "a red fox", row: int = 0, **fields: Any) -> Row:
     """A row as the readers give it."""
     place: dict[str, Any] = {"file": 0, "row": row, "source": "prompts.txt", "line": row + 1, "prompt": prompt}
@@ -120,7 +133,7 @@ def fake_image(prompt: Prompt, finite: bool = True) -> Decoded:
 
 def fake_sample(prompt: Prompt, finite: bool = True) -> Sample:
     """The sample of a fake image, made as a worker makes it."""
-    return MAKER.assemble(prompt, None, fake_image(prompt, finite), POLICY)
+    return MAKER.assemble(prompt, Cuts(), fake_image(prompt, finite), POLICY)
 
 
 def start_attempt(plan: Plan, shard: int = 0, **changes: str) -> Attempt:

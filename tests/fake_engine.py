@@ -5,13 +5,14 @@
 
 FAKE_STEP_S is how long a micro-batch takes, FAKE_ROW_S what each of its padded rows adds. FAKE_NAN is a key's part:
 such images are not finite, or of the kind that FAKE_BAD names (black, blank, small, missing; sticky, lost: the device
-fails for good). FAKE_BROKEN is the rank whose device fails at every image, FAKE_HANGING the one whose device never
-comes back from its third micro-batch. FAKE_POISON is keys' parts: the worker dies of such a row, by the signal that
-FAKE_DEATH names (SIGSEGV), or in its way (error: an exception; png: SIGSEGV, but while the image is encoded).
+fails for good). FAKE_FLAGGED is a key's part: such images are flagged, as by a safety checker. Of a text, what is
+beyond MOST_CHARS is cut. FAKE_BROKEN is the rank whose device fails at every image, FAKE_HANGING the one whose device
+never comes back from its third micro-batch. FAKE_POISON is keys' parts: the worker dies of such a row, by the signal
+that FAKE_DEATH names (SIGSEGV), or in its way (error: an exception; png: SIGSEGV, but while the image is encoded).
 FAKE_POISONED is the rank whose device does so at every call. FAKE_UNABLE is the rank that cannot work, for FAKE_WHY
-(no_cuda, full; hiccup: it cannot load twice). FAKE_ROWS is how many rows fit into memory at once; FAKE_LEAK_MIB is
-what each micro-batch leaks, and a worker that has grown by ten times that is renewed. Worker k is loaded FAKE_APART_S
-times k seconds late, and rows take the worker of rank FAKE_SLOW twice as long.
+(no_cuda, full; hiccup: it cannot load twice). FAKE_ROWS is how many rows fit into memory at once; FAKE_LEAK_MIB is what
+each micro-batch leaks, and a worker that has grown by ten times that is renewed. Worker k is loaded FAKE_APART_S times
+k seconds late, and rows take the worker of rank FAKE_SLOW twice as long.
 """
 
 import hashlib
@@ -30,6 +31,7 @@ from batchgen.shards.samples import SampleMaker
 from batchgen.types import Decoded  # noqa: E402
 
 LEAK_MIB = int(os.environ.get("FAKE_LEAK_MIB", "0"))
+MOST_CHARS = 400  # of a text; the rest is cut
 LEAKED: list[bytes] = []
 STICKY = {"sticky": "an illegal memory access was", "lost": "uncorrectable ECC error"}
 
@@ -62,7 +64,8 @@ class FakeEngine:
         pass
 
     def encode(self, prompts):
-        return {prompt.prompt: SimpleNamespace(cut=None) for prompt in prompts}
+        texts = {text for prompt in prompts for text in (prompt.prompt, prompt.negative_text)}
+        return {text: SimpleNamespace(cut=text[MOST_CHARS:] or None) for text in texts}
 
     def denoise(self, texts, prompts, policy):
         assert len(prompts) <= policy.micro_batch
@@ -142,7 +145,9 @@ def _image(prompt, kind):
         pixels = {"black": bytes(count), "blank": b"\x7f\x80\x81" * (count // 3), "small": bytes(range(192))}
         return Decoded(pixels.get(kind), prompt.width, prompt.height, retried_in_fp32=True)
     seed = hashlib.sha256(f"{prompt.seed} {prompt.prompt} {prompt.guidance}".encode()).digest()
-    return Decoded((seed * (count // len(seed) + 1))[:count], prompt.width, prompt.height)
+    part = os.environ.get("FAKE_FLAGGED")
+    flagged = None if part is None else part in prompt.key
+    return Decoded((seed * (count // len(seed) + 1))[:count], prompt.width, prompt.height, flagged=flagged)
 
 
 def main():

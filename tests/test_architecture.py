@@ -19,8 +19,14 @@ GROUND = [
     "quality", "console",
 ]  # fmt: skip
 WINGS = {
-    "config": ["bounds", "schema", "check", "compose", "describe"],
-    "prompts": ["records", "json_items", "lines", "parquet", "rows", "tables", "formats", "find"],
+    "config": [
+        "bounds", "schema", "check", "shipped", "keys", "quoting", "arguments", "syntax", "own_files", "run_dir",
+        "compose", "explain", "describe",
+    ],
+    "prompts": [
+        "records", "settings", "sniff", "mapping", "found", "values", "remedies", "json_items", "lines", "json_files",
+        "parquet", "rows", "tables", "formats", "find",
+    ],
     "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "process", "versions"],
     "plan": ["cutting", "drafts", "planner", "recipe", "free", "records", "store", "rejects", "replan"],
     "models": ["parts", "find", "beside", "admit", "fingerprint"],

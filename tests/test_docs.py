@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.config import compose
-from batchgen.config.compose import conf_dir
+from batchgen.config.shipped import conf_dir
 from tests.commands import ROOT, run
 
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "jobs/README.md")]

@@ -78,3 +78,52 @@ def test_a_dry_run_refuses_new_files_and_lost_tars_as_the_run_does(tmp_path):
     counts = summary(plan.run, config, look_up(config))
     assert (counts.done_shards, counts.open_shards) == (2, 0)
     assert counts.harm is not None and "shard 000001's tar is missing" in counts.harm
+
+
+def test_a_dry_run_shows_what_the_columns_became_and_an_example(tmp_path):
+    table = tmp_path / "p.csv"
+    table.write_text("\ufeffPrompt;Negative Prompt;Seed;CFG;sampler\na fox, red;blurry;5;3,5;ddim\n\nan owl;;6;;\n")
+    before = front(tmp_path / "run", table, "dry_run=true").stdout
+    fields = "prompt is 'Prompt', negative_prompt is 'Negative Prompt', seed is 'Seed', guidance is 'CFG'"
+    for line in (
+        "prompts    2\nrejects    0\n",
+        f"columns    {table} (separated by ';'): {fields}\n",
+        "           only travel into the samples' JSON: 'sampler'\n",
+        "example    000000000000-00: 'a fox, red'\n",
+        "           seed 5, 64x64, 20 steps, guidance 3.5, negative prompt 'blurry'\n",
+    ):
+        assert line in before
+    assert front(tmp_path / "run", table).returncode == 0
+    after = front(tmp_path / "run", table, "dry_run=true").stdout
+    assert [line for line in before.splitlines() if line[:7] in ("columns", "example", "       ")] == [
+        line for line in after.splitlines() if line[:7] in ("columns", "example", "       ")
+    ], "of a plan that exists the same is told"
+
+
+def test_a_dry_run_tells_of_shared_seeds(tmp_path):
+    rows = write_rows(tmp_path / "p.jsonl", [{"prompt": "a", "seed": 5}, {"prompt": "b", "seed": 6}])
+    done = front(tmp_path / "run", rows, "job.images_per_prompt=3", "dry_run=true")
+    assert "note       images_per_prompt=3 counts up from a row's own seed" in done.stdout
+    assert f"{rows}:1 and {rows}:2 both use 6" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said", "cure"),
+    [
+        ("cp1252.csv", b"prompt\ncaf\xe9\n", "not valid utf-8: byte 0xe9", "job.encoding=cp1252"),
+        ("header.csv", b"prompt,caf\xe9\na,b\n", "the header cannot be read", "job.encoding=cp1252"),
+        ("wide.txt", "a fox\n".encode("utf-16-le"), "utf-16-le text without", "job.encoding=utf-16-le"),
+        ("coyo.jsonl", b'{"text": "a", "width": 500, "height": 333}\n', "width must be a multiple of 8, got 500",
+         "job.columns.width=null job.columns.height=null"),
+        ("mine.csv", b"title\na fox\n", "no column for the prompt", "job.columns.prompt=title"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_used_names_the_key_and_then_runs(tmp_path, name, content, said, cure):
+    (tmp_path / name).write_bytes(content)
+    refused = front(tmp_path / "run", tmp_path / name, "job.on_bad_row=fail")
+    assert refused.returncode == 2 and said in refused.stderr
+    assert cure.replace("=title", "=NAME") in refused.stderr
+    none_good = front(tmp_path / "run", tmp_path / name)
+    assert none_good.returncode == 2 and cure.replace("=title", "=NAME") in none_good.stderr
+    done = front(tmp_path / "run", tmp_path / name, "job.on_bad_row=fail", *cure.split())
+    assert done.returncode == 0, done.stderr

@@ -7,8 +7,8 @@ import pytest
 
 from batchgen.config.schema import JobConfig
 from batchgen.plan.planner import Planner
-from batchgen.prompts import read_prompts
-from batchgen.types import Columns, Prompt, Reject
+from batchgen.prompts import Reading, read_prompts
+from batchgen.types import Prompt, Reject
 
 CORRUPT_ROWS = {
     "blank": b'{"prompt": "   "}',
@@ -17,7 +17,8 @@ CORRUPT_ROWS = {
     "missing": b'{"note": "x"}',
     "number": b'{"prompt": 7}',
     "bool": b'{"prompt": true}',
-    "list": b'{"prompt": ["a"]}',
+    "list of numbers": b'{"prompt": [1]}',
+    "list of nothing": b'{"prompt": ["", null]}',
     "dict": b'{"prompt": {"a": 1}}',
     "a list in place of a row": b'["a fox"]',
     "a number in place of a row": b"12",
@@ -28,9 +29,9 @@ CORRUPT_ROWS = {
     "single quotes": b"{'prompt': 'a'}",
     "a comment": b"# a fox",
     "no quotes": b"{prompt: a}",
-    "NaN": b'{"prompt": "a", "guidance": NaN}',
+    "NaN": b'{"prompt": NaN}',
     "Infinity": b'{"prompt": "a", "guidance": Infinity}',
-    "NaN in another column": b'{"prompt": "a", "note": NaN}',
+    "NaN as a key": b'{"prompt": "a", "key": [NaN]}',
     "the same name twice": b'{"prompt": "a", "prompt": "b"}',
     "latin-1": b'{"prompt": "caf\xe9"}',
     "cut UTF-8": b'{"prompt": "\xe2\x82"}',
@@ -41,8 +42,9 @@ CORRUPT_ROWS = {
     "raw NUL": b'{"prompt": "a\x00b"}',
     "raw control character": b'{"prompt": "a\x01b"}',
     "too long": b'{"prompt": "' + b"a" * 20_001 + b'"}',
-    "negative seed": b'{"prompt": "a", "seed": -1}',
-    "seed of 2**32": b'{"prompt": "a", "seed": 4294967296}',
+    "negative seed": b'{"prompt": "a", "seed": -2}',
+    "seed of 2**64": b'{"prompt": "a", "seed": 18446744073709551616}',
+    "seed that was rounded": b'{"prompt": "a", "seed": 1.8446744073709552e19}',
     "seed of 5,000 digits": b'{"prompt": "a", "seed": ' + b"9" * 5_000 + b"}",
     "seed with a fraction": b'{"prompt": "a", "seed": 1.5}',
     "seed that is a bool": b'{"prompt": "a", "seed": true}',
@@ -72,7 +74,7 @@ def planned(tmp_path: Path, lines: list[bytes]) -> list[Prompt | Reject]:
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(b"\n".join(lines) + b"\n")
     job = JobConfig(name="test", prompts=str(path), width=64, height=64, steps=2, guidance=7.5)
-    return list(Planner(job).prompts(read_prompts([path], Columns()), None))
+    return list(Planner(job).prompts(read_prompts([path], Reading()), None))
 
 
 def test_there_are_as_many_as_were_promised() -> None:

@@ -1,5 +1,6 @@
 """Runs that earlier commits left unfinished, as they are kept in tests/runs: this code goes on with each."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -44,7 +45,10 @@ def test_an_old_run_is_resumed_verified_and_repaired(commit, tmp_path):
     assert {name: after[name] for name in before} == before, "what is committed never changes"
     first_unit = left[: left.rindex(b".txt") // 512 * 512]
     assert len(first_unit) > 4096 and after["000001.tar"].startswith(first_unit), "what was finished is not made again"
-    assert len(samples(work / "run")) == 3 * 20
+    made = samples(work / "run")
+    assert len(made) == 3 * 20
+    forms = {tuple(json.loads(data)) for name, data in made.items() if name.endswith(".json")}
+    assert len(forms) == 1, "what is made from now on has the form of what was there"
     assert verify(work / "run").returncode == 0
 
     flip(work / "run" / "shards" / "000000.tar", 3000)

@@ -10,10 +10,12 @@ import pytest
 from batchgen import prepare as prepare_module
 from batchgen.config.schema import Config
 from batchgen.errors import ModelError, ResumeError
-from batchgen.paths import models_dir
+from batchgen.paths import RunDir, models_dir
 from batchgen.plan import store as plan_module
+from batchgen.plan.planner import image_seed
 from batchgen.plan.store import Plan, load_plan
 from batchgen.prepare import prepare
+from batchgen.prompts import READS
 from tests.builders import finish_run, make_config, plan_run, write_rows
 from tests.commands import REAL, front, verify, write_prompts
 
@@ -122,14 +124,60 @@ def test_a_run_of_an_older_batchgen_goes_on_and_says_that_images_may_differ(tmp_
     assert "another version" not in front(tmp_path / "run", prompts).stderr, "nothing is left to make"
 
 
+TABLE = "prompt, Seed,cfg,images per prompt,note\na fox,5,3,2,x\n\na hen,6,3,2,y\na fox,7.0,3,2,\n"
+
+
+def test_an_older_plan_is_extended_by_what_its_reader_made_of_the_files(tmp_path: Path) -> None:
+    plan = plan_run(tmp_path, ["a fox"])
+    make_older(plan.run.plan.root)
+    config = make_config(tmp_path, ["a fox"], extend=True)
+    (tmp_path / "more.csv").write_text(TABLE)
+    config.job.prompts = [config.job.prompts, str(tmp_path / "more.csv")]
+    longer = prepare(plan.run, config)
+    assert (longer.reads, [segment.reads for segment in longer.segments]) == (1, [1, 1])
+    _, fox, hen, again = longer.prompts()
+    for prompt, key, text, occurrence in (
+        (fox, "001000000000-00", "a fox", 1),
+        (hen, "001000000002-00", "a hen", 0),
+        (again, "001000000003-00", "a fox", 2),
+    ):
+        assert (prompt.key, prompt.seed) == (key, image_seed(0, text, "", occurrence, 0))
+        assert (prompt.prompt, prompt.guidance) == (text, config.job.guidance)
+    assert fox.extra == {" Seed": "5", "cfg": "3", "images per prompt": "2", "note": "x"}
+    assert longer.segments[1].rejects == 1, "a blank line was a bad row"
+
+    other = prepare(RunDir(tmp_path / "new"), config)
+    assert other.reads == READS > 1
+    assert [(one.key, one.seed, one.guidance) for one in other.prompts()][1:] == [
+        (f"00100000000{row}-0{copy}", seed + copy, 3.0) for row, seed in ((0, 5), (2, 6), (3, 7)) for copy in (0, 1)
+    ]
+    assert prepare(other.run, config).segments[0].reads == READS
+
+
+def test_rows_that_share_seeds_are_told_when_they_are_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan_run(tmp_path, [{"prompt": "a fox", "seed": 5}, {"prompt": "a fox", "seed": 6}], job__images_per_prompt=2)
+    told = capsys.readouterr().err
+    assert told.count("prompts.jsonl:2 both use 6; seeds that lie 2 apart would not") == 1
+
+
 def make_older(plan: Path) -> None:
-    """As the batchgen before wrote it: without `computes`, without a key that came later."""
+    """As the batchgen before wrote it: without `computes` and `reads`, without a key that came later."""
     from batchgen.files import sha256_bytes, to_json
 
     facts = json.loads((plan / "run.json").read_text())
-    del facts["computes"], facts["checksum"], facts["recipe"]["speed.traced"]
+    del facts["computes"], facts["reads"], facts["checksum"], facts["recipe"]["speed.traced"]
     config = (plan / "config.yaml").read_text().replace("  traced: false\n", "")
     (plan / "config.yaml").write_text(config)
     facts["sha256"]["config.yaml"] = sha256_bytes(config.encode())
     facts["checksum"] = sha256_bytes(to_json(facts).encode())
     (plan / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def test_blank_lines_stop_nothing_and_move_no_key(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a red car\n\n \t\na cat\n\n")
+    config = make_config(tmp_path, job__on_bad_row="fail", job__prompts=str(tmp_path / "p.txt"))
+    plan = prepare(RunDir(tmp_path / "run"), config)
+    assert [prompt.key for prompt in plan.prompts()] == ["000000000000-00", "000000000003-00"]
+    assert plan.segments[0].rejects == 0

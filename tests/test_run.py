@@ -51,7 +51,7 @@ def test_rows_that_differ_in_size_never_share_a_batch_and_guidance_does(tmp_path
     plan = [json.loads(line) for line in (tmp_path / "run" / "plan" / "000000.jsonl").read_text().splitlines()]
     assert [(one["batch"], one["width"]) for one in plan] == [(0, 64)] * 4 + [(1, 128)] * 4
     about = json.loads(samples(tmp_path / "run")["000000000003-00.json"])
-    assert (about["guidance"], about["row"], about["width"]) == (5.0, {"note": 3}, 128)
+    assert (about["guidance"], about["row_json"], about["width"]) == (5.0, '{"note":3}', 128)
 
 
 @pytest.mark.parametrize("overrides", [("launch.workers=3",), ("job.batch_size=7", "output.batches_per_shard=3")])

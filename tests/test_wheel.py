@@ -33,7 +33,11 @@ def test_the_wheel_runs_the_shipped_job_from_anywhere(tmp_path):
     assert done.returncode == 0, done.stderr
     checked = run([python, "-m", "batchgen.verify"], "outputs/mars_batch", cwd=elsewhere, PYTHONPATH="")
     assert checked.returncode == 0 and "4 of 4 images" in checked.stdout
-    script = run([str(tmp_path / "venv" / "bin" / "batchgen"), "job=landscape_4k", "dry_run=true"], cwd=elsewhere,
-                 PYTHONPATH="")  # fmt: skip
+    batchgen = str(tmp_path / "venv" / "bin" / "batchgen")
+    script = run([batchgen, "job=landscape_4k", "dry_run=true"], cwd=elsewhere, PYTHONPATH="")
     assert script.returncode == 0 and "tiles of 512 px" in script.stdout
+    status = run([batchgen, "status", "outputs/mars_batch"], cwd=elsewhere, PYTHONPATH="")
+    assert status.returncode == 0 and "outputs/mars_batch: done" in status.stdout
+    assert run([batchgen, "verify", "-h"], PYTHONPATH="").stdout.startswith("usage: batchgen verify [")
+    assert "batchgen repair RUN_DIR" in run([batchgen, "-h"], PYTHONPATH="").stdout
     assert str(ROOT) not in done.stderr + checked.stderr

@@ -16,7 +16,8 @@ import yaml
 from batchgen.config import schema
 from batchgen.config.bounds import BOUNDS, Bound
 from batchgen.config.check import CHOICES
-from batchgen.config.compose import conf_dir
+from batchgen.config.shipped import conf_dir
+from batchgen.console import open_console
 
 _INTRODUCTION = """# Configuration
 
@@ -43,7 +44,8 @@ job:
   scheduler: unipc
 ```
 
-and run it with `python -m batchgen --config-dir mine job=venus`.
+and run it with `python -m batchgen --config-dir mine job=venus`. A mistake in the file is told with its line. Prompts
+need no job: `python -m batchgen job.prompts=venus.csv` makes them with the bundled model, in `outputs/venus`.
 """
 
 
@@ -65,7 +67,8 @@ def _group(kind: Any, prefix: str, about: str | None = None) -> Iterator[str]:
             continue
         name = prefix + field.name
         meaning = comments.get(field.name) or f"The column that holds `{field.name}`."
-        row = (f"`{name}`", f"`{_type(field.type)}`", _default(field.default), _valid(name), meaning)
+        default = "from the job or the prompts" if name == "job.name" else _default(field.default)
+        row = (f"`{name}`", f"`{_type(field.type)}`", default, _valid(name), meaning)
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
     yield ""
     for group in groups:
@@ -133,4 +136,5 @@ def _heading(path: Path) -> str:
 
 
 if __name__ == "__main__":
+    open_console()
     print(page(), end="")

@@ -17,14 +17,21 @@ ATTENTION = ("sdpa", "flash", "efficient", "cudnn", "plain", "xformers")
 class JobConfig:
     """What to make. A row of a prompt file may override the size, steps, guidance, seed and the like for itself."""
 
-    # The job's name; it becomes the name of the run's directory.
+    # The job's name; it becomes the name of the run's directory. A job without one has the name of its file; prompts
+    # without a job have that of the first prompt file.
     name: str = "???"
     # The prompt files: a path, a glob, or a list of them. Paths are relative to the working directory.
     prompts: Any = "???"
     # The text encoding of the prompt files.
     encoding: str = "utf-8-sig"
-    # Which column of a prompt file holds which field. null for the prompt finds its column by the name; null for
-    # another field means that no column sets it.
+    # What separates the columns of csv and tsv files: comma, semicolon, tab, pipe, or the character; null finds it.
+    separator: str | None = None
+    # Lines of text files that begin with this are skipped, for example #, which the command line takes as
+    # 'job.comment="#"'. null skips none.
+    comment: str | None = None
+    # Which column of a prompt file holds which field. A field's own name finds its column, also under the names of
+    # other programs (docs/prompts.md). Any other name must be there. null for the prompt finds its column, too; null
+    # for another field means that no column sets it.
     columns: Columns = field(default_factory=Columns)
     # Only the first rows, up to this number, are used; null uses all of them.
     limit: int | None = None

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from batchgen.config.bounds import KEY_PATTERN, PLANNED_KEY_PATTERN, SEED_LIMIT
 from batchgen.config.schema import JobConfig
@@ -22,13 +23,30 @@ def image_seed(run_seed: int, prompt: str, negative_prompt: str, occurrence: int
     return int.from_bytes(digest.digest(), "big")
 
 
-class Planner:
-    """Settles every choice for each row. It keeps one digest for each distinct text and for each key from a row."""
+_WATCHED_SEEDS = 100_000  # how many are kept to find rows that share them
 
-    def __init__(self, job: JobConfig) -> None:
+
+class _Seeded(NamedTuple):
+    """A row that names its seed, and how many images it asks for."""
+
+    source: str
+    line: int
+    seed: int
+    copies: int
+
+
+class Planner:
+    """Settles every choice for each row. It keeps one digest for each distinct text and for each key from a row.
+
+    What the user should know of the plan becomes a line in `notes`.
+    """
+
+    def __init__(self, job: JobConfig, notes: list[str] | None = None) -> None:
         self._job = job
         self._occurrences: dict[int, int] = {}
         self._keys: set[int] = set()
+        self._seeds: dict[int, _Seeded] | None = {}  # None: they are not watched any more
+        self._notes = [] if notes is None else notes
 
     def recall(self, prompts: Iterable[Prompt]) -> int:
         """Count the rows of an earlier plan, so that an extension continues after them; return how many there are."""
@@ -62,6 +80,8 @@ class Planner:
         keys = _keys_of(row, copies)
         if row.key is not None and (problem := self._claim(keys)):
             return Reject(row.source, row.line, problem)
+        if row.seed is not None and self._seeds is not None:
+            self._watch_seeds(row, row.seed, copies)
         negative = _negative(job.negative_prompt if row.negative_prompt is None else row.negative_prompt)
         occurrence = self._occurrence(row.prompt, negative)
         return [
@@ -83,6 +103,23 @@ class Planner:
             )
             for copy, key in enumerate(keys)
         ]
+
+    def _watch_seeds(self, row: Row, seed: int, copies: int) -> None:
+        """Note once if the images of a row, whose seeds count up from the row's, share a seed with another row."""
+        assert self._seeds is not None
+        for copy in range(copies):
+            other = self._seeds.setdefault(seed + copy, _Seeded(row.source, row.line, seed, copies))
+            if other.seed != seed:
+                many = max(copies, other.copies)
+                self._notes.append(
+                    f"images_per_prompt={many} counts up from a row's own seed, so that rows share seeds: "
+                    f"{other.source}:{other.line} and {row.source}:{row.line} both use {seed + copy}; seeds that lie "
+                    f"{many} apart would not"
+                )
+                self._seeds = None
+                return
+        if len(self._seeds) > _WATCHED_SEEDS:
+            self._seeds = None
 
     def _occurrence(self, prompt: str, negative_prompt: str) -> int:
         text = _digest(f"{len(prompt)} {prompt}{negative_prompt}")
@@ -106,9 +143,11 @@ class Planner:
 
 
 def _keys_of(row: Row, copies: int) -> list[str]:
-    if row.key is None:
-        return [f"{row.file:03d}{row.row:09d}-{copy:02d}" for copy in range(copies)]
-    return [row.key] if copies == 1 else [f"{row.key}-{copy:02d}" for copy in range(copies)]
+    if row.key is not None and copies == row.captions == 1:
+        return [row.key]
+    stem = f"{row.file:03d}{row.row:09d}" if row.key is None else row.key
+    first = row.caption * copies  # the images of a record's earlier captions come before
+    return [f"{stem}-{number:02d}" for number in range(first, first + copies)]
 
 
 def _negative(said: str) -> str:

@@ -1,8 +1,10 @@
-"""What a plan writes about itself: the content of run.json."""
+"""What a plan writes: the content of run.json and of the files of its shards."""
 
+import json
 from typing import Any, NamedTuple, TypedDict
 
 from batchgen.files import sha256_bytes, to_json
+from batchgen.types import Batch, Prompt, Shard
 
 
 class ShardSize(NamedTuple):
@@ -10,6 +12,12 @@ class ShardSize(NamedTuple):
 
     batches: int
     images: int
+
+
+# The form of a sample's JSON (shards/samples.py) is counted up when a field gets another name or type. A run keeps the
+# form that it was begun with; a plan that states none was begun with 1, in which fields may be null and `row` is an
+# object.
+SAMPLE_FORM = 2
 
 
 class RunFacts(TypedDict, total=False):
@@ -24,8 +32,10 @@ class RunFacts(TypedDict, total=False):
     rejects: int  # how many rows could not be used
     inputs: list[dict[str, Any]]  # name, bytes and sha256 of each prompt file
     recipe: dict[str, Any]  # what must not change on a resume
+    sample_form: int  # SAMPLE_FORM
     versions: dict[str, str]
     computes: int  # `recipe.COMPUTES`; a plan that states none was made by 1
+    reads: int  # `prompts.READS`: how its prompt files are read; a plan that states none was read by 1
     sha256: dict[str, str]  # of the plan's other files, by name
     checksum: str  # of all the keys before it
 
@@ -33,3 +43,26 @@ class RunFacts(TypedDict, total=False):
 def checksum(facts: RunFacts) -> str:
     """What `facts` must state as their checksum: the SHA-256 of all the other keys."""
     return sha256_bytes(to_json({name: fact for name, fact in facts.items() if name != "checksum"}).encode())
+
+
+def shard_lines(shard: Shard) -> bytes:
+    """A shard as its file holds it: a line of JSON for each prompt."""
+    names = Prompt.__slots__
+    lines = [
+        to_json({"batch": batch.index} | {name: getattr(prompt, name) for name in names})
+        for batch in shard.batches
+        for prompt in batch.prompts
+    ]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def parse_shard(index: int, data: bytes) -> Shard:
+    """The shard in the bytes of its file. Raises ValueError, KeyError or TypeError if they hold none."""
+    batches: list[list[Prompt]] = []
+    for line in data.splitlines():
+        fields = json.loads(line)
+        place = fields.pop("batch")
+        if place == len(batches):
+            batches.append([])
+        batches[place].append(Prompt(**fields))
+    return Shard(index, tuple(Batch(place, tuple(prompts)) for place, prompts in enumerate(batches)))

@@ -1,10 +1,9 @@
-"""Rows that could not be used: how many there are, why the first one was left out, and which key helps."""
+"""Rows that could not be used: how many there are, and why the first one was left out."""
 
-import gzip
 import json
-from pathlib import Path
 
 from batchgen.plan.store import Plan
+from batchgen.prompts.remedies import remedy
 from batchgen.types import Reject
 
 
@@ -32,36 +31,3 @@ def first_reject(plan: Plan) -> Reject | None:
             except (OSError, ValueError, KeyError, TypeError):
                 return None  # it is only shown to the user; nothing depends on it
     return None
-
-
-def remedy(file: str, reason: str) -> str:
-    """The key to set so that a row is not left out for this reason. May read the prompt file again."""
-    if reason.startswith("not valid utf-8") and _reads_as_cp1252(Path(file)):
-        return "set job.encoding=cp1252"
-    if reason.startswith("not valid ") and "JSON" not in reason:
-        return "set job.encoding to the file's encoding"
-    if reason.startswith("no prompt: "):
-        return "set job.columns.prompt=NAME to name the column"
-    return "set job.on_bad_row=fail to stop at the first"
-
-
-def _reads_as_cp1252(path: Path) -> bool:
-    """Whether every line that is not ASCII is not UTF-8 either but could be cp1252, so that cp1252 spoils no line."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for line in file:
-                if not line.isascii():
-                    line.decode("cp1252")
-                    if _is_utf8(line):
-                        return False
-    except (OSError, EOFError, ValueError):
-        return False
-    return True
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

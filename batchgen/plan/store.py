@@ -25,8 +25,10 @@ from batchgen.paths import PlanDir, RunDir
 from batchgen.plan.drafts import new_draft
 from batchgen.plan.free import with_free
 from batchgen.plan.recipe import COMPUTES, as_planned
-from batchgen.plan.records import RunFacts, ShardSize, checksum
-from batchgen.types import Batch, Prompt, Reject, Shard
+from batchgen.plan.records import SAMPLE_FORM, RunFacts, ShardSize, checksum, parse_shard, shard_lines
+from batchgen.prompts import READS
+from batchgen.prompts.remedies import cure
+from batchgen.types import Prompt, Reject, Shard
 
 FORMAT = 1
 
@@ -42,9 +44,11 @@ class Segment:
     rejects: int
     inputs: list[dict[str, Any]]
     recipe: dict[str, Any]
+    sample_form: int  # `records.SAMPLE_FORM`; that of the first plan holds
     run_id: str
     sha256: dict[str, str]  # of its files, by name
     computes: int
+    reads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,11 @@ class Plan:
         return min(segment.computes for segment in self.segments)
 
     @property
+    def reads(self) -> int:
+        """The version of the reader (`prompts.READS`) for all prompt files of the run."""
+        return self.segments[0].reads
+
+    @property
     def sizes(self) -> list[ShardSize]:
         """How much each shard holds, by its index."""
         return [size for segment in self.segments for size in segment.shards]
@@ -99,7 +108,7 @@ class Plan:
             digest = sha256_bytes(data)
             if self.digest(index) != digest:
                 raise ValueError("it has changed since it was planned: its sha256 differs")
-            return _parse_shard(index, data), digest
+            return parse_shard(index, data), digest
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BrokenRunError(f"{path} of the plan cannot be read: {error}") from error
 
@@ -155,9 +164,11 @@ def _load_segment(files: PlanDir) -> Segment:
         rejects=facts["rejects"],
         inputs=facts["inputs"],
         recipe=facts["recipe"],
+        sample_form=facts.get("sample_form", 1),
         run_id=facts["run_id"],
         sha256=facts["sha256"],
         computes=facts.get("computes", 1),
+        reads=facts.get("reads", 1),
     )
 
 
@@ -189,17 +200,6 @@ def check_plan(plan: Plan) -> None:
         first_shard += len(segment.shards)
 
 
-def _parse_shard(index: int, data: bytes) -> Shard:
-    batches: list[list[Prompt]] = []
-    for line in data.splitlines():
-        fields = json.loads(line)
-        place = fields.pop("batch")
-        if place == len(batches):
-            batches.append([])
-        batches[place].append(Prompt(**fields))
-    return Shard(index, tuple(Batch(place, tuple(prompts)) for place, prompts in enumerate(batches)))
-
-
 @dataclass(frozen=True, slots=True)
 class Sources:
     """What a plan is made from: the configuration, the prompt files and what must not change on a resume."""
@@ -207,6 +207,7 @@ class Sources:
     config: Config
     inputs: list[dict[str, Any]]
     recipe: dict[str, Any]
+    reads: int = READS
 
 
 def save_plan(
@@ -240,8 +241,10 @@ def save_plan(
             "rejects": rejects,
             "inputs": sources.inputs,
             "recipe": sources.recipe,
+            "sample_form": SAMPLE_FORM,
             "versions": versions(),
             "computes": COMPUTES,
+            "reads": sources.reads,
             "sha256": digests,
         }
         facts["checksum"] = checksum(facts)
@@ -273,21 +276,11 @@ def _write_shards(draft: PlanDir, shards: Iterable[Shard | Reject]) -> tuple[lis
                 reject_file.write(line.encode() + b"\n")
                 rejects += 1
                 continue
-            write_new(draft.shard(shard.index), _shard_lines(shard))
+            write_new(draft.shard(shard.index), shard_lines(shard))
             sizes.append(ShardSize(len(shard.batches), sum(len(batch.prompts) for batch in shard.batches)))
         reject_file.flush()
         sync(reject_file.fileno())
     return sizes, rejects
-
-
-def _shard_lines(shard: Shard) -> bytes:
-    names = Prompt.__slots__
-    lines = [
-        to_json({"batch": batch.index} | {name: getattr(prompt, name) for name in names})
-        for batch in shard.batches
-        for prompt in batch.prompts
-    ]
-    return ("\n".join(lines) + "\n").encode()
 
 
 def _nothing_usable(draft: PlanDir, rejects: int) -> str:
@@ -295,4 +288,6 @@ def _nothing_usable(draft: PlanDir, rejects: int) -> str:
         return "the prompt files hold no rows"
     with draft.rejects.open("rb") as file:
         first = json.loads(file.readline())
-    return f"none of the {rejects} rows can be used; the first: {first['file']}:{first['line']}: {first['reason']}"
+    helps = cure(first["file"], first["reason"])
+    told = f"{first['file']}:{first['line']}: {first['reason']}" + (f"; {helps}" if helps else "")
+    return f"none of the {rejects} rows can be used; the first: {told}"

@@ -1,59 +1,57 @@
 """The prompt files of a job and their rows. A bad row becomes a Reject, a bad file a PromptError."""
 
-import codecs
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from batchgen.errors import PromptError
 from batchgen.prompts.find import find_files
 from batchgen.prompts.formats import format_of, read_records
-from batchgen.prompts.records import DamagedFileError, doubled, path_name, shown
+from batchgen.prompts.found import FileColumns, Found
+from batchgen.prompts.records import DamagedFileError, path_name, shown
+from batchgen.prompts.remedies import cure
 from batchgen.prompts.rows import RowReader
-from batchgen.types import Columns, Reject, Row
+from batchgen.prompts.settings import READS, Reading
+from batchgen.types import Reject, Row
 
-__all__ = ["find_files", "read_prompts"]
+__all__ = ["READS", "Found", "Reading", "find_files", "read_prompts"]
 
 _ITEM_FORMATS = (".json", ".parquet")
 
 
 def read_prompts(
-    files: Sequence[Path], columns: Columns, encoding: str = "utf-8-sig", first_file: int = 0
+    files: Sequence[Path], reading: Reading, first_file: int = 0, found: Found | None = None
 ) -> Iterator[Row | Reject]:
     """Return an iterator over the rows of the files, in order, with a Reject for each row that cannot be used.
 
-    It holds one row at a time, or some lines of a broken row. `first_file` is the first file's Row.file.
-    Raises PromptError: at once if `encoding` or `columns` is not valid; while iterating if a file cannot
-    be read to its end, is not text in that encoding, or has no column for the prompt.
+    It holds one row at a time, or some lines of a broken row. `first_file` is the first file's Row.file. What the files
+    have in their columns goes into `found`.
+    Raises PromptError: at once if a setting in `reading` is not valid; while iterating if a file cannot be read to its
+    end, is not text in that encoding, or lacks the column for the prompt or one that the job names.
     """
-    try:
-        codecs.lookup(encoding)
-        "a".encode(encoding)  # only use shows that a codec is not for text
-    except (LookupError, ValueError):
-        raise PromptError(f"job.encoding: {shown(encoding)} is not a known text encoding") from None
-    named = [getattr(columns, column.name) for column in fields(columns)]
-    twice = doubled([name for name in named if name is not None])
-    if twice is not None:
-        raise PromptError(f"job.columns: {shown(twice)} is set for more than one field")
-    return _rows(files, columns, encoding, first_file)
+    reading.check()
+    return _rows(files, reading, first_file, Found() if found is None else found)
 
 
-def _rows(files: Sequence[Path], columns: Columns, encoding: str, first_file: int) -> Iterator[Row | Reject]:
+def _rows(files: Sequence[Path], reading: Reading, first_file: int, found: Found) -> Iterator[Row | Reject]:
     for number, path in enumerate(files, first_file):
         kind = format_of(path)
-        reader = RowReader(number, path, columns, cells_are_text=kind in (".csv", ".tsv"))
+        columns = FileColumns(str(path), reading)
+        found.files.append(columns)
+        reader = RowReader(number, path, reading, kind in (".csv", ".tsv"), columns)
         line = 0
         try:
-            for place, (line, value) in enumerate(read_records(path, encoding, reader.take_header)):
-                yield reader.row(place, line, value)
+            for place, (line, value) in enumerate(read_records(path, reading, reader)):
+                yield from reader.rows(place, line, value)
         except UnicodeError as error:
-            problem = f"not valid {shown(encoding)}{_after(kind, line)} ({_one_line(str(error))})"
+            problem = f"not valid {shown(reading.encoding)}{_after(kind, line)} ({_one_line(str(error))})"
             raise PromptError(f"{path_name(path)}: {problem}; set job.encoding") from error
         except (OSError, EOFError, zlib.error, DamagedFileError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            problem = f"cannot be read{_after(kind, line)}: {_one_line(reason)}"
+            helps = cure(str(path), reason.removeprefix("the header cannot be read: "))
+            problem = f"cannot be read{_after(kind, line)}: {_one_line(reason)}" + (f"; {helps}" if helps else "")
             raise PromptError(f"{path_name(path)}: {problem}") from error
+        reader.check_end()
 
 
 def _after(kind: str, line: int) -> str:
@@ -61,5 +59,5 @@ def _after(kind: str, line: int) -> str:
 
 
 def _one_line(text: str) -> str:
-    text = " ".join(text.split())[:300]
+    text = " ".join(text.split())[:400]
     return text if text.isprintable() else ascii(text)

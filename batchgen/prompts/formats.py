@@ -9,48 +9,61 @@ from pathlib import Path
 from typing import IO, cast
 
 from batchgen.errors import PromptError
-from batchgen.prompts.json_items import item_texts, item_value, jsonl_value
-from batchgen.prompts.lines import decoded, lines_of, parse_each, txt_value
+from batchgen.prompts.json_files import json_records
+from batchgen.prompts.lines import decoded, line_records, lines_of, txt_value
 from batchgen.prompts.parquet import parquet_records
-from batchgen.prompts.records import OnHeader, Record, path_name
+from batchgen.prompts.records import DamagedFileError, HeaderReader, Record, path_name
+from batchgen.prompts.settings import Reading
+from batchgen.prompts.sniff import GZIP, HEAD_BYTES, refuse_foreign
 from batchgen.prompts.tables import table_records
 
 _FORMATS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")  # each may be followed by .gz
+_SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
 
 def format_of(path: Path) -> str:
     """Return the format of the file, which is its suffix. Raises PromptError if the suffix is not known."""
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if suffix in _SHEETS:
+        advice = "save it as CSV UTF-8 in the program that made it, and name that file"
+        raise PromptError(f"{path_name(path)}: a spreadsheet cannot be read; {advice}")
     if suffix not in _FORMATS:
         known = " ".join(_FORMATS)
         raise PromptError(f"{path_name(path)}: unknown suffix; use one of {known}, or one of these followed by .gz")
     return suffix
 
 
-def read_records(path: Path, encoding: str, on_header: OnHeader) -> Iterator[Record]:
-    """Yield the records of a file. If it has a header, `on_header` is called once, before the first record.
+def read_records(path: Path, reading: Reading, header: HeaderReader) -> Iterator[Record]:
+    """Yield the records of a file. If it has a header, that goes to `header`, once, before the first record.
 
-    Raises DamagedFileError, OSError, EOFError, zlib.error (gzip) or UnicodeError if the file cannot be read.
+    Whether it is gzipped is seen by its content. Raises DamagedFileError, OSError, EOFError, zlib.error (gzip) or
+    UnicodeError if the file cannot be read.
     """
-    kind, zipped = format_of(path), path.name.lower().endswith(".gz")
-    with gzip.open(path) if zipped else path.open("rb") as raw:
-        if kind != ".parquet":
-            yield from _text_records(cast(io.BufferedReader, raw), kind, encoding, on_header)
-        elif not zipped:
-            yield from parquet_records(cast(IO[bytes], raw), on_header)
-        else:
-            with tempfile.TemporaryFile() as copy:  # parquet is read from its end, gzip from its start
-                shutil.copyfileobj(raw, copy)
-                yield from parquet_records(copy, on_header)
+    kind = format_of(path)
+    with path.open("rb") as plain:
+        named_so = path.name.lower().endswith(".gz")
+        head = plain.peek(len(GZIP))
+        if named_so and head and not head.startswith(GZIP[:2]):
+            raise DamagedFileError("it is not gzipped: take .gz off its name")
+        zipped = named_so or head.startswith(GZIP)
+        with gzip.open(plain) if zipped else plain as raw:
+            if kind != ".parquet":
+                yield from _text_records(cast(io.BufferedReader, raw), kind, reading, header)
+            elif not zipped:
+                yield from parquet_records(cast(IO[bytes], raw), header)
+            else:
+                with tempfile.TemporaryFile() as copy:  # parquet is read from its end, gzip from its start
+                    shutil.copyfileobj(raw, copy)
+                    yield from parquet_records(copy, header)
 
 
-def _text_records(raw: io.BufferedReader, kind: str, encoding: str, on_header: OnHeader) -> Iterator[Record]:
-    with decoded(raw, encoding) as text:
+def _text_records(raw: io.BufferedReader, kind: str, reading: Reading, header: HeaderReader) -> Iterator[Record]:
+    head = raw.peek(HEAD_BYTES)
+    with decoded(raw, reading.encoding) as text:
+        refuse_foreign(head, text.encoding)
         if kind in (".csv", ".tsv"):
-            yield from table_records(text, kind, on_header)
-        elif kind == ".json":
-            yield from parse_each(item_texts(text), item_value, text.encoding)
+            yield from table_records(text, kind, reading, header)
         elif kind == ".txt":
-            yield from parse_each(lines_of(text), txt_value, text.encoding)
+            yield from line_records(lines_of(text), txt_value, text.encoding, reading)
         else:
-            yield from parse_each(lines_of(text), jsonl_value, text.encoding)
+            yield from json_records(text, kind, reading)

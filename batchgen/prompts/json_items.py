@@ -1,11 +1,10 @@
 """Reading JSON: the value of a line or an item, and the items of an array that is read as a stream."""
 
-import io
 import json
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from batchgen.prompts.records import (
     MAX_DEPTH,
@@ -18,21 +17,22 @@ from batchgen.prompts.records import (
 )
 
 _CHUNK_CHARS = 2**16
-_SPACE = " \t\n\r"
+SPACE = " \t\n\r"
+NOT_ROWS = "neither a JSON array nor an object on each line"
 
 
-def jsonl_value(line: str) -> dict[str, Any] | str:
-    """The string or object of a JSON line. Raises BadRow."""
+def jsonl_value(line: str, lenient: bool) -> dict[str, Any] | str:
+    """The string or object of a JSON line; `lenient` takes NaN for null. Raises BadRow."""
     try:
-        return _value(line)
+        return _value(line, lenient)
     except json.JSONDecodeError as error:
         raise BadRow("empty line" if line.isspace() else f"not valid JSON: {error.msg}") from None
 
 
-def item_value(item: str) -> dict[str, Any] | str:
-    """The string or object of an item of a JSON array. Raises BadRow, DamagedFileError."""
+def item_value(item: str, lenient: bool) -> dict[str, Any] | str:
+    """The string or object of an item of a JSON array, as `jsonl_value`. Raises BadRow, DamagedFileError."""
     try:
-        return _value(item)
+        return _value(item, lenient)
     except json.JSONDecodeError as error:  # where this item ends, and so where the next one begins, is unknown
         raise DamagedFileError(f"the next item is not valid JSON: {error.msg}") from None
 
@@ -56,13 +56,16 @@ def _no_constant(text: str) -> float:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_no_constant)
+# What Python's json writes for numbers that JSON does not have is taken as from parquet.
+_CONSTANTS = {"NaN": None, "Infinity": "inf", "-Infinity": "-inf"}
+_LENIENT_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_CONSTANTS.get)
 
 
-def _value(text: str) -> dict[str, Any] | str:
+def _value(text: str, lenient: bool) -> dict[str, Any] | str:
     """Return the object or string that the text holds. Raises BadRow, or JSONDecodeError if it is not JSON."""
-    text = text.strip(_SPACE)
+    text = text.strip(SPACE)
     try:
-        value, end = _DECODER.raw_decode(text)
+        value, end = (_LENIENT_DECODER if lenient else _DECODER).raw_decode(text)
     except json.JSONDecodeError:
         raise
     except RecursionError:
@@ -78,12 +81,19 @@ def _value(text: str) -> dict[str, Any] | str:
     return value
 
 
+class Text(Protocol):
+    """Text that is read in pieces; the last one is empty."""
+
+    def read(self, size: int, /) -> str:
+        """The next piece."""
+
+
 # A string that ends in this chunk is one token.
 _OUTSIDE_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
 _INSIDE_STRING = re.compile(r'"|\\.', re.DOTALL)
 
 
-def _pieces(text: io.TextIOWrapper) -> Iterator[tuple[str, str]]:
+def pieces(text: Text) -> Iterator[tuple[str, str]]:
     """Cut the text at the outermost brackets and the commas between items. Yields each piece and what ends it.
 
     At the end of a chunk, where the piece continues in the next one, what ends it is "".
@@ -107,17 +117,17 @@ def _pieces(text: io.TextIOWrapper) -> Iterator[tuple[str, str]]:
         skip = int(in_string and chunk.endswith("\\", at))
 
 
-def item_texts(text: io.TextIOWrapper) -> Iterator[str | None]:
+def item_texts(text: Text) -> Iterator[str | None]:
     """Yield the text of each item of the array, or None for an item that is too long. Raises DamagedFileError.
 
     It does not use ijson, whose parser turns the escape of a lone surrogate into "?", keeps the last of two members
     with the same name, and gives up the whole file for one bad byte or large number.
     """
     place, parts, size, first = "before", list[str](), 0, True
-    for piece, end in _pieces(text):
+    for piece, end in pieces(text):
         if place != "inside":
-            if piece.strip(_SPACE) or end not in ("", "[" if place == "before" else ""):
-                problem = "not a JSON array" if place == "before" else "text after the array's end"
+            if piece.strip(SPACE) or end not in ("", "[" if place == "before" else ""):
+                problem = NOT_ROWS if place == "before" else "text after the array's end"
                 raise DamagedFileError(problem)
             place = "inside" if end else place
             continue
@@ -129,7 +139,7 @@ def item_texts(text: io.TextIOWrapper) -> Iterator[str | None]:
         if end == "}":
             raise DamagedFileError("there is a } where the array should continue")
         item = "".join(parts) if size <= MAX_LINE_CHARS else None
-        if not first or end == "," or item is None or item.strip(_SPACE):  # otherwise it is []
+        if not first or end == "," or item is None or item.strip(SPACE):  # otherwise it is []
             yield item
         parts, size, first = [], 0, False
         place = "after" if end == "]" else place

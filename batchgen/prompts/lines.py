@@ -2,10 +2,11 @@
 
 import codecs
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from batchgen.prompts.records import MAX_LINE_CHARS, TOO_LONG, BadRow, Record
+from batchgen.prompts.settings import Reading
 
 _BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -53,7 +54,7 @@ def check_text(text: str, encoding: str) -> None:
 
 
 def parse_each(
-    pieces: Iterator[str | None], parse: Callable[[str], dict[str, Any] | str], encoding: str
+    pieces: Iterable[str | None], parse: Callable[[str], dict[str, Any] | str | None], encoding: str
 ) -> Iterator[Record]:
     """Yield one record for each piece of text. None stands for a piece that was too long."""
     for number, piece in enumerate(pieces, 1):
@@ -64,6 +65,28 @@ def parse_each(
             yield number, parse(piece)
         except BadRow as bad:
             yield number, bad
+
+
+def line_records(
+    lines: Iterable[str | None], parse: Callable[[str], dict[str, Any] | str], encoding: str, reading: Reading
+) -> Iterator[Record]:
+    """Yield one record for each line, None for those that are blank or comments."""
+
+    def parse_line(line: str) -> dict[str, Any] | str | None:
+        text = bare_line(line)
+        return None if is_skipped(text, reading) else parse(text)
+
+    return parse_each(lines, parse_line if reading.lenient else parse, encoding)
+
+
+def bare_line(line: str) -> str:
+    """The line without a byte order mark, which is within a file where files were put together."""
+    return line[1:] if line.startswith("\ufeff") else line
+
+
+def is_skipped(line: str, reading: Reading) -> bool:
+    """Whether a line is blank or a comment."""
+    return not line or line.isspace() or (reading.comment is not None and line.startswith(reading.comment))
 
 
 def txt_value(line: str) -> str:

@@ -5,12 +5,12 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import IO, Any
 
-from batchgen.prompts.records import BadRow, DamagedFileError, OnHeader, Record, check_value, shown
+from batchgen.prompts.records import BadRow, DamagedFileError, HeaderReader, Record, check_value, shown
 
 _BATCH_ROWS = 1_000
 
 
-def parquet_records(file: IO[bytes], on_header: OnHeader) -> Iterator[Record]:
+def parquet_records(file: IO[bytes], header: HeaderReader) -> Iterator[Record]:
     """Yield the rows of a parquet file, with a few thousand in memory at a time. Raises DamagedFileError."""
     import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
     import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
@@ -21,8 +21,8 @@ def parquet_records(file: IO[bytes], on_header: OnHeader) -> Iterator[Record]:
     try:
         parquet = pq.ParquetFile(file, page_checksum_verification=True)
         schema = parquet.schema_arrow
-        fields = set(on_header(schema.names))
         binary = {column.name for column in schema if _is_binary(column.type)}
+        fields = set(header.take_header(schema.names, dict.fromkeys(sorted(binary), "it holds bytes")))
         if fields & binary:
             raise DamagedFileError(f"the column {shown(min(fields & binary))} is binary, not text")
         names = [name for name in schema.names if name not in binary]

@@ -1,9 +1,9 @@
 """What all readers of prompt files share: records, what makes a record bad, and how messages name things."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 MAX_LINE_CHARS = 2**20  # of a line, of a quoted record of many lines, of an item of a .json file
 MAX_DEPTH = 100  # of nested JSON: later code may recurse (json, pickle) and must not run out of stack
@@ -19,10 +19,21 @@ class BadRow(Exception):
 
 
 # The number of the line or item, from 1, and what it holds: cells by column (the reader may keep and change the
-# dictionary), a bare prompt, or neither.
-Record = tuple[int, dict[str, Any] | str | BadRow]
-# It takes the names in a header and returns those that hold fields; the other columns are passed on as they are.
-OnHeader = Callable[[Sequence[str]], Collection[str]]
+# dictionary), a bare prompt, something that cannot be used, or None for a line that is blank or to be skipped.
+Record = tuple[int, dict[str, Any] | str | BadRow | None]
+
+
+class HeaderReader(Protocol):
+    """What a format asks about the names in its header."""
+
+    def recognises(self, names: Sequence[str]) -> bool:
+        """Whether the prompt is in one of these columns."""
+
+    def take_header(self, names: Sequence[str], unread: Mapping[str, str]) -> Collection[str]:
+        """Take the header, and return the names that hold fields; the other columns are passed on as they are."""
+
+    def note_separator(self, separator: str) -> None:
+        """Note how the cells of a table are separated, where that is not what its suffix says."""
 
 
 def shown(value: object) -> str:

@@ -1,148 +1,176 @@
 """The rows of a prompt file, made from its records: which columns hold the fields, and what each field may hold."""
 
-from collections.abc import Sequence
-from dataclasses import fields
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchgen.config.bounds import BOUNDS, KEY_PATTERN, MAX_PROMPT_CHARS, PLANNED_KEY_PATTERN, SEED_LIMIT
+from batchgen.config.bounds import BOUNDS, SEED_LIMIT
 from batchgen.errors import PromptError
+from batchgen.prompts.found import FileColumns
+from batchgen.prompts.mapping import NESTED, PROMPT_NAMES, Layout, layout_of
 from batchgen.prompts.records import BadRow, doubled, path_name, shown
-from batchgen.types import Columns, Reject, Row
+from batchgen.prompts.settings import Reading
+from batchgen.prompts.values import (
+    check_copies,
+    checked_number,
+    is_seed_of_64_bits,
+    key_text,
+    number_in,
+    number_of_cell,
+    plain_text,
+    prompt_text,
+)
+from batchgen.types import Reject, Row
 
-_PROMPT_COLUMNS = ("prompt", "Prompt", "PROMPT")
-_PROMPT_NAMES = ("prompt", "text", "caption", "description")  # in any mix of cases
-_OTHER_FIELDS = tuple(column.name for column in fields(Columns) if column.name != "prompt")
+_MOST_LAYOUTS = 1_000
 
 
 class RowReader:
-    """Makes Rows from the records of one file."""
+    """Makes Rows from the records of one file. What it finds goes into `columns`."""
 
-    def __init__(self, file: int, path: Path, columns: Columns, cells_are_text: bool) -> None:
+    def __init__(self, file: int, path: Path, reading: Reading, cells_are_text: bool, columns: FileColumns) -> None:
         self._file = file
         self._source = str(path)
         self._path = path
-        self._prompt = columns.prompt  # None: look for it in each record
-        named = [(name, getattr(columns, name)) for name in _OTHER_FIELDS]
-        self._fields = [(name, column) for name, column in named if column is not None]
-        self._taken = frozenset(column for _, column in self._fields)
+        self._reading = reading
         self._cells_are_text = cells_are_text
+        self._columns = columns
+        self._header: Layout | None = None
+        self._layouts: dict[tuple[str, ...], Layout] = {}  # of objects, by the names of their members
+        self._lenient = reading.lenient
 
-    def take_header(self, names: Sequence[str]) -> list[str]:
-        """Settle which columns hold the fields, and return them. Raises PromptError if that cannot be known."""
+    def recognises(self, names: Sequence[str]) -> bool:
+        """Whether the prompt is in one of these columns."""
+        return self._layout_of(names).prompt is not None
+
+    def take_header(self, names: Sequence[str], unread: Mapping[str, str]) -> list[str]:
+        """Settle which columns hold the fields, and return them. Raises PromptError if that cannot be known.
+
+        `unread` are columns that cannot be read, and why.
+        """
         twice = doubled(names)
         if twice is not None:
-            raise PromptError(f"{path_name(self._path)}: two columns are named {shown(twice)}")
-        prompt = self._prompt if self._prompt is not None else _find_prompt(tuple(names), self._taken)
-        if prompt is None or prompt not in names:
-            missing = "for the prompt" if prompt is None else shown(prompt)
-            listed = ", ".join(map(shown, names[:20])) + (" and more" if len(names) > 20 else "")
-            problem = f"no column {missing}, only {listed}; set job.columns.prompt"
-            raise PromptError(f"{path_name(self._path)}: {problem}")
-        self._prompt = prompt
-        self._fields = [(name, column) for name, column in self._fields if column in names]
-        return [prompt, *(column for _, column in self._fields)]
+            raise PromptError(f"{path_name(self._path)}: two columns are named {shown(twice)}; rename one")
+        layout = self._layout_of(names)
+        if layout.prompt is None:
+            wanted = self._reading.columns.prompt
+            missing = "for the prompt" if wanted is None else shown(wanted)
+            problem = f"no column {missing}, only {_listed(names)}; set job.columns.prompt"
+            advice = "NAME. If the first line is a prompt already, put a line with the column's name before it"
+            raise PromptError(f"{path_name(self._path)}: {problem}={advice}")
+        self._header = layout
+        self._columns.take(layout, names, unread)
+        if (lacking := self._columns.lacks(f"among {_listed(names)}")) is not None:
+            raise PromptError(lacking)
+        return [layout.prompt, *(column for _, column in layout.fields)]
 
-    def row(self, place: int, line: int, value: dict[str, Any] | str | BadRow) -> Row | Reject:
-        """Return what a record holds: a Row if all of it can be used, otherwise a Reject."""
+    def note_separator(self, separator: str) -> None:
+        """Note how the cells of a table are separated, where that is not what its suffix says."""
+        self._columns.separator = separator
+
+    def check_end(self) -> None:
+        """Raise PromptError if no object of the file had a column that job.columns names."""
+        if (problem := self._columns.lacks("in any row")) is not None:
+            raise PromptError(problem)
+        self._columns.missing.clear()
+
+    def rows(self, place: int, line: int, value: dict[str, Any] | str | BadRow | None) -> list[Row | Reject]:
+        """Return what a record holds: a Row, a Row for each caption of a list, a Reject, or nothing for None."""
         try:
-            if isinstance(value, str):
-                return Row(self._file, place, self._source, line, _prompt(value))
+            if value is None:
+                return []
             if isinstance(value, BadRow):
                 raise value
-            prompt = _prompt(value.pop(self._prompt_column(value), None))
-            found: dict[str, Any] = {}
-            for name, column in self._fields:
-                cell = value.pop(column, None)
-                if self._cells_are_text and name in BOUNDS:
-                    cell = _from_text(name, cell)
-                if cell is not None and cell != "":
-                    found[name] = _field(name, cell)
-            if found:
-                _check_copies(found)
-            return Row(self._file, place, self._source, line, prompt, extra=value, **found)
+            if isinstance(value, str):
+                return [Row(self._file, place, self._source, line, prompt_text(value))]
+            layout = self._header or self._layout_of_object(value)
+            prompt = self._take_prompt(value, layout)
+            if isinstance(prompt, list) and self._lenient:
+                return self._captions(place, line, prompt, value, self._take_fields(value, layout))
+            text = prompt_text(prompt)
+            found = self._take_fields(value, layout)
+            return [Row(self._file, place, self._source, line, text, extra=value, **found)]
         except BadRow as bad:
-            return Reject(self._source, line, str(bad))
+            return [Reject(self._source, line, str(bad))]
 
-    def _prompt_column(self, value: dict[str, Any]) -> str:
-        if self._prompt is not None:
-            return self._prompt
-        if "prompt" in value and "prompt" not in self._taken:
-            return "prompt"
-        column = _find_prompt(tuple(value), self._taken)
+    def _layout_of(self, names: Sequence[str]) -> Layout:
+        return layout_of(names, self._reading, nested=not self._cells_are_text)
+
+    def _layout_of_object(self, value: dict[str, Any]) -> Layout:
+        names = tuple(value)
+        layout = self._layouts.get(names)
+        if layout is None:
+            layout = self._layout_of(names)
+            self._columns.take(layout, names, {})
+            if len(self._layouts) < _MOST_LAYOUTS:
+                self._layouts[names] = layout
+        return layout
+
+    def _take_prompt(self, value: dict[str, Any], layout: Layout) -> Any:
+        """Take the prompt out of the record: text, or a list of captions. Raises BadRow where there is none."""
+        if layout.prompt is None and self._reading.columns.prompt is not None:
+            raise BadRow("no prompt")
+        prompt = None if layout.prompt is None else value.pop(layout.prompt)
+        deep = isinstance(prompt, list | dict)
+        if layout.prompt is None or (layout.prompt == NESTED != self._reading.columns.prompt and not deep):
+            raise BadRow(f"no prompt: none of {', '.join(PROMPT_NAMES)} is there")
+        return self._texts(prompt) if deep and self._lenient else prompt
+
+    def _texts(self, nested: Any) -> Any:
+        """The captions in what holds them: a list of texts or of objects, or an object."""
+        if isinstance(nested, list):
+            return [self._texts(one) if isinstance(one, dict) else one for one in nested]
+        column = layout_of(tuple(nested), self._reading).prompt
         if column is None:
-            raise BadRow(f"no prompt: none of {', '.join(_PROMPT_NAMES)} is there")
-        return column
+            raise BadRow(f"no prompt: none of {', '.join(PROMPT_NAMES)} is in {shown(nested)}")
+        return nested[column]
+
+    def _take_fields(self, value: dict[str, Any], layout: Layout) -> dict[str, Any]:
+        """Take the other fields out of the record, but for a seed that is not kept whole. Raises BadRow."""
+        found: dict[str, Any] = {}
+        for name, column in layout.fields:
+            cell = value.pop(column, None)
+            if name in BOUNDS and cell is not None:
+                if self._lenient:
+                    cell = number_in(name, cell)
+                elif self._cells_are_text:
+                    cell = number_of_cell(name, cell)
+            if cell is None or cell == "":
+                continue
+            if self._lenient and name == "seed" and not isinstance(cell, bool):
+                if cell == -1:  # other programs' word for any seed
+                    continue
+                if is_seed_of_64_bits(cell):
+                    value[column] = cell  # what the file says stays in the sample's JSON
+                    cell %= SEED_LIMIT
+            found[name] = self._field(name, cell)
+        check_copies(found)
+        return found
+
+    def _field(self, name: str, value: Any) -> str | int | float:
+        if name == "key":
+            return key_text(value, self._lenient)
+        return plain_text(name, value) if name == "negative_prompt" else checked_number(name, value)
+
+    def _captions(
+        self, place: int, line: int, captions: list[Any], extra: dict[str, Any], found: dict[str, Any]
+    ) -> list[Row | Reject]:
+        """A Row for each caption of a record; those that are empty are no bad rows, unless all are."""
+        rows: list[Row | Reject] = []
+        for number, caption in enumerate(captions):
+            if caption is None or (isinstance(caption, str) and not caption.strip()):
+                continue
+            try:
+                text, own = prompt_text(caption), dict(extra)
+                count = len(captions)
+                rows.append(Row(self._file, place, self._source, line, text, extra=own, caption=number,
+                                captions=count, **found))  # fmt: skip
+            except BadRow as bad:
+                rows.append(Reject(self._source, line, f"caption {number + 1}: {bad}"))
+        if not rows:
+            raise BadRow("empty prompt: a list without captions")
+        return rows
 
 
-@lru_cache(maxsize=16)  # most objects of a file have the same members
-def _find_prompt(names: tuple[str, ...], taken: frozenset[str]) -> str | None:
-    free = [name for name in names if name not in taken]
-    for column in _PROMPT_COLUMNS:
-        if column in free:
-            return column
-    return next((name for wanted in _PROMPT_NAMES for name in free if name.lower() == wanted), None)
-
-
-def _prompt(value: Any) -> str:
-    if value is None:
-        raise BadRow("no prompt")
-    text = _text("prompt", value)
-    if not text or text.isspace():
-        raise BadRow("empty prompt")
-    return text
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise BadRow(f"{name} must be text, got {shown(value)}")
-    if len(value) > MAX_PROMPT_CHARS:
-        raise BadRow(f"{name} has {len(value):,} characters, more than {MAX_PROMPT_CHARS:,}")
-    return value
-
-
-def _key(value: Any) -> str:
-    key = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(key, str) or not KEY_PATTERN.fullmatch(key):
-        raise BadRow(f"key must be 1 to 64 of A-Z a-z 0-9 _ -, got {shown(value)}")
-    if PLANNED_KEY_PATTERN.fullmatch(key):
-        raise BadRow(f"key has the reserved form of the keys that batchgen gives, got {shown(value)}")
-    return key
-
-
-def _field(name: str, value: Any) -> str | int | float:
-    if name == "key":
-        return _key(value)
-    return _text(name, value) if name == "negative_prompt" else _number(name, value)
-
-
-def _from_text(name: str, cell: str) -> int | float | str:
-    """Return the number in a table's cell, or the cell without its outer spaces if it holds no number."""
-    text = cell.strip()
-    if BOUNDS[name].kind is int:
-        digits = text.removeprefix("-")
-        return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 640 else text
-    try:
-        return float(text) if text.isascii() and "_" not in text else text
-    except ValueError:
-        return text
-
-
-def _number(name: str, value: Any) -> int | float:
-    bound = BOUNDS[name]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        expected = "a whole number" if bound.kind is int else "a number"
-        raise BadRow(f"{name} must be {expected}, got {shown(value)}")
-    if isinstance(value, int) and value.bit_length() > 64:  # its digits must not fill the reason
-        raise BadRow(f"{name} must be between {bound.low} and {bound.high}, got {shown(value)}")
-    problem = bound.problem(name, value)
-    if problem:
-        raise BadRow(problem)
-    return float(value) if bound.kind is float else int(value)
-
-
-def _check_copies(found: dict[str, Any]) -> None:
-    seed, copies = found.get("seed"), found.get("images_per_prompt")
-    if seed is not None and copies is not None and seed + copies - 1 >= SEED_LIMIT:
-        raise BadRow(f"seed {seed} + images_per_prompt {copies} goes beyond the last seed, {SEED_LIMIT - 1}")
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(shown, names[:20])) + (" and more" if len(names) > 20 else "")

@@ -78,9 +78,12 @@ def outcome(plan: Plan, state: str) -> Outcome:
     samples = sum(entry["samples"] for entry in shards)
     tar_bytes = sum(entry["bytes"] for entry in shards)
     missing = plan.images - samples
-    lines = [f"{plan.run.root} {state}: {samples} images in {len(shards)} shards, {tar_bytes / MIB:,.1f} MiB"]
+    run = plan.run
+    lines = [f"{run.root} {state}: {samples} images in {len(shards)} shards, {tar_bytes / MIB:,.1f} MiB"]
     if (rejected := rejected_line(plan)) is not None:
         lines.append(rejected)
     if missing:
         lines.append(f"{missing} images failed; retry_failed=true tries them again, the manifests in shards/ say why")
+    if samples:  # without data_files, load_dataset would read the manifests
+        lines.append(f'read them with load_dataset("webdataset", data_files="{run.shards}/*.tar"), or with webdataset')
     return Outcome(EXIT_WHOLE_WITH_FAILURES if missing else EXIT_WHOLE, lines)

@@ -3,14 +3,13 @@
 python -m batchgen.worker RUN_DIR RANK WORLD
 """
 
-import argparse
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from batchgen.console import open_console
+from batchgen.console import Parser, open_console
 from batchgen.engine import Engine
 from batchgen.errors import (
     EXIT_BROKEN,
@@ -32,13 +31,15 @@ from batchgen.worker.loop import Worker, load_engine
 def main(load: Callable[[Plan], Engine] = load_engine) -> int:
     """The worker's command line; returns the exit code."""
     open_console()
-    parser = argparse.ArgumentParser(prog="python -m batchgen.worker", description="Work on a planned run.")
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("rank", type=int)
-    parser.add_argument("world", type=int)
+    parser = Parser("worker", "Work on a planned run.")
+    parser.add_argument("run_dir", type=Path, help="the directory of a run, such as outputs/mars_batch")
+    parser.add_argument("rank", type=int, help="this worker's number: 0, 1, ... up to WORLD - 1")
+    parser.add_argument("world", type=int, help="how many workers there are")
     parser.add_argument("--tied", action="store_true", help="stop when standard input ends")
     parser.add_argument("--name", help="of this worker alone; one is made up without")
     options = parser.parse_args()
+    if options.world < 1 or not 0 <= options.rank < options.world:
+        parser.error(f"WORLD is at least 1 and RANK is 0 to WORLD - 1, got {options.rank} {options.world}")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the front door downloads; workers never do
     if options.world > 1:
         # Threads that spin while they wait take the cores from the other workers: 4 on 2 cores took 102 s, then 23.

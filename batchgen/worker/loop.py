@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 
@@ -158,19 +157,9 @@ class Worker:
             started = time.monotonic()
             engine = self._load()
             self.log.add("loaded", device=engine.device_kind, seconds=round(time.monotonic() - started, 2))
-            model = self._plan.config.model
-            output = self._plan.config.output
             self._maker = ShardMaker(
                 engine,
-                SampleMaker(
-                    Path(model.path).name if Path(model.path).is_dir() else model.path,
-                    model.revision or str(self._plan.recipe["model"]),
-                    engine.scheduler_name,
-                    engine.device_kind,
-                    output.format,
-                    output.quality,
-                    model.safety_checker == "drop",
-                ),
+                SampleMaker.of(self._plan, engine.scheduler_name, engine.device_kind),
                 Policies(self._plan, engine, self.log, self.name, self._watch, self._stop),
                 {"worker": self.name, "host": socket.gethostname(), "device": engine.device_kind},
                 self.log,

@@ -24,7 +24,7 @@ from batchgen.shards.attempt import Attempt
 from batchgen.shards.failures import Crash, RowsAt, Trial, trials
 from batchgen.shards.leases import Lease
 from batchgen.shards.memory_log import UnitRecord, WorkerRecord, written
-from batchgen.shards.samples import SampleMaker
+from batchgen.shards.samples import SampleMaker, cuts_of
 from batchgen.types import Batch, Sample, Shard
 from batchgen.worker.out_of_memory import Fitting
 
@@ -194,9 +194,8 @@ class ShardMaker:
             decoded = self._fitting.decode(batch.size, latents)[before : before + len(prompts)]
             for prompt, (image, policy) in zip(prompts, decoded, strict=True):
                 unit.retries += image.retried_in_fp32
-                futures.append(
-                    place.writer.encode(self._maker.assemble, prompt, texts[prompt.prompt].cut, image, policy)
-                )
+                cuts = cuts_of(texts, prompt)
+                futures.append(place.writer.encode(self._maker.assemble, prompt, cuts, image, policy))
         self._log.add("made", shard=unit.shard, batch=unit.batch, first_row=unit.first_row, images=len(prompts))
         record = self._record(place, unit, policy, len(prompts))
         place.writer.append(place.attempt, futures, record)

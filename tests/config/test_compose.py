@@ -3,8 +3,10 @@
 import pytest
 from hydra import compose, initialize_config_dir
 
-from batchgen.config.compose import conf_dir, explain, jobs_dir, load, register, require_job
+from batchgen.config.compose import load, register, require_job
+from batchgen.config.explain import explain
 from batchgen.config.schema import Config
+from batchgen.config.shipped import conf_dir, jobs_dir
 from batchgen.errors import ConfigError
 
 

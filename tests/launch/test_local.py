@@ -101,7 +101,7 @@ def test_where_no_worker_can_work_the_run_ends_with_their_code(tmp_path, prompts
 
 def test_a_model_that_cannot_be_read_for_a_moment_is_tried_again(tmp_path, prompts):
     done = front(tmp_path / "run", prompts, FAKE_UNABLE="0", FAKE_WHY="hiccup")
-    assert (done.returncode, len(done.stderr.splitlines())) == (0, 2), done.stderr
+    assert done.returncode == 0 and "Stale file handle" not in done.stderr, done.stderr
     refused = front(tmp_path / "other", prompts, "launch.restarts=1", FAKE_UNABLE="0", FAKE_WHY="hiccup")
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[1:] == ["batchgen: worker 0: the model cannot be loaded: Stale file handle"]

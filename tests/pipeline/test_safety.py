@@ -67,7 +67,7 @@ def test_a_run_notes_or_drops_what_is_flagged(model, tmp_path, mode, made):
     assert verify(tmp_path / "run").returncode == done.returncode
     found = [json.loads(data) for name, data in samples(tmp_path / "run").items() if name.endswith(".json")]
     assert len(found) == (0 if dropped else made or 4)
-    assert all(one["flagged"] == (None if mode == "off" else flags) for one in found)
+    assert all((one["safety_checker"], one["flagged"]) == (mode, mode != "off" and flags) for one in found)
     manifest = json.loads((tmp_path / "run" / "shards" / "000000.json").read_text())
     outcomes = {(one["status"], one.get("reason")) for one in manifest["samples"]}
     reason = "flagged by the model's safety checker"

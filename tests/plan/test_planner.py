@@ -79,6 +79,73 @@ def test_every_image_of_a_row_has_a_key_of_its_own(key: str | None, copies: int,
     assert [prompt.key for prompt in planned(make_row(key=key, images_per_prompt=copies))] == keys
 
 
+@pytest.mark.parametrize(
+    ("key", "copies", "keys"),
+    [
+        (None, 1, ["000000000000-00", "000000000000-01", "000000000000-02"]),
+        (None, 2, [f"000000000000-{number:02d}" for number in range(6)]),
+        ("fox", 1, ["fox-00", "fox-01", "fox-02"]),
+        ("fox", 2, [f"fox-{number:02d}" for number in range(6)]),
+    ],
+)
+def test_the_captions_of_a_record_have_keys_and_seeds_of_their_own(
+    key: str | None, copies: int, keys: list[str]
+) -> None:
+    rows = [
+        make_row(f"fox {number}", key=key, images_per_prompt=copies, caption=number, captions=3) for number in range(3)
+    ]
+    prompts = planned(*rows)
+    assert [prompt.key for prompt in prompts] == keys
+    assert [prompt.seed for prompt in prompts] == [
+        image_seed(3, f"fox {number}", "blurry", 0, copy) for number in range(3) for copy in range(copies)
+    ]
+    assert [prompt.key for prompt in planned(rows[0], rows[2])] == keys[:copies] + keys[2 * copies :], "one was empty"
+
+
+def test_captions_count_as_rows_for_the_limit_and_for_an_extension() -> None:
+    rows = [make_row("fox", caption=number, captions=3, images_per_prompt=2) for number in range(3)]
+    assert len(planned(*rows, limit=2)) == 4
+    planner = Planner(JOB)
+    assert planner.recall(planned(*rows)) == 3
+    assert [*planner.prompts([make_row("fox", row=1)], None)] == planned(*rows, make_row("fox", row=1))[6:]
+
+
+@pytest.mark.parametrize(
+    ("rows", "shared"),
+    [
+        ([(5, 3), (6, 3)], "lines 1 and 2 both use 6"),
+        ([(6, 1), (9, 1), (5, 2)], "lines 1 and 3 both use 6"),
+        ([(5, 3), (8, 3)], None),
+        ([(5, 1), (6, 1), (7, 1)], None),
+        ([(5, 3), (5, 3)], None),  # the rows ask for the same seed themselves
+        ([(None, 3), (None, 3)], None),
+    ],
+)
+def test_rows_that_share_seeds_because_they_count_up_are_told_once(
+    rows: list[tuple[int | None, int]], shared: str | None
+) -> None:
+    notes: list[str] = []
+    made = [make_row(row=place, seed=seed, images_per_prompt=many) for place, (seed, many) in enumerate(rows)]
+    prompts = list(Planner(JOB, notes).prompts(made, None))
+    for (seed, _), prompt in zip(rows, [prompt for prompt in prompts if prompt.copy == 0], strict=True):  # type: ignore[union-attr]
+        assert seed in (None, prompt.seed), "seeds never change"  # type: ignore[union-attr]
+    if shared is None:
+        assert notes == []
+    else:
+        first, second, seed_shared = (word for word in shared.split() if word.isdigit())
+        [note] = notes
+        assert f"prompts.txt:{first} and prompts.txt:{second} both use {seed_shared}" in note
+        assert "images_per_prompt=" in note and "apart" in note
+
+
+def test_only_so_many_seeds_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchgen.plan.planner._WATCHED_SEEDS", 10)
+    notes: list[str] = []
+    rows = [make_row(row=place, seed=place * 10, images_per_prompt=10) for place in range(9)]
+    assert len(list(Planner(JOB, notes).prompts([*rows, make_row(row=9, seed=81)], None))) == 91
+    assert notes == []
+
+
 def test_the_job_may_ask_for_several_images_of_each_row() -> None:
     job = JobConfig(name="test", prompts="-", images_per_prompt=2, width=64, height=64, guidance=7.5)
     prompts = planned(make_row(), make_row(row=1, images_per_prompt=1), job=job)

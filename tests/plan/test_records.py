@@ -1,7 +1,9 @@
-"""run.json: its checksum is of all its other keys, and a shard's size is a list in JSON."""
+"""run.json: its checksum is of all its other keys. A shard comes back from its lines as it was."""
 
 from batchgen.files import to_json
-from batchgen.plan.records import RunFacts, ShardSize, checksum
+from batchgen.plan.records import RunFacts, ShardSize, checksum, parse_shard, shard_lines
+from batchgen.types import Batch, Shard
+from tests.builders import make_prompt
 
 FACTS: RunFacts = {"format": 1, "run_id": "a" * 32, "shards": [ShardSize(2, 64)]}
 
@@ -15,3 +17,11 @@ def test_the_checksum_does_not_count_itself_and_changes_with_every_other_key() -
     assert checksum({**FACTS, "checksum": digest}) == digest
     assert checksum({**FACTS, "rejects": 1}) != digest
     assert checksum({**FACTS, "shards": [ShardSize(2, 63)]}) != digest
+
+
+def test_a_shard_comes_back_from_its_lines() -> None:
+    first = (make_prompt("a", extra={"id": [1, None, {"deep": "\u00fc"}]}), make_prompt("b", seed=2**32 - 1))
+    shard = Shard(7, (Batch(0, first), Batch(1, (make_prompt("c", guidance=0.0),))))
+    data = shard_lines(shard)
+    assert data.count(b"\n") == 3
+    assert parse_shard(7, data) == shard

@@ -1,11 +1,10 @@
 """Rows that cannot be used are spoken of: how many, why the first, and the key that helps."""
 
-import gzip
 import json
 
 import pytest
 
-from batchgen.plan.rejects import rejected_line, remedy
+from batchgen.plan.rejects import rejected_line
 from tests.builders import plan_run
 from tests.commands import front, run
 from tests.shards.test_finish import STATUS
@@ -46,35 +45,6 @@ def test_extensions_are_named_too_and_a_list_that_is_gone_hides_no_count(tmp_pat
     plan.run.plan.rejects.write_text("{")
     line = rejected_line(plan)
     assert line == "1 row was left out (plan/rejects.jsonl lists all)"
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (LATIN1, "set job.encoding=cp1252"),
-        (LATIN1 + "über\n".encode(), "set job.encoding to the file's encoding"),  # cp1252 would spoil this line
-        (b"a fox\na \x81 horse\n", "set job.encoding to the file's encoding"),  # no cp1252 either
-    ],
-)
-@pytest.mark.parametrize("packed", [False, True])
-def test_cp1252_is_named_only_where_it_helps(tmp_path, data, expected, packed):
-    path = tmp_path / ("p.csv.gz" if packed else "p.csv")
-    path.write_bytes(gzip.compress(data) if packed else data)
-    assert remedy(str(path), "not valid utf-8: byte 0xe9") == expected
-
-
-@pytest.mark.parametrize(
-    ("reason", "key"),
-    [
-        ("not valid utf-16: byte 0xe9", "job.encoding"),
-        ("not valid JSON: Expecting value", "job.on_bad_row=fail"),
-        ("no prompt: none of prompt, text is there", "job.columns.prompt"),
-        ("3 columns instead of 2", "job.on_bad_row=fail"),
-        ("not valid utf-8: byte 0xe9", "job.encoding"),
-    ],
-)
-def test_a_key_helps_also_where_the_file_is_gone(reason, key):
-    assert key in remedy("no/such/file.csv", reason)
 
 
 def test_the_list_holds_every_reject(tmp_path, csv):

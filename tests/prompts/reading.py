@@ -2,7 +2,7 @@
 
 import gzip
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from batchgen.config.bounds import MAX_PROMPT_CHARS
 from batchgen.errors import PromptError
-from batchgen.prompts import read_prompts
+from batchgen.prompts import READS, Reading, read_prompts
 from batchgen.prompts.records import MAX_LINE_CHARS
 from batchgen.types import Columns, Reject, Row
 
@@ -31,8 +31,8 @@ def parquet(columns: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def read(path: Path, columns: Columns | None = None, encoding: str = "utf-8-sig") -> list[Item]:
-    return list(read_prompts([path], columns or Columns(), encoding))
+def read(path: Path, columns: Columns | None = None, encoding: str = "utf-8-sig", **settings: Any) -> list[Item]:
+    return list(read_prompts([path], Reading(columns or Columns(), encoding, **settings)))
 
 
 def prompts(items: Iterable[Item]) -> list[str | None]:
@@ -82,17 +82,23 @@ LONG = "x" * (MAX_PROMPT_CHARS + 1)
 OVERLONG = "y" * (MAX_LINE_CHARS + 1)
 
 
-def check_neighbours(path: Path, line: int, row: int, reason: str, columns: Columns | None = None) -> None:
+def check_neighbours(path: Path, line: int, row: int, reason: str, version: int = READS) -> None:
     """Three records, the second of them bad."""
-    items = read(path, columns)
+    items = read(path, version=version)
     assert prompts(items) == ["one fox", None, "two dogs"]
     (bad,) = rejects(items)
     assert reason in bad.reason
-    assert bad.reason.isascii() and bad.reason.isprintable() and len(bad.reason) < 160
+    assert bad.reason.isascii() and bad.reason.isprintable() and len(bad.reason) < 210
     assert (bad.source, bad.line) == (str(path), line)
     assert [good.row for good in rows(items)] == [row - 1, row + 1]
     assert rows(items)[1].line == line + 1
 
 
-def ids(cases: Cases) -> list[str]:
-    return [f"{number}-{ascii(case[:20])[2:-1]}" for number, (case, _) in enumerate(cases)]
+def by_version(cases: Cases, forgiven: Collection[bytes] = ()) -> list[Any]:
+    """The cases for the first version of the reader, and those that are bad to today's, too."""
+    return [
+        pytest.param(case, reason, version, id=f"{version}-{number}-{ascii(case[:20])[2:-1]}")
+        for version in (1, READS)
+        for number, (case, reason) in enumerate(cases)
+        if version == 1 or case not in forgiven
+    ]

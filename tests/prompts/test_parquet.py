@@ -9,42 +9,44 @@ from typing import Any
 import pytest
 
 from batchgen.config.bounds import SEED_LIMIT
-from tests.prompts.reading import LONG, check_neighbours, error_of, parquet, prompts, read, rejects, rows, write
+from batchgen.prompts import READS
+from tests.prompts.reading import LONG, check_neighbours, error_of, parquet, read, rows, write
+
+BAD_PARQUET: list[tuple[str, object, str]] = [
+    ("prompt", None, "no prompt"),
+    ("prompt", " ", "empty prompt"),
+    ("prompt", "a\0", "'prompt' has a NUL"),
+    ("prompt", LONG, "prompt has 20,001"),
+    ("note", "a\0", "'note' has a NUL"),
+    ("key", "a b", "key must be"),
+    ("seed", -2, "seed must be between"),
+    ("guidance", float("inf"), "guidance must be between"),
+    ("steps", 0, "steps must be"),
+]
+BAD_TO_THE_FIRST: list[tuple[str, object, str]] = [
+    ("seed", -1, "seed must be between"),
+    ("seed", SEED_LIMIT, "seed must be between"),
+    ("seed", "1", "seed must be a whole number, got '1'"),
+    ("seed", 1.0, "seed must be a whole number, got 1.0"),
+    ("guidance", float("nan"), "guidance must be between"),
+]
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "reason"),
-    [
-        ("prompt", None, "no prompt"),
-        ("prompt", " ", "empty prompt"),
-        ("prompt", "a\0", "'prompt' has a NUL"),
-        ("prompt", LONG, "prompt has 20,001"),
-        ("note", "a\0", "'note' has a NUL"),
-        ("key", "a b", "key must be"),
-        ("seed", -1, "seed must be between"),
-        ("seed", SEED_LIMIT, "seed must be between"),
-        ("guidance", float("nan"), "guidance must be between"),
-        ("steps", 0, "steps must be"),
-    ],
+    ("name", "value", "reason", "version"),
+    [(*bad, READS) for bad in BAD_PARQUET] + [(*bad, 1) for bad in BAD_PARQUET + BAD_TO_THE_FIRST],
 )
-def test_bad_parquet_rows(tmp_path: Path, name: str, value: object, reason: str) -> None:
+def test_bad_parquet_rows(tmp_path: Path, name: str, value: object, reason: str, version: int) -> None:
     table: dict[str, list[Any]] = {"prompt": ["one fox", "x", "two dogs"], name: [None, None, None]}
     table["prompt"] = ["one fox", "x", "two dogs"]
     table[name][1] = value
-    check_neighbours(write(tmp_path / "p.parquet", parquet(table)), 2, 1, reason)
+    check_neighbours(write(tmp_path / "p.parquet", parquet(table)), 2, 1, reason, version)
 
 
 def test_parquet_strings_that_are_not_utf8_cost_their_row(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     bad = pa.array([b"one fox", b"a\xff", b"two dogs"], pa.binary()).view(pa.string())
     check_neighbours(write(tmp_path / "p.parquet", parquet({"prompt": bad})), 2, 1, "cannot be read")
-
-
-def test_parquet_columns_of_the_wrong_type(tmp_path: Path) -> None:
-    table = {"prompt": ["a", "b"], "seed": ["1", None]}
-    items = read(write(tmp_path / "p.parquet", parquet(table)))
-    assert prompts(items) == [None, "b"]
-    assert "seed must be a whole number, got '1'" in rejects(items)[0].reason
 
 
 def test_parquet_extra_is_json(tmp_path: Path) -> None:

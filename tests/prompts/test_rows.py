@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from batchgen.types import Columns, Row
-from tests.prompts.reading import error_of, parquet, prompts, read, rows, write
+from tests.prompts.reading import error_of, parquet, prompts, read, rejects, rows, write
 
 
 def test_prompts_are_kept_as_they_are_but_in_txt(tmp_path: Path) -> None:
@@ -120,7 +120,6 @@ def test_a_column_of_another_field_is_not_the_prompt(tmp_path: Path) -> None:
         ("prompt,b,b\n", Columns(), ["two columns", "'b'"]),
         ("prompt,\x1b]0;\n", Columns(prompt="x"), ["'\\x1b]0;'"]),
         (",".join(f"c{number}" for number in range(5000)) + "\n", Columns(), ["'c0'", "and more"]),
-        ("\nprompt\n", Columns(), ["header", "empty line"]),
         ('"prompt\nx\n', Columns(), ["header", "quoting"]),
         (b"prompt,\xff\nx,y\n", Columns(), ["header", "0xff"]),
         (b"prompt,\0\nx,y\n", Columns(), ["header", "NUL"]),
@@ -129,3 +128,126 @@ def test_a_column_of_another_field_is_not_the_prompt(tmp_path: Path) -> None:
 def test_headers_that_cannot_be_used(tmp_path: Path, content: str | bytes, columns: Columns, words: list[str]) -> None:
     path = write(tmp_path / "p.csv", content)
     assert len(error_of(lambda: read(path, columns), path, *words)) < 1_000
+
+
+def test_numbers_as_programs_write_them(tmp_path: Path) -> None:
+    for path in (
+        write(tmp_path / "p.csv", "prompt,seed,width,height\na red car,1.0,128.0,128.0\na cat,,,\n"),
+        write(
+            tmp_path / "p.jsonl",
+            '{"prompt": "a red car", "seed": 1.0, "width": "128", "height": "128.0"}\n'
+            '{"prompt": "a cat", "seed": null, "width": NaN, "height": ""}\n',
+        ),
+        write(tmp_path / "p.parquet", parquet({"prompt": ["a red car", "a cat"], "seed": ["1", None],
+                                               "width": [128.0, float("nan")], "height": [128.0, None]})),
+    ):  # fmt: skip
+        got = [(row.prompt, row.seed, row.width, row.height) for row in rows(read(path))]
+        assert got == [("a red car", 1, 128, 128), ("a cat", None, None, None)]
+
+
+def test_seeds_of_64_bits_are_taken_modulo_and_kept(tmp_path: Path) -> None:
+    seeds = [2**50 + 3, 2**32, 2**64 - 1, 2**32 - 1]
+    table = {"prompt": ["a"] * 4, "Seed": seeds}
+    lines = "".join(json.dumps({"prompt": "a", "Seed": seed}) + "\n" for seed in seeds)
+    cells = "prompt,Seed\n" + "".join(f"a,{seed}\n" for seed in seeds)
+    pa = pytest.importorskip("pyarrow")
+    for path in (
+        write(tmp_path / "p.jsonl", lines),
+        write(tmp_path / "p.csv", cells),
+        write(tmp_path / "p.parquet", parquet(table | {"Seed": pa.array(seeds, pa.uint64())})),
+    ):
+        got = rows(read(path))
+        assert [row.seed for row in got] == [3, 0, 2**32 - 1, 2**32 - 1]
+        assert [row.extra for row in got] == [{"Seed": seeds[0]}, {"Seed": seeds[1]}, {"Seed": seeds[2]}, {}]
+
+
+def test_a_seed_of_minus_one_means_any_seed(tmp_path: Path) -> None:
+    for path in (
+        write(tmp_path / "p.csv", "prompt,seed\na,-1\n"),
+        write(tmp_path / "p.jsonl", '{"prompt": "a", "seed": -1}'),
+    ):
+        (row,) = rows(read(path))
+        assert (row.seed, row.extra) == (None, {})
+
+
+def test_a_list_of_captions_makes_a_row_for_each(tmp_path: Path) -> None:
+    line = {"caption": ["a red car", "", "a shiny car", None], "seed": 5, "note": "x"}
+    one, two = rows(read(write(tmp_path / "p.jsonl", json.dumps(line))))
+    assert (one.prompt, one.caption, one.captions, one.seed) == ("a red car", 0, 4, 5)
+    assert (two.prompt, two.caption, two.captions, two.seed) == ("a shiny car", 2, 4, 5)
+    assert (one.row, one.line) == (two.row, two.line) == (0, 1)
+    one.extra["x"] = 1
+    assert two.extra == {"note": "x"}
+
+
+def test_a_caption_that_cannot_be_used_costs_no_other(tmp_path: Path) -> None:
+    items = read(write(tmp_path / "p.jsonl", '{"caption": ["a", 5, "b"]}'))
+    assert prompts(items) == ["a", None, "b"]
+    assert rejects(items)[0].reason == "caption 2: prompt must be text, got 5"
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        [{"caption": "a", "id": 1}, {"caption": "b", "id": 2}],
+        {"caption": ["a", "b"], "id": [1, 2]},  # as `datasets` has it
+        ["a", "b"],
+    ],
+)
+def test_captions_are_found_under_annotations(tmp_path: Path, annotations: Any) -> None:
+    record = {"image_id": 7, "annotations": annotations}
+    paths = [write(tmp_path / "p.jsonl", json.dumps(record)), write(tmp_path / "p.json", json.dumps([record]))]
+    paths.append(write(tmp_path / "p.parquet", parquet({"image_id": [7], "annotations": [annotations]})))
+    for path in paths:
+        got = rows(read(path))
+        assert [(row.prompt, row.extra) for row in got] == [("a", {"image_id": 7}), ("b", {"image_id": 7})]
+    (whole,) = rows(read(write(tmp_path / "p.jsonl", json.dumps(record | {"caption": "c"}))))
+    assert (whole.prompt, whole.extra["annotations"]) == ("c", annotations), "a caption of its own comes first"
+
+
+def test_numbers_that_json_does_not_have_are_taken_as_from_parquet(tmp_path: Path) -> None:
+    numbers = '{"prompt": "a", "score": NaN, "peak": Infinity, "low": [-Infinity], "seed": NaN}'
+    (row,) = rows(read(write(tmp_path / "p.jsonl", numbers)))
+    assert (row.seed, row.extra) == (None, {"score": None, "peak": "inf", "low": ["-inf"]})
+    json.dumps(row.extra, allow_nan=False)
+
+
+def test_marks_and_blank_lines_and_comments_within_a_file(tmp_path: Path) -> None:
+    text = "\ufeffa red car\n\n\ufeffa cat\n \t\n# a list\n"
+    path = write(tmp_path / "p.txt", text)
+    assert [(row.prompt, row.row) for row in rows(read(path))] == [("a red car", 0), ("a cat", 2), ("# a list", 4)]
+    assert [row.prompt for row in rows(read(path, comment="#"))] == ["a red car", "a cat"]
+    assert not rejects(read(path))
+    objects = '\ufeff{"prompt": "a"}\n\n\ufeff"b"\n#\n'
+    assert prompts(read(write(tmp_path / "p.jsonl", objects), comment="#")) == ["a", "b"]
+    assert rows(read(path, version=1))[1].prompt == "\ufeffa cat", "an earlier plan keeps to its text, and so its seed"
+
+
+COLUMNS = Columns(seed="zzz")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("p.csv", "prompt,seed\na,1\n"),
+        ("p.jsonl", '{"prompt": "a", "seed": 1}\n{"prompt": "b"}\n'),
+        ("p.json", '[{"prompt": "a"}]'),
+    ],
+)
+def test_a_column_that_the_job_names_must_be_there(tmp_path: Path, name: str, content: str) -> None:
+    path = write(tmp_path / name, content)
+    error_of(
+        lambda: read(path, COLUMNS),
+        path,
+        "job.columns.seed=zzz: there is no such column",
+        "correct the name, or set job.columns.seed=null",
+    )
+    assert len(rows(read(path, COLUMNS, version=1))) > 0
+    assert len(rows(read(path))) > 0
+
+
+def test_one_object_with_it_is_enough_and_bare_prompts_have_no_columns(tmp_path: Path) -> None:
+    objects = '{"prompt": "a"}\n{"prompt": "b", "zzz": 5}\n{"prompt": "c"}\n'
+    assert [row.seed for row in rows(read(write(tmp_path / "p.jsonl", objects), COLUMNS))] == [None, 5, None]
+    assert prompts(read(write(tmp_path / "p.txt", "a\n"), COLUMNS)) == ["a"]
+    assert prompts(read(write(tmp_path / "p.json", '["a"]'), COLUMNS)) == ["a"]

@@ -89,6 +89,7 @@ def test_workers_that_were_started_alone_finish_the_run(tmp_path, prompts):
     done = run(WORKER, tmp_path / "run", "0", "1")
     assert done.returncode == 0, done.stderr
     assert "is done: 50 images in 7 shards" in done.stderr
+    assert f'data_files="{tmp_path / "run" / "shards"}/*.tar"' in done.stderr, "the manifests lie beside the tars"
     index = json.loads((tmp_path / "run" / "index.json").read_text())
     assert index["shards"] == json.loads((tmp_path / "front" / "index.json").read_text())["shards"]
     assert verify(tmp_path / "run").returncode == 0

@@ -26,7 +26,8 @@ import batchgen.run
 import batchgen.verify
 from batchgen import __main__ as front_door
 from batchgen import prepare
-from batchgen.config.compose import conf_dir, load, register
+from batchgen.config.compose import load, register
+from batchgen.config.shipped import conf_dir
 from batchgen.errors import BatchgenError
 from batchgen.launch import local
 from batchgen.machine.versions import versions as process_versions
@@ -52,6 +53,7 @@ _EXPECTED = [
     re.compile(pattern)
     for pattern in (
         r"batchgen: \S+ is (already )?done: \d+ images in \d+ shards, [\d.]+ MiB",
+        r'batchgen: read them with load_dataset\("webdataset", data_files="\S+"\), or with webdataset',
         r"batchgen: \S+ was planned with different settings: (\S+: gone(; )?)+\.",
         r"Nothing was changed: set it back, or start a new run with another run_dir=DIR",
         r"batchgen: \S+ is broken: shard \d{6}'s tar is missing\. Nothing is made again unless you ask for it\.",
