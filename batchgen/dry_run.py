@@ -1,7 +1,7 @@
 """The dry run: what would be made, in which batches and shards, and by which policy. It writes nothing."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -18,7 +18,8 @@ from batchgen.padding import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir
 from batchgen.plan.rejects import first_reject
 from batchgen.plan.store import Plan, load_plan
-from batchgen.prepare import Inputs, check_same, look_up, outdated_plan, plan_shards, refuse_used
+from batchgen.plan.stream import plan_shards
+from batchgen.prepare import Inputs, extension, look_up, outdated_plan, refuse_used
 from batchgen.prompts import Found, Reading, read_prompts
 from batchgen.prompts.remedies import remedy
 from batchgen.quality import refuse_large
@@ -58,6 +59,7 @@ class Counts:
     shards: int = 0
     done_shards: int | None = None  # None: nothing is planned yet
     open_shards: int | None = None
+    added: str | None = None  # what an extension adds to the plan
     found: Found = field(default_factory=Found)  # what the prompt files hold
     harm: str | None = None  # what is wrong with shards that were made, and what to do
     largest_shard: int = 0  # in batches
@@ -86,6 +88,15 @@ class Counts:
         self.prompts += sum(len(batch.prompts) for batch in shard.batches)
         self.sizes = tuple(dict.fromkeys([*self.sizes, *(batch.size for batch in shard.batches)]))
 
+    def take(self, shards: Iterable[Shard | Reject], config: Config) -> None:
+        """Count in the shards of a plan, and the rows that are left out."""
+        for one in shards:
+            if isinstance(one, Reject):
+                self.rejects += 1
+                self.first_reject = self.first_reject or one
+            else:
+                self.add(one, config)
+
 
 def summary(run: RunDir, config: Config, inputs: Inputs) -> Counts:
     """Count what the run's plan holds, or what a new plan would hold. Raises UserError as `prepare` would."""
@@ -95,21 +106,16 @@ def summary(run: RunDir, config: Config, inputs: Inputs) -> Counts:
         refuse_used(run)
     refuse_large(config.output.format, config.job.width, config.job.height)
     counts = Counts(found=inputs.found)
-    shards = plan_shards(config, inputs.paths, found=inputs.found)
+    shards = plan_shards(config, inputs.paths, inputs.found)
     if inputs.model is not None:
         shards = Admission(inputs.model, config, inputs.fingerprint).watch(shards)
-    for shard in shards:
-        if isinstance(shard, Reject):
-            counts.rejects += 1
-            counts.first_reject = counts.first_reject or shard
-        else:
-            counts.add(shard, config)
+    counts.take(shards, config)
     return counts
 
 
 def _planned(run: RunDir, config: Config, inputs: Inputs) -> Counts:
     plan = load_plan(run)
-    check_same(plan, config, inputs)
+    more = extension(plan, config, inputs)
     states = shard_states(plan)
     counts = Counts(
         rejects=sum(segment.rejects for segment in plan.segments),
@@ -121,6 +127,14 @@ def _planned(run: RunDir, config: Config, inputs: Inputs) -> Counts:
     )
     for index in range(plan.shard_count):
         counts.add(plan.shard(index)[0], config)
+    if more is not None:
+        planned = replace(counts)
+        counts.take(more[1], config)
+        counts.open_shards = len(states.open) + counts.shards - planned.shards
+        counts.added = (
+            f"{counts.prompts - planned.prompts} prompts in {counts.batches - planned.batches} batches and "
+            f"{counts.shards - planned.shards} shards are added to {planned.prompts} in {planned.shards} shards"
+        )
     return counts
 
 
@@ -137,6 +151,8 @@ def _plan_lines(run: RunDir, config: Config, counts: Counts) -> Iterator[str]:
     done = "" if counts.done_shards is None else f" ({counts.done_shards} shards done)"
     yield f"run        {run.root}{done}"
     yield f"prompts    {counts.prompts}"
+    if counts.added is not None:
+        yield f"extension  {counts.added}"
     first = counts.first_reject
     told = f"{first.source}:{first.line}: {first.reason}; {remedy(first.source, first.reason)}" if first else ""
     yield f"rejects    {counts.rejects}" + (f" (first: {told})" if first else "")

@@ -8,27 +8,28 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from batchgen.config.schema import Config, ModelConfig, prompt_patterns
 from batchgen.console import say
-from batchgen.errors import PromptError, ResumeError
+from batchgen.errors import ResumeError
 from batchgen.files import sync_directory
 from batchgen.models.admit import Admission
 from batchgen.models.find import ModelFiles, download, find_model, hub_revision
 from batchgen.models.fingerprint import VERSION, fingerprint_model
 from batchgen.paths import RunDir, models_dir
 from batchgen.plan.cutting import cut_shards
+from batchgen.plan.edits import file_changes, refusal
 from batchgen.plan.free import save_free
-from batchgen.plan.planner import Planner, pack_batches
-from batchgen.plan.recipe import changes, computed_otherwise, input_changes, inputs_of, recipe_of
+from batchgen.plan.inputs import Entry, Matched, inputs_of, match_inputs, row_reader
+from batchgen.plan.planner import pack_batches
+from batchgen.plan.recipe import changes, computed_otherwise, recipe_of
 from batchgen.plan.replan import give_way, is_untouched
 from batchgen.plan.store import Plan, Sources, load_plan, save_plan
-from batchgen.prompts import READS, Found, Reading, find_files, read_prompts
-from batchgen.prompts.remedies import cure
+from batchgen.plan.stream import plan_shards, rows_to_add
+from batchgen.prompts import Found, find_files
 from batchgen.quality import refuse_large
 from batchgen.shards.progress import failed_samples, shard_states
-from batchgen.types import Prompt, Reject, Shard
+from batchgen.types import Reject, Shard
 
 _TRIES = 10  # to plan more while other commands do
 
@@ -46,7 +47,7 @@ class Inputs:
         self._fingerprints: dict[str | None, str] = {}
 
     @cached_property
-    def files(self) -> list[dict[str, Any]]:
+    def files(self) -> list[Entry]:
         """Name, bytes and sha256 of each prompt file, in the order of `paths`."""
         return inputs_of(self.paths)
 
@@ -126,7 +127,9 @@ def outdated_plan(run: RunDir, config: Config, inputs: Inputs) -> Plan | None:
     if not run.plans() or not is_untouched(run):
         return None
     plan = load_plan(run)
-    return plan if _differences(plan, config, inputs)[0] else None
+    settings, matched = _matched(plan, config, inputs)
+    has_more = bool(matched.new or matched.grown) and not config.extend
+    return plan if settings or matched.lost or has_more or config.job.limit != plan.limit else None
 
 
 def refuse_used(run: RunDir) -> None:
@@ -138,7 +141,9 @@ def refuse_used(run: RunDir) -> None:
         ours = run.replaced.is_dir() and is_untouched(run)
         others = [path for path in run.root.iterdir() if not path.name.startswith("plan.")]
         if others and not ours and not run.plans():  # look again: another command may have planned the run just now
-            raise ResumeError(f"run_dir={run.root} holds other files and is not a run: name a directory of its own")
+            lost = f"was a run, but {run.plan.root} is gone: put it back, or name another directory"
+            strange = "holds other files and is not a run: name a directory of its own"
+            raise ResumeError(f"run_dir={run.root} {lost if run.free.exists() or run.committed() else strange}")
 
 
 def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard | Reject]]:
@@ -153,71 +158,46 @@ def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard |
     admission = Admission(inputs.fetched, config, inputs.fingerprint)
     recipe = recipe_of(config, inputs.fingerprint())
     sources = Sources(replace(config, model=settled), inputs.files, recipe)
-    return sources, admission.watch(plan_shards(config, inputs.paths, found=inputs.found))
+    return sources, admission.watch(plan_shards(config, inputs.paths, inputs.found))
 
 
-def plan_shards(
-    config: Config,
-    files: list[Path],
-    planner: Planner | None = None,
-    first_file: int = 0,
-    first_shard: int = 0,
-    reads: int = READS,
-    found: Found | None = None,
-) -> Iterator[Shard | Reject]:
-    """The shards of the prompt files, and the rows that cannot be used, as they are read.
-
-    `reads` is the version of the reader. What is found in the files goes into `found`.
-    With `job.on_bad_row=fail` it raises PromptError at the first bad row.
-    """
-    job = config.job
-    found = Found() if found is None else found
-    planner = planner or Planner(job, found.notes)
-    rows = read_prompts(files, Reading.of(job, reads), first_file, found)
-    prompts = found.watch(planner.prompts(rows, job.limit))
-    if job.on_bad_row == "fail":
-        prompts = _refuse_rejects(prompts)
-    return cut_shards(pack_batches(prompts, job.batch_size), config, first_shard)
-
-
-def _refuse_rejects(stream: Iterable[Prompt | Reject]) -> Iterator[Prompt | Reject]:
-    for one in stream:
-        if isinstance(one, Reject):
-            helps = cure(one.source, one.reason)
-            told = f"{one.reason}; {helps}" if helps else one.reason
-            raise PromptError(f"{one.source}:{one.line}: {told} (job.on_bad_row=skip would leave it out)")
-        yield one
-
-
-def _differences(plan: Plan, config: Config, inputs: Inputs) -> tuple[list[str], list[int]]:
-    """What differs from what was planned, and the places of new files. With `extend` a new file is no difference."""
+def _matched(plan: Plan, config: Config, inputs: Inputs) -> tuple[list[str], Matched]:
+    """The settings that differ from those of the plan, and how the prompt files compare with the planned ones."""
     diff = changes(plan.recipe, recipe_of(config, _model_fingerprint(plan, config, inputs)))
-    touched, added = input_changes(plan.inputs, inputs.files)
-    diff += touched
-    if added and not config.extend:
-        names = [str(inputs.paths[place]) for place in added]
-        diff += [f"{name}: new" for name in names if not any(name in one for one in touched)]
-    return diff, added
+    settings = [_other_model(plan, config) if one.startswith("model: ") else one for one in diff]
+    return settings, match_inputs(plan.inputs, inputs.files)
 
 
-def check_same(plan: Plan, config: Config, inputs: Inputs) -> list[int]:
-    """The places of the files that are new to the plan. Raises ResumeError, with a diff, for any other change."""
-    diff, added = _differences(plan, config, inputs)
-    if not diff:
-        _refuse_other_bits(plan)
-        return added
-    only_new = all(one.endswith(": new") for one in diff)
-    advice = "extend=true adds them to it; or" if only_new else "set it back, or"
-    raise ResumeError(
-        f"{plan.run.root} was planned with different settings: {'; '.join(diff)}.\n"
-        f"Nothing was changed: {advice} start a new run with another run_dir=DIR"
-    )
+def _other_model(plan: Plan, config: Config) -> str:
+    now, planned = config.model.path, plan.planned.model.path
+    what = "its files have changed" if now == planned else f"it is not the model that was planned with, {planned}"
+    return f"model.path={now}: {what}"
 
 
-def _refuse_other_bits(plan: Plan) -> None:
+def extension(plan: Plan, config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard | Reject]] | None:
+    """What the command adds to the plan: rows after those that are planned. None where it adds nothing.
+
+    Raises ResumeError, with what changed and what to do, for any change that is not an addition, and for new rows
+    without `extend`; ModelError as `prepare` does.
+    """
+    settings, matched = _matched(plan, config, inputs)
+    files = file_changes(plan, matched, inputs.paths, row_reader(plan.planned.job, plan.reads))
+    if (told := refusal(settings, files, config.extend)) is not None:
+        raise ResumeError(f"{plan.run.root} {told}, or start a new run with another run_dir=DIR")
+    more = rows_to_add(plan, config, matched, inputs.files, files.places, inputs.found)
+    _refuse_other_bits(plan, more is not None)
+    if more is None:
+        return None
+    entries, shards = more
+    if inputs.model is not None:
+        shards = Admission(inputs.model, config, inputs.fingerprint).watch(shards)
+    return Sources(config, entries, plan.recipe, plan.reads), shards
+
+
+def _refuse_other_bits(plan: Plan, is_extended: bool) -> None:
     """Raise ResumeError where a strict run would be continued by another way of computing than it was begun by."""
     otherwise = computed_otherwise(plan.computes, plan.config.job.scheduler)
-    if otherwise and plan.config.determinism == "strict" and shard_states(plan).open:
+    if otherwise and plan.config.determinism == "strict" and (is_extended or shard_states(plan).open):
         raise ResumeError(f"{otherwise}: determinism=strict does not go on; start a new run with another run_dir=DIR")
 
 
@@ -230,22 +210,9 @@ def _model_fingerprint(plan: Plan, config: Config, inputs: Inputs) -> str:
 
 
 def _extend(plan: Plan, config: Config, inputs: Inputs) -> bool:
-    """Plan the files that are new; False where another command's extension was first. Raises ResumeError."""
-    added = check_same(plan, config, inputs)
-    if not added:
-        return True
-    planner = Planner(config.job, inputs.found.notes)
-    rows = planner.recall(plan.prompts())
-    if config.job.limit is not None and rows >= config.job.limit:
-        raise ResumeError(f"job.limit={config.job.limit} rows are planned already: there is nothing to extend")
-    rest = None if config.job.limit is None else config.job.limit - rows
-    limited = replace(config, job=replace(config.job, limit=rest))
-    new = [inputs.paths[place] for place in added]
-    shards = plan_shards(limited, new, planner, len(plan.inputs), plan.shard_count, plan.reads, inputs.found)
-    if inputs.model is not None:
-        shards = Admission(inputs.model, config, inputs.fingerprint).watch(shards)
-    sources = Sources(config, [inputs.files[place] for place in added], plan.recipe, plan.reads)
-    return _add_segment(plan, "extend", sources, shards)
+    """Plan the rows that are new; False where another command's extension was first. Raises ResumeError."""
+    more = extension(plan, config, inputs)
+    return more is None or _add_segment(plan, "extend", *more)
 
 
 def _retry(plan: Plan, config: Config) -> bool:

@@ -28,7 +28,10 @@ WINGS = {
         "parquet", "rows", "tables", "formats", "find",
     ],
     "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "process", "versions"],
-    "plan": ["cutting", "drafts", "planner", "recipe", "free", "records", "store", "rejects", "replan"],
+    "plan": [
+        "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "store", "rejects", "replan", "settled",
+        "edits", "stream",
+    ],
     "models": ["parts", "find", "beside", "admit", "fingerprint"],
     "shards": [
         "images", "records", "failures", "leases", "memory_log", "journal", "samples", "tars", "attempt", "progress",

@@ -35,7 +35,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         finish_run(plan)
         return 0
 
-    monkeypatch.setattr("batchgen.plan.recipe.sha256_file", counted_hash)
+    monkeypatch.setattr("batchgen.plan.inputs.sha256_file", counted_hash)
     monkeypatch.setattr(fingerprint, "_digest", counted_digest)
     monkeypatch.setattr(run_module, "find_gpus", list)
     monkeypatch.setattr(local, "launch", launch)

@@ -66,8 +66,86 @@ def test_of_two_extensions_by_other_files_the_second_says_what_is_planned(
     plan = plan_run(tmp_path, PROMPTS)
     mine = extended(tmp_path, "zb.jsonl")
     first_is_another(monkeypatch, lambda: prepare(plan.run, extended(tmp_path, "za.jsonl")))
-    with pytest.raises(ResumeError, match=r"za\.jsonl: gone"):
+    with pytest.raises(ResumeError, match=r"za\.jsonl: not named in job\.prompts"):
         prepare(plan.run, mine)
+
+
+def test_of_two_commands_that_raise_the_limit_one_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish_run(plan := plan_run(tmp_path, PROMPTS, job__limit=2))
+    everything = make_config(tmp_path, PROMPTS)
+    first_is_another(monkeypatch, lambda: prepare(plan.run, everything))
+    longer = prepare(plan.run, everything)
+    assert (prompts_of(longer), len(longer.segments), longer.limit) == (PROMPTS, 2, None)
+
+
+def test_of_two_higher_limits_the_lower_one_is_refused_if_it_comes_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish_run(plan := plan_run(tmp_path, PROMPTS, job__limit=1))
+    first_is_another(monkeypatch, lambda: prepare(plan.run, make_config(tmp_path, PROMPTS)))
+    with pytest.raises(ResumeError, match=r"job\.limit=3, and .* has 4 rows planned: a run never loses any"):
+        prepare(plan.run, make_config(tmp_path, PROMPTS, job__limit=3))
+
+
+def test_a_raised_limit_beside_new_files_needs_extend_and_plans_the_rest_first(tmp_path: Path) -> None:
+    finish_run(plan := plan_run(tmp_path, PROMPTS, job__limit=2))
+    config = extended(tmp_path, "za.jsonl", job__limit=5)
+    config.extend = False
+    with pytest.raises(ResumeError, match=r"za\.jsonl: new.\n.*extend=true"):
+        prepare(plan.run, config)
+    config.extend = True
+    longer = prepare(plan.run, config)
+    assert prompts_of(longer) == [*PROMPTS, "za.jsonl one"]
+    config.job.limit = None
+    assert prompts_of(prepare(plan.run, config)) == [*PROMPTS, "za.jsonl one", "za.jsonl two"]
+
+
+def test_rows_are_appended_again_after_an_extension_and_to_a_file_that_moved(tmp_path: Path) -> None:
+    finish_run(plan := plan_run(tmp_path, PROMPTS))
+    for moved in ("prompts.jsonl", "moved.jsonl"):
+        rows = (tmp_path / "prompts.jsonl").read_text() + '{"prompt": "fox 0"}\n'
+        (tmp_path / "prompts.jsonl").unlink()
+        config = make_config(tmp_path, PROMPTS, extend=True, job__prompts=str(tmp_path / moved))
+        (tmp_path / moved).write_text(rows)
+        longer = prepare(plan.run, config)
+        (tmp_path / "prompts.jsonl").write_text(rows)
+    assert prompts_of(longer) == [*PROMPTS, "fox 0", "fox 0"]
+    assert len({prompt.seed for prompt in longer.prompts()}) == 6
+    assert [one["file"] for one in longer.inputs] == [str(tmp_path / "moved.jsonl")]
+    config.extend = False
+    assert len(prepare(plan.run, config).segments) == 3, "it is the plan's own file now"
+
+
+def test_a_line_end_at_a_files_end_is_no_change(tmp_path: Path) -> None:
+    path = tmp_path / "p.txt"
+    path.write_text("fox\nhen")
+    finish_run(plan := plan_run(tmp_path, job__prompts=str(path)))
+    path.write_text("fox\nhen\n")
+    assert len(prepare(plan.run, make_config(tmp_path, job__prompts=str(path))).segments) == 1
+
+
+def test_a_limit_that_changes_before_anything_is_begun_plans_anew(tmp_path: Path) -> None:
+    plan = plan_run(tmp_path, PROMPTS, job__limit=3)
+    for limit, expected in ((None, PROMPTS), (2, PROMPTS[:2])):
+        newer = prepare(plan.run, make_config(tmp_path, PROMPTS, job__limit=limit))
+        assert (prompts_of(newer), len(newer.segments)) == (expected, 1)
+
+
+def test_another_model_is_told_by_its_path(tmp_path: Path) -> None:
+    finish_run(plan := plan_run(tmp_path, PROMPTS))
+    shutil.copytree(models_dir() / "tiny", tmp_path / "other")
+    with (tmp_path / "other" / "unet" / "config.json").open("a") as file:
+        file.write("\n")
+    with pytest.raises(ResumeError, match=r"model\.path=.*/other: it is not the model that was planned with, tiny"):
+        prepare(plan.run, make_config(tmp_path, PROMPTS, model__path=str(tmp_path / "other")))
+
+
+def test_a_strict_run_of_another_way_of_computing_is_not_extended(tmp_path: Path) -> None:
+    finish_run(plan := plan_run(tmp_path, PROMPTS, job__limit=2, determinism="strict"))
+    make_older(plan.run.plan.root)
+    assert prepare(plan.run, make_config(tmp_path, PROMPTS, job__limit=2, determinism="strict")).shard_count == 1
+    with pytest.raises(ResumeError, match="determinism=strict does not go on"):
+        prepare(plan.run, make_config(tmp_path, PROMPTS, determinism="strict"))
 
 
 def test_a_retry_that_an_extension_overtakes_is_planned_after_it(

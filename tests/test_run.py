@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,10 +71,136 @@ def test_a_changed_recipe_is_refused_with_a_diff_and_nothing_is_lost(tmp_path, p
     assert refused.returncode == 2
     assert "job.seed: 0 -> 5" in refused.stderr and "job.steps: 20 -> 7" in refused.stderr
     assert len(refused.stderr.splitlines()) == 2
-    prompts.write_text(prompts.read_text() + "one more\n")
+    assert "Nothing was changed: set job.seed=0 job.steps=20, or start a new run" in refused.stderr
+    refused = front(tmp_path / "run", prompts, "job.scheduler=euler", 'job.negative_prompt="blurry, low: res"')
+    advised = shlex.split(refused.stderr.partition("Nothing was changed: set ")[2].partition(", or start")[0])
+    assert advised == ['job.negative_prompt=""', "job.scheduler=ddim"]
+    again = front(tmp_path / "run", prompts, "job.scheduler=euler", *advised)
+    assert again.returncode == 0, again.stderr
+    first = prompts.read_text().splitlines()[0]
+    prompts.write_text(prompts.read_text().replace(first, "another", 1))
     edited = front(tmp_path / "run", prompts)
-    assert edited.returncode == 2 and "edited" in edited.stderr
+    assert edited.returncode == 2 and f"edited: line 1 was '{first}' and is 'another' now" in edited.stderr
     assert shard_files(tmp_path / "run") == before
+
+
+def test_24_then_all_then_more_go_on_in_one_run(tmp_path):
+    prompts = write_prompts(tmp_path / "prompts.txt", 50)
+    rows = prompts.read_text().splitlines(keepends=True)
+    prompts.write_text("".join(rows[:40]))
+    first = front(tmp_path / "run", prompts, "job.limit=24")
+    assert first.returncode == 0 and "24 images in 3 shards" in first.stderr
+    before = shard_files(tmp_path / "run")
+    shown = front(tmp_path / "run", prompts, "dry_run=true")
+    assert shown.returncode == 0, shown.stderr
+    for line in ("prompts    40", "extension  16 prompts in 4 batches and 2 shards are added to 24 in 3 shards"):
+        assert line in shown.stdout
+    assert "1 of 1 can be busy at once: 2 shards are left" in shown.stdout
+    assert not list((tmp_path / "run").glob("plan-*"))
+    everything = front(tmp_path / "run", prompts)
+    assert everything.returncode == 0 and "40 images in 5 shards" in everything.stderr
+
+    prompts.write_text("".join(rows))
+    for dry in ((), ("dry_run=true",)):
+        refused = front(tmp_path / "run", prompts, *dry)
+        assert refused.returncode == 2
+        assert "prompts.txt: rows were appended.\nNothing was changed: extend=true adds the new rows" in refused.stderr
+    shown = front(tmp_path / "run", prompts, "extend=true", "dry_run=true")
+    assert "10 prompts in 3 batches and 2 shards are added to 40 in 5 shards" in shown.stdout
+    more = front(tmp_path / "run", prompts, "extend=true")
+    assert more.returncode == 0 and "50 images in 7 shards" in more.stderr
+    assert "is already done" in front(tmp_path / "run", prompts, "extend=true").stderr
+    assert before.items() <= shard_files(tmp_path / "run").items()
+    assert verify(tmp_path / "run").returncode == 0
+    front(tmp_path / "at once", prompts)
+    assert samples(tmp_path / "at once") == samples(tmp_path / "run")
+
+    fewer = front(tmp_path / "run", prompts, "job.limit=24")
+    assert fewer.returncode == 2 and "set job.limit=50 or more, or leave it out" in fewer.stderr
+    assert front(tmp_path / "run", prompts, "job.limit=24", "dry_run=true").stderr == fewer.stderr
+
+
+def test_a_limit_is_raised_while_another_command_is_at_work(tmp_path, prompts):
+    arguments = ["job=mars_batch", f"run_dir={tmp_path / 'run'}", f"job.prompts={prompts}", "job.width=64",
+                 "job.height=64", "job.batch_size=4", "output.batches_per_shard=2"]  # fmt: skip
+    first = subprocess.Popen(
+        [*FAKE, *arguments, "job.limit=24"], stderr=subprocess.PIPE, text=True, env=os.environ | {"FAKE_STEP_S": "0.1"}
+    )
+    wait_for(lambda: list((tmp_path / "run" / "shards").glob("*.tar")))
+    second = front(tmp_path / "run", prompts)
+    _, errors = first.communicate(timeout=60)
+    assert (second.returncode, first.returncode) == (0, 0), (second.stderr, errors)
+    assert "50 images in 7 shards" in second.stderr
+    done = verify(tmp_path / "run")
+    assert done.returncode == 0 and "0 batches were made twice" in done.stdout
+    front(tmp_path / "at once", prompts)
+    assert samples(tmp_path / "at once") == samples(tmp_path / "run")
+
+
+def test_an_extension_that_is_killed_is_gone_on_with(tmp_path, prompts):
+    front(tmp_path / "run", prompts, "job.limit=9")
+    before = shard_files(tmp_path / "run")
+    arguments = ["job=mars_batch", f"run_dir={tmp_path / 'run'}", f"job.prompts={prompts}", "job.width=64",
+                 "job.height=64", "job.batch_size=4", "output.batches_per_shard=2"]  # fmt: skip
+    code, errors = kill_when(
+        0.1, lambda: (tmp_path / "run" / "shards" / "000003.tar").exists(), FAKE, *arguments, FAKE_STEP_S="0.1"
+    )
+    assert code == -9, errors
+    assert verify(tmp_path / "run").returncode == 75
+    assert front(tmp_path / "run", prompts, "launch.lease_timeout_s=0.5").returncode == 0
+    assert verify(tmp_path / "run").returncode == 0
+    assert before.items() <= shard_files(tmp_path / "run").items()
+    front(tmp_path / "at once", prompts)
+    assert samples(tmp_path / "at once") == samples(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["work", "shards", "leases"])
+def test_a_directory_that_is_removed_while_a_worker_uses_it_is_made_again(tmp_path, prompts, name):
+    arguments = ["job=mars_batch", f"run_dir={tmp_path / 'run'}", f"job.prompts={prompts}", "job.width=64",
+                 "job.height=64", "job.batch_size=4", "output.batches_per_shard=2"]  # fmt: skip
+    process = subprocess.Popen(
+        [*FAKE, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ | {"FAKE_STEP_S": "0.1"}
+    )
+    wait_for(lambda: list((tmp_path / "run" / "shards").glob("*.tar")))
+    shutil.rmtree(tmp_path / "run" / name, ignore_errors=True)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors and "FileNotFoundError" not in errors
+    assert "or its directory was removed while it was in use; what is finished is kept" in errors
+    assert verify(tmp_path / "run").returncode == 0
+
+
+def test_what_was_removed_before_a_resume_is_made_again(tmp_path, prompts):
+    run_dir = tmp_path / "run"
+    arguments = ["job=mars_batch", f"run_dir={run_dir}", f"job.prompts={prompts}", "job.width=64",
+                 "job.height=64", "job.batch_size=4", "output.batches_per_shard=2"]  # fmt: skip
+    kill_when(0.1, lambda: (run_dir / "shards" / "000001.tar").exists(), FAKE, *arguments, FAKE_STEP_S="0.1")
+    for name in ("work", "leases", "logs", "policies", "free.yaml"):
+        path = run_dir / name
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    before = shard_files(run_dir)
+    assert before and front(run_dir, prompts).returncode == 0
+    assert before.items() <= shard_files(run_dir).items()
+    assert verify(run_dir).returncode == 0
+    shutil.rmtree(run_dir / "shards")
+    again = front(run_dir, prompts)
+    assert again.returncode == 0 and "50 images in 7 shards" in again.stderr
+    assert before.items() <= shard_files(run_dir).items()
+
+    shutil.move(run_dir / "plan", tmp_path / "plan")
+    lost = front(run_dir, prompts)
+    assert lost.returncode == 2
+    assert lost.stderr.endswith(f"was a run, but {run_dir / 'plan'} is gone: put it back, or name another directory\n")
+
+
+def test_where_no_row_can_be_used_the_dry_run_and_the_run_end_alike(tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"prompt":""}\n{"prompt":null}\n')
+    said = [front(tmp_path / "run", tmp_path / "bad.jsonl", *more) for more in ((), ("dry_run=true",))]
+    assert [one.returncode for one in said] == [2, 2]
+    assert said[0].stderr == said[1].stderr and said[1].stdout == ""
+    assert "none of the 2 rows can be used; the first: " in said[0].stderr
+    assert "bad.jsonl:1: empty prompt; correct the rows, or name other files in job.prompts" in said[0].stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_extended_by_new_files_alone(tmp_path, prompts):
@@ -160,7 +288,7 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path, prompts):
 
 def test_a_full_or_forbidden_place_is_one_line(tmp_path, prompts):
     done = front("/proc/no/such/place", prompts)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and "/proc/no" in done.stderr
 
 

@@ -33,7 +33,8 @@ class JobConfig:
     # other programs (docs/prompts.md). Any other name must be there. null for the prompt finds its column, too; null
     # for another field means that no column sets it.
     columns: Columns = field(default_factory=Columns)
-    # Only the first rows, up to this number, are used; null uses all of them.
+    # Only the first rows, up to this number, are used; null uses all of them. A run goes on with more rows where it is
+    # raised.
     limit: int | None = None
     # What happens to a row that cannot be used: skip lists it in plan/rejects.jsonl, fail stops at the first.
     on_bad_row: str = "skip"
@@ -154,7 +155,7 @@ class Config:
     run_dir: str = "outputs/${job.name}"
     # Show what the command would do, and write nothing.
     dry_run: bool = False
-    # Plan the rows of prompt files that were added to a run, as new shards.
+    # Plan the rows of new prompt files, and rows appended to txt, csv, tsv and jsonl files, as new shards.
     extend: bool = False
     # Try the failed images again, in new shards.
     retry_failed: bool = False

@@ -1,14 +1,10 @@
 """The recipe: what must not change when a run is resumed, and the diff when it did."""
 
 import json
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from batchgen.config.schema import Config, flatten, from_plain
-from batchgen.files import sha256_file
 
 # The way of computing is counted up when a change alters pixels. A plan that does not state it was made by 1.
 # 2: a chosen scheduler is corrected as diffusers' constructors correct it, guidance scales stay in fp32, and a VAE's
@@ -16,18 +12,13 @@ from batchgen.files import sha256_file
 COMPUTES = 2
 # These may change on a resume: they say where and how the run is worked on, not what comes out.
 FREE = (
-    "run_dir", "dry_run", "extend", "retry_failed", "launch", "job.name", "job.prompts", "job.on_bad_row",
-    "model.path", "model.size_px", "model.guidance", "memory.max_vram", "memory.assume_vram",
+    "run_dir", "dry_run", "extend", "retry_failed", "launch", "job.name", "job.prompts", "job.limit",
+    "job.on_bad_row", "model.path", "model.size_px", "model.guidance", "memory.max_vram", "memory.assume_vram",
 )  # fmt: skip
 # The values of keys that came after the plan, where they are not the keys' defaults.
 _BEFORE: dict[str, Any] = {}
 # Null leaves the value to the planner, so an existing plan is right whatever its value is.
 _PLANNERS = ("output.batches_per_shard",)
-
-
-def inputs_of(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Name, bytes and sha256 of each prompt file, in order."""
-    return [{"file": str(path), "bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files]
 
 
 def recipe_of(config: Config, model_fingerprint: str) -> dict[str, Any]:
@@ -71,7 +62,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [
         f"{key}: {_short(was)} -> {_short(wanted)}"
         for key, (was, wanted) in pairs.items()
-        if was != wanted and not (wanted is None and key in _PLANNERS)
+        if was != wanted and not is_free(key) and not (wanted is None and key in _PLANNERS)
     ]
 
 
@@ -81,27 +72,6 @@ def computed_otherwise(computes: int, scheduler: str) -> str | None:
         return None
     how = "in low bits" if scheduler == "model" else f"in low bits, and visibly with job.scheduler={scheduler}"
     return f"another version of batchgen began this run: images made from now on may differ from the earlier ones {how}"
-
-
-def input_changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> tuple[list[str], list[int]]:
-    """What happened to the prompt files: ('file: how it changed', places of files that are new).
-
-    A file is known by its content: it may move, and it must not be edited.
-    """
-    unmatched = Counter(one["sha256"] for one in old)
-    added = []
-    for place, one in enumerate(new):
-        if unmatched[one["sha256"]]:
-            unmatched[one["sha256"]] -= 1
-        else:
-            added.append(place)
-    added_names = {new[place]["file"] for place in added}
-    lost = []
-    for one in reversed(old):
-        if unmatched[one["sha256"]]:
-            unmatched[one["sha256"]] -= 1
-            lost.append(one["file"])
-    return [f"{name}: {'edited' if name in added_names else 'gone'}" for name in lost], added
 
 
 def _short(value: Any) -> str:

@@ -30,7 +30,8 @@ class RunFacts(TypedDict, total=False):
     first_shard: int
     shards: list[ShardSize]
     rejects: int  # how many rows could not be used
-    inputs: list[dict[str, Any]]  # name, bytes and sha256 of each prompt file
+    limit: int | None  # job.limit; plans of older versions state it in the recipe
+    inputs: list[dict[str, Any]]  # name, bytes and sha256 of each prompt file; `inputs.Entry`
     recipe: dict[str, Any]  # what must not change on a resume
     sample_form: int  # SAMPLE_FORM
     versions: dict[str, str]

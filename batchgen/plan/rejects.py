@@ -1,9 +1,12 @@
 """Rows that could not be used: how many there are, and why the first one was left out."""
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 from batchgen.plan.store import Plan
-from batchgen.prompts.remedies import remedy
+from batchgen.prompts.records import path_name
+from batchgen.prompts.remedies import cure, remedy
 from batchgen.types import Reject
 
 
@@ -31,3 +34,13 @@ def first_reject(plan: Plan) -> Reject | None:
             except (OSError, ValueError, KeyError, TypeError):
                 return None  # it is only shown to the user; nothing depends on it
     return None
+
+
+def none_usable(files: Sequence[Path], count: int, first: Reject | None) -> str:
+    """What to say where no row of the files can be used. `count`: how many were left out."""
+    if first is None:
+        named = path_name(files[0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+        return f"the prompt files hold no rows: {named}. Write a prompt into them, or name other files in job.prompts"
+    helps = cure(first.source, first.reason) or "correct the rows, or name other files in job.prompts"
+    what = "the only row cannot be used" if count == 1 else f"none of the {count} rows can be used; the first"
+    return f"{what}: {first.source}:{first.line}: {first.reason}; {helps}"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from batchgen.errors import ResumeError
+from batchgen.errors import BrokenRunError, ResumeError
 from batchgen.files import sync_directory, to_json
 from batchgen.machine import process
 from batchgen.paths import RunDir
@@ -29,12 +29,22 @@ def at_work(plan: Plan) -> Iterator[None]:
     with suppress(OSError):  # a full disk must not end the work
         mark.write_bytes(to_json({"process": process.identity()}).encode())
     try:
-        if run_id_of(plan.run) != plan.run_id:  # read after the mark is there for a command that would replace the plan
-            raise ResumeError(f"another command planned {plan.run.root} with different settings just now")
+        refuse_replaced(plan.run, plan.run_id)  # after the mark is there for a command that would replace the plan
         yield
     finally:
         with suppress(OSError):
             mark.unlink(missing_ok=True)
+
+
+def refuse_replaced(run: RunDir, run_id: str) -> None:
+    """Raise ResumeError where another command has replaced the plan of that id; BrokenRunError where it is gone."""
+    now = run_id_of(run)
+    if now is None:
+        raise BrokenRunError(f"{run.plan.root} is gone or damaged: put it back, and the same command goes on")
+    if now != run_id:
+        raise ResumeError(
+            f"another command planned {run.root} again with different settings: what worked on the earlier plan stops"
+        )
 
 
 def sweep_marks(run: RunDir) -> None:

@@ -18,16 +18,16 @@ from typing import Any
 import yaml
 
 from batchgen.config.schema import Config
-from batchgen.errors import BrokenRunError, PromptError, UserError
+from batchgen.errors import BrokenRunError, UserError
 from batchgen.files import sha256_bytes, sha256_file, sync, sync_directory, to_json, write_new
 from batchgen.machine.versions import versions
 from batchgen.paths import PlanDir, RunDir
 from batchgen.plan.drafts import new_draft
 from batchgen.plan.free import with_free
+from batchgen.plan.inputs import newest
 from batchgen.plan.recipe import COMPUTES, as_planned
 from batchgen.plan.records import SAMPLE_FORM, RunFacts, ShardSize, checksum, parse_shard, shard_lines
 from batchgen.prompts import READS
-from batchgen.prompts.remedies import cure
 from batchgen.types import Prompt, Reject, Shard
 
 FORMAT = 1
@@ -42,6 +42,7 @@ class Segment:
     first_shard: int
     shards: list[ShardSize]
     rejects: int
+    limit: int | None  # job.limit
     inputs: list[dict[str, Any]]
     recipe: dict[str, Any]
     sample_form: int  # `records.SAMPLE_FORM`; that of the first plan holds
@@ -72,8 +73,18 @@ class Plan:
 
     @property
     def inputs(self) -> list[dict[str, Any]]:
-        """Name, bytes and sha256 of every prompt file, in order of their numbers in the keys."""
-        return [one for segment in self.segments if segment.kind != "retry" for one in segment.inputs]
+        """Name, bytes and sha256 of every prompt file as last planned, in order of their numbers in the keys."""
+        return newest([segment.inputs for segment in self.of_rows])
+
+    @property
+    def of_rows(self) -> list[Segment]:
+        """The plan and its extensions by rows; a retry has none of its own."""
+        return [segment for segment in self.segments if segment.kind != "retry"]
+
+    @property
+    def limit(self) -> int | None:
+        """The `job.limit` that rows were last planned with."""
+        return self.of_rows[-1].limit
 
     @property
     def computes(self) -> int:
@@ -98,7 +109,7 @@ class Plan:
     @property
     def images(self) -> int:
         """How many different images are planned; a retry adds none."""
-        return sum(size.images for segment in self.segments if segment.kind != "retry" for size in segment.shards)
+        return sum(size.images for segment in self.of_rows for size in segment.shards)
 
     def shard(self, index: int) -> tuple[Shard, str]:
         """A shard and its fingerprint, the sha256 of its file. Raises BrokenRunError."""
@@ -127,11 +138,14 @@ class Plan:
 
     def prompts(self) -> Iterator[Prompt]:
         """Every planned prompt, once: a retry adds none."""
-        for segment in self.segments:
-            if segment.kind != "retry":
-                for offset in range(len(segment.shards)):
-                    for batch in self.shard(segment.first_shard + offset)[0].batches:
-                        yield from batch.prompts
+        for segment in self.of_rows:
+            yield from self.prompts_of(segment)
+
+    def prompts_of(self, segment: Segment) -> Iterator[Prompt]:
+        """The prompts of the plan or of one extension."""
+        for offset in range(len(segment.shards)):
+            for batch in self.shard(segment.first_shard + offset)[0].batches:
+                yield from batch.prompts
 
 
 def load_plan(run: RunDir) -> Plan:
@@ -146,7 +160,10 @@ def load_plan(run: RunDir) -> Plan:
             raise ValueError(f"{run.plan.config.name} has changed since it was planned: its sha256 differs")
         planned = as_planned(yaml.safe_load(data))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        raise BrokenRunError(f"the plan in {run.root} cannot be read: {error}") from error
+        why = f"{error} is missing in it" if isinstance(error, KeyError) else error
+        raise BrokenRunError(
+            f"the plan in {run.root} cannot be read: {why}. Put its files back, or start a new run by run_dir=DIR"
+        ) from error
     return Plan(run, with_free(run, planned), planned, segments)
 
 
@@ -162,6 +179,7 @@ def _load_segment(files: PlanDir) -> Segment:
         first_shard=facts["first_shard"],
         shards=[ShardSize(*size) for size in facts["shards"]],
         rejects=facts["rejects"],
+        limit=facts["limit"] if "limit" in facts else facts["recipe"].get("job.limit"),
         inputs=facts["inputs"],
         recipe=facts["recipe"],
         sample_form=facts.get("sample_form", 1),
@@ -221,14 +239,12 @@ def save_plan(
 ) -> bool:
     """Write a plan directory and name it `target`. False if another process was first, or swept the draft away.
 
-    Raises PromptError where no prompt can be used; then nothing is left on the disk.
+    Where `shards` raises, nothing is left on the disk.
     """
     made = [path for path in (run.root, *run.root.parents) if not path.exists()]
     draft = new_draft(target)
     try:
         sizes, rejects = _write_shards(draft, shards)
-        if not sizes:
-            raise PromptError(_nothing_usable(draft, rejects))
         write_new(draft.config, yaml.safe_dump(asdict(sources.config), sort_keys=False).encode())
         digests = {path.name: sha256_file(path) for path in sorted(draft.root.iterdir()) if path != draft.owner}
         facts: RunFacts = {
@@ -239,6 +255,7 @@ def save_plan(
             "first_shard": first_shard,
             "shards": sizes,
             "rejects": rejects,
+            "limit": sources.config.job.limit,
             "inputs": sources.inputs,
             "recipe": sources.recipe,
             "sample_form": SAMPLE_FORM,
@@ -281,13 +298,3 @@ def _write_shards(draft: PlanDir, shards: Iterable[Shard | Reject]) -> tuple[lis
         reject_file.flush()
         sync(reject_file.fileno())
     return sizes, rejects
-
-
-def _nothing_usable(draft: PlanDir, rejects: int) -> str:
-    if not rejects:
-        return "the prompt files hold no rows"
-    with draft.rejects.open("rb") as file:
-        first = json.loads(file.readline())
-    helps = cure(first["file"], first["reason"])
-    told = f"{first['file']}:{first['line']}: {first['reason']}" + (f"; {helps}" if helps else "")
-    return f"none of the {rejects} rows can be used; the first: {told}"

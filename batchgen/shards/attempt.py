@@ -32,7 +32,7 @@ from batchgen.files import (
 from batchgen.machine import process
 from batchgen.paths import AttemptFiles, RunDir
 from batchgen.plan.recipe import COMPUTES
-from batchgen.plan.store import run_id_of
+from batchgen.plan.replan import refuse_replaced
 from batchgen.shards.journal import Journal, plan_of, read_journal, sound_prefix
 from batchgen.shards.memory_log import Proof, UnitRecord, proven
 from batchgen.shards.records import Header, Manifest, SampleRecord, sample_record
@@ -157,12 +157,11 @@ class Attempt:
             "samples": self._samples,
         }
         write_new(self.files.manifest, seal(manifest))
-        if run_id_of(self._run) != self._header["run_id"]:
+        try:
+            refuse_replaced(self._run, self._header["run_id"])
+        except ResumeError:
             self.discard()
-            raise ResumeError(
-                f"{self._run.root} was planned again with different settings: this worker belongs to the earlier plan "
-                "and stops"
-            )
+            raise
         self.files.tar.stat()  # raises if it was swept while this process was stopped: the manifest must not be linked
         sync_directory(self._run.work)
         put(self.files.manifest, self._run.manifest(self._shard.index))

@@ -89,6 +89,9 @@ def _quiet(path: Path) -> int:
 
 def _explained(error: Exception, run_dir: Path) -> BatchgenError | None:
     """The error as one whose message is enough; None for one that needs its traceback."""
+    if isinstance(error, FileNotFoundError) and run_dir in Path(str(error.filename)).parents:
+        what = f"{error.filename} or its directory was removed while it was in use"
+        return BatchgenError(f"{what}; what is finished is kept, and the same command goes on")
     if isinstance(error, OSError) and type(known := from_os_error(error, run_dir)) is not BatchgenError:
         return known
     return error if isinstance(error, BatchgenError) else None

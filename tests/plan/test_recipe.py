@@ -11,8 +11,6 @@ from batchgen.plan.recipe import (
     as_planned,
     changes,
     computed_otherwise,
-    input_changes,
-    inputs_of,
     recipe_of,
 )
 from tests.builders import make_config
@@ -27,7 +25,6 @@ FIXED: dict[str, Any] = {
     "job__negative_prompt": "blurry",
     "job__scheduler": "ddim",
     "job__images_per_prompt": 2,
-    "job__limit": 5,
     "model__dtype": "fp16",
     "model__revision": "v2",
     "memory__policy__micro_batch": 1,
@@ -49,6 +46,7 @@ FREE: dict[str, Any] = {
     "job__name": "other",
     "job__prompts": ["moved.txt"],
     "job__on_bad_row": "fail",
+    "job__limit": 5,
     "model__path": "/moved/tiny",
 }
 
@@ -84,6 +82,7 @@ def test_another_model_is_a_change(tmp_path: Path) -> None:
             {"output.batches_per_shard": 32},
             ["output.batches_per_shard: null -> 32"],
         ),
+        ({"job.limit": 24}, {}, []),
         ({}, {"determinism": "best"}, []),
         ({}, {"determinism": "strict"}, ['determinism: "best" -> "strict"']),
     ],
@@ -97,40 +96,6 @@ def test_a_long_value_is_shortened_with_both_its_ends() -> None:
     assert len(change) < 80
     assert "start" in change
     assert "end" in change
-
-
-def prompt_files(folder: Path, **contents: str) -> list[dict[str, Any]]:
-    for name, content in contents.items():
-        (folder / name).write_text(content)
-    return inputs_of([folder / name for name in contents])
-
-
-def test_inputs_are_known_by_bytes_and_digest(tmp_path: Path) -> None:
-    [one] = prompt_files(tmp_path, a="fox\n")
-    assert (one["file"], one["bytes"], len(one["sha256"])) == (str(tmp_path / "a"), 4, 64)
-
-
-@pytest.mark.parametrize(
-    ("new", "told", "added"),
-    [
-        ({"a": "fox", "b": "hen"}, [], []),
-        ({"b": "hen", "a": "fox"}, [], []),
-        ({"c": "fox", "b": "hen"}, [], []),
-        ({"a": "fox", "b": "hen", "c": "owl"}, [], [2]),
-        ({"a": "fox", "b": "hen", "c": "fox"}, [], [2]),
-        ({"a": "fox"}, ["b: gone"], []),
-        ({"a": "fox", "b": "hens"}, ["b: edited"], [1]),
-        ({"a": "fox", "c": "owl"}, ["b: gone"], [1]),
-    ],
-    ids=["same", "other order", "moved", "added", "copy added", "gone", "edited", "another instead"],
-)
-def test_what_happened_to_the_prompt_files(
-    tmp_path: Path, new: dict[str, str], told: list[str], added: list[int]
-) -> None:
-    old = prompt_files(tmp_path, a="fox", b="hen")
-    found, places = input_changes(old, prompt_files(tmp_path, **new))
-    assert [one.removeprefix(f"{tmp_path}/") for one in found] == told
-    assert places == added
 
 
 def test_a_key_that_the_plan_lacks_counts_as_what_the_code_did_then(tmp_path: Path) -> None:

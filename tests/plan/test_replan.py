@@ -71,7 +71,7 @@ def test_a_worker_of_a_replaced_plan_never_commits_into_the_next(tmp_path: Path)
     plan.run.work.rename(moved)  # it was asleep: nothing of it was seen
     newer = prepare(plan.run, make_config(tmp_path, PROMPTS, job__steps=9))
     moved.rename(plan.run.work)
-    with pytest.raises(ResumeError, match="planned again with different settings"):
+    with pytest.raises(ResumeError, match="again with different settings"):
         attempt.commit()
     assert not list(plan.run.shards.iterdir()) and not list(plan.run.work.iterdir())
     assert full_attempt(newer).commit()
@@ -80,7 +80,7 @@ def test_a_worker_of_a_replaced_plan_never_commits_into_the_next(tmp_path: Path)
 def test_who_begins_by_a_plan_that_was_just_replaced_is_told_at_once(tmp_path: Path) -> None:
     plan = plan_run(tmp_path, PROMPTS)
     newer = prepare(plan.run, make_config(tmp_path, PROMPTS, job__steps=9))
-    with pytest.raises(ResumeError, match="different settings just now"), replan.at_work(plan):
+    with pytest.raises(ResumeError, match="again with different settings"), replan.at_work(plan):
         pass
     newer.run.create_directories()
     assert not list(plan.run.leases.iterdir())

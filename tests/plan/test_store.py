@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.errors import BrokenRunError, PromptError, UserError
+from batchgen.errors import BrokenRunError, UserError
 from batchgen.files import sha256_file
 from batchgen.paths import PlanDir, RunDir
 from batchgen.plan.store import Plan, Sources, load_plan, save_plan
@@ -95,19 +95,6 @@ def test_no_plan_is_seen_before_it_is_whole(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, shards())
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("rejects", "told"),
-    [
-        ([], "the prompt files hold no rows"),
-        ([Reject("a.txt", 2, "empty"), Reject("a.txt", 5, "bad")], "none of the 2 rows can be used; .*a.txt:2: empty"),
-    ],
-)
-def test_where_nothing_is_usable_there_is_no_plan(tmp_path: Path, rejects: list[Reject], told: str) -> None:
-    with pytest.raises(PromptError, match=told):
-        save(tmp_path, rejects)
     assert names(tmp_path) == []
 
 

@@ -36,6 +36,7 @@ from batchgen.models.find import locate
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.paths import RunDir
 from batchgen.plan import store as plan
+from batchgen.plan.stream import plan_shards
 from batchgen.shards import attempt as shards
 from batchgen.shards import leases
 from batchgen.worker import __main__ as worker_door
@@ -54,8 +55,8 @@ _EXPECTED = [
     for pattern in (
         r"batchgen: \S+ is (already )?done: \d+ images in \d+ shards, [\d.]+ MiB",
         r'batchgen: read them with load_dataset\("webdataset", data_files="\S+"\), or with webdataset',
-        r"batchgen: \S+ was planned with different settings: (\S+: gone(; )?)+\.",
-        r"Nothing was changed: set it back, or start a new run with another run_dir=DIR",
+        r"batchgen: \S+ was planned with different prompts: (\S+: not named in job\.prompts(; )?)+\.",
+        r"Nothing was changed: put the missing file back or name it in job\.prompts, or start a new run with .*",
         r"batchgen: \S+ is broken: shard \d{6}'s tar is missing\. Nothing is made again unless you ask for it\.",
         r"batchgen: shard \d{6}'s tar is missing; the other shards are made all the same",
         r"If you moved the tars, put them back\. If they are lost, .*",
@@ -102,7 +103,7 @@ def set_up(folder):
     _swap(prepare, fingerprint_model=lambda *_: found)
     _swap(admit, versions=versions)
     admission = admit.Admission(model, config, lambda: found)
-    list(admission.watch(prepare.plan_shards(config, [prompts])))  # kept from now on
+    list(admission.watch(plan_shards(config, [prompts])))  # kept from now on
     _swap(plan, versions=versions)
     local._POLL_S = 0.004
     worker._IDLE_S = 0.01

@@ -28,6 +28,7 @@ TEN_YEARS_S = 10 * 365 * 24 * 3600
 # What only a command may say that wakes up in a run of which a shard was set aside meanwhile.
 _WOKEN_SAYS = re.compile(
     r".*No such file or directory.*"
+    r"|.* or its directory was removed while it was in use; .*"
     r"|batchgen: no shard is left for the workers here; "
     r"if no other worker makes the last ones, run the same command again"
     r"|batchgen: worker 0: \S+: shard \d{6}'s tar is missing: "
