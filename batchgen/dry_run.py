@@ -32,6 +32,7 @@ from batchgen.plan.stream import plan_shards
 from batchgen.prepare import Inputs, extension, look_up, outdated_plan, refuse_used
 from batchgen.prompts import Found, Reading, read_prompts
 from batchgen.prompts.remedies import remedy
+from batchgen.quality import refuse_large
 from batchgen.shards.progress import shard_states
 from batchgen.types import Reject, Shard
 
@@ -163,6 +164,7 @@ def summary(run: RunDir, config: Config, inputs: Inputs) -> Counts:
         return _planned(run, config, inputs)
     if not run.plans():
         refuse_used(run)
+    refuse_large(config.output.format, config.job.width, config.job.height)
     counts = Counts(found=inputs.found)
     shards = plan_shards(config, inputs.paths, inputs.found)
     if inputs.model is not None:

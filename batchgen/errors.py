@@ -9,6 +9,7 @@ BatchgenError            exit code 1: something is broken
 │   ├── ModelError       a model is missing or not supported
 │   ├── MemoryNeededError  no policy makes the job fit into the memory that is free
 │   ├── DeviceError      a GPU exists but cannot be used
+│   ├── MisplacedError   a path is of the wrong kind, or this user may not read or write there
 │   └── ResumeError      the run directory holds something that this command would change
 └── BrokenRunError       files of a run that contradict each other
 """
@@ -21,6 +22,12 @@ EXIT_USER = 2
 EXIT_WHOLE_WITH_FAILURES = 3
 EXIT_INTERRUPTED = 75
 EXIT_RENEW = 76  # only a worker ends with it: its memory kept growing, and its launcher starts a new worker
+EXIT_REFUSED = 77  # only a worker ends with it: files are broken, and another start would not change that
+_MOST_CHARS = 400
+# What the operating system says where a path is of the wrong kind, or forbidden. Waiting does not help.
+_MISPLACED = (
+    errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS
+)  # fmt: skip
 
 
 class BatchgenError(Exception):
@@ -67,6 +74,10 @@ class DeviceError(UserError):
     """A GPU that exists, or was asked for, but cannot be used."""
 
 
+class MisplacedError(UserError):
+    """A path that is of the wrong kind, such as a directory in a file's place, or that this user may not use."""
+
+
 class ResumeError(UserError):
     """The run directory was made with different settings, so this command must not continue it."""
 
@@ -77,7 +88,27 @@ class BrokenRunError(BatchgenError):
 
 def from_os_error(error: OSError, where: object) -> BatchgenError:
     """The error in one line for a person. `where` names its place, unless the error itself names the file."""
-    what = f"{error.strerror or error}: {error.filename or where}"
+    # Of two names the second is the one that was to be replaced; the first is a temporary file of ours.
+    path = error.filename2 or error.filename or where
+    what = f"{error.strerror or error}: {path}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError(f"the disk is full ({what}): make room, then the same command goes on")
+    if error.errno in (errno.EISDIR, errno.ENOTDIR):
+        return MisplacedError(f"{what}: something else lies where batchgen keeps its files; move it away")
+    if error.errno in _MISPLACED:
+        return MisplacedError(what)
     return BatchgenError(what)
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says, in one line without a full stop at its end, or its kind where it says nothing.
+
+    Libraries write whole pages; what goes beyond some lines of a terminal is left out.
+    """
+    said = str(error)
+    if isinstance(error, KeyError):
+        said = f"there is no {error.args[0]}" if error.args else ""
+    words = " ".join(said.split()).rstrip(".")
+    if len(words) > _MOST_CHARS:
+        words = f"{words[:_MOST_CHARS].rstrip()} ..."
+    return words or f"{type(error).__name__} without a message"

@@ -27,6 +27,7 @@ from batchgen.plan.replan import give_way, is_untouched
 from batchgen.plan.store import Plan, Sources, load_plan, save_plan
 from batchgen.plan.stream import plan_shards, rows_to_add
 from batchgen.prompts import Found, find_files
+from batchgen.quality import refuse_large
 from batchgen.shards.progress import failed_samples, shard_states
 from batchgen.types import Reject, Shard
 
@@ -150,6 +151,7 @@ def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard |
 
     After the last shard it is raised, too, for steps or sizes that the model cannot make.
     """
+    refuse_large(config.output.format, config.job.width, config.job.height)  # before a download
     settled = replace(config.model, path=inputs.settled_path)
     if inputs.model is None:
         settled = replace(settled, revision=hub_revision(inputs.fetched.folder))

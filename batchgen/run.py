@@ -1,6 +1,5 @@
 """The front door past Hydra: prepare the plan, launch the workers, say how it went."""
 
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +16,7 @@ from batchgen.files import supports_link, sync_directory
 from batchgen.launch import local
 from batchgen.launch.display import Display
 from batchgen.machine.gpus import Gpu, find_gpus
-from batchgen.machine.process import catch_signals
+from batchgen.machine.process import StopEvent, catch_signals
 from batchgen.memory.forecast import refused_on
 from batchgen.memory.frozen import task_of
 from batchgen.models.find import find_model
@@ -59,10 +58,11 @@ def run(config: Config) -> int:
         say("this file system has no hard links: one worker, and start no second batchgen on this run meanwhile")
         plan.config.launch.workers = 1
     sweep(run_dir)
-    stop = threading.Event()
+    stop = StopEvent()
     catch_signals(stop, second_ctrl_c_ends=True)
     display = Display(plan)
     launched_s = now_s()
+    display.start(min(plan.config.launch.workers or len(gpus) or 1, plan.shard_count))
     try:
         with at_work(plan):
             code = local.launch(plan, [gpu.device for gpu in gpus], stop, display.tick, display.say)

@@ -32,7 +32,7 @@ WINGS = {
         "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "store", "rejects", "replan", "settled",
         "edits", "stream",
     ],
-    "models": ["parts", "find", "admit", "fingerprint"],
+    "models": ["parts", "find", "beside", "admit", "fingerprint"],
     "shards": [
         "images", "records", "failures", "leases", "memory_log", "journal", "samples", "tars", "attempt", "eta",
         "amounts", "starting", "progress", "index", "finish",
@@ -42,8 +42,8 @@ WINGS = {
         "choose", "stepdown", "worth", "probe", "measure", "frozen", "forecast",
     ],
     "pipeline": [
-        "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise", "schedulers",
-        "check", "load", "streaming", "placement", "apply", "strict", "tiling", "engine",
+        "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise", "scaling",
+        "schedulers", "load", "rehearse", "check", "streaming", "placement", "apply", "strict", "tiling", "engine",
     ],
     "worker": ["out_of_memory", "shard", "loop", "__main__"],
     "launch": ["display", "local"],

@@ -258,10 +258,12 @@ def test_a_signal_ends_it_with_75_and_the_same_command_goes_on(tmp_path, prompts
         0.3, lambda: [*(tmp_path / "run" / "leases").glob("0*")], FAKE, *arguments, number=number, FAKE_STEP_S="0.2"
     )
     assert code == 75, errors
-    assert errors.splitlines() == [
-        "batchgen: finishing the units under way; press Ctrl-C again to stop at once",
-        "batchgen: interrupted; what is finished is kept, and the same command goes on",
-    ]
+    first, *between, last = errors.splitlines()
+    assert first.startswith("batchgen: 1 worker loads the model; 0 of ")
+    assert between[0].startswith("batchgen: finishing the units under way; ")
+    assert ("press Ctrl-C again" in between[0]) == (number is signal.SIGINT)
+    assert ("kill -INT" in between[0]) == (number is not signal.SIGINT)
+    assert last == "batchgen: interrupted; what is finished is kept, and the same command goes on"
     assert verify(tmp_path / "run").returncode == 75
     assert front(tmp_path / "run", prompts).returncode == 0
     done = verify(tmp_path / "run")
@@ -276,6 +278,7 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path, prompts):
     assert process.stderr is not None
     wait_for(lambda: list((tmp_path / "run" / "leases").glob("0*")))
     process.send_signal(signal.SIGINT)
+    assert "loads the model" in process.stderr.readline()
     assert "finishing" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=10)
@@ -285,7 +288,7 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path, prompts):
 
 def test_a_full_or_forbidden_place_is_one_line(tmp_path, prompts):
     done = front("/proc/no/such/place", prompts)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and "/proc/no" in done.stderr
 
 

@@ -101,7 +101,7 @@ def test_a_planted_link_leads_nowhere(tmp_path, prompts, name):
     if done.returncode == 0:  # then it was replaced, or nothing needs it
         assert verify(tmp_path / "run").returncode == 0
     else:
-        assert 1 <= len(done.stderr.splitlines()) <= 3
+        assert 1 <= len(done.stderr.splitlines()) <= 5
         assert "Traceback" not in done.stderr
 
 

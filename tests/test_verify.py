@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ from batchgen.plan.store import Plan, Sources, load_plan, save_plan
 from batchgen.prepare import prepare
 from batchgen.types import Batch, Shard
 from batchgen.verify import show, verify
-from tests.builders import fake_image, finish_run, flip, full_attempt, make_config, make_prompt, plan_run, truncate
+from tests.builders import (
+    MAKER,
+    fake_image,
+    finish_run,
+    flip,
+    full_attempt,
+    make_config,
+    make_prompt,
+    plan_run,
+    truncate,
+)
 
 PROMPTS = [f"fox {number}" for number in range(6)]
 
@@ -223,3 +234,24 @@ def test_a_retry_of_a_failed_image_counts(tmp_path: Path, fails_again: bool, cod
 def test_a_directory_that_is_no_run_is_the_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a run"):
         show(RunDir(tmp_path))
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpg"])
+def test_images_larger_than_pillow_takes_for_bombs_are_verified_where_they_were_planned(
+    tmp_path: Path, image_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1000)  # these images have four times as many, and more
+    plan = plan_run(tmp_path, PROMPTS[:2], output__format=image_format)
+    monkeypatch.setattr("tests.builders.MAKER", replace(MAKER, image_format=image_format))
+    finish_run(plan)
+    assert problems(plan.run) == []
+
+
+def test_an_image_of_another_size_than_planned_is_never_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.builders.fake_image", lambda prompt, finite=True: fake_image(replace(prompt, width=128)))
+    plan = plan_run(tmp_path, PROMPTS[:1])
+    finish_run(plan)
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda image: pytest.fail("it was decoded"))
+    assert problems(plan.run) == ["shard 0: 000000000000-00: its image is 128x64 but was planned as 64x64"]

@@ -7,7 +7,6 @@ chosen (on a GPU by the probe of memory, whose figures are kept too), images are
 import random
 import shutil
 import tempfile
-import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from batchgen.evening.measured import now_s, paces_of
 from batchgen.evening.pace import Paces
 from batchgen.evening.work import Job, job_of
 from batchgen.launch import local
+from batchgen.machine.process import StopEvent
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan, Sources, load_plan, save_plan
 from batchgen.shards.journal import read_journal
@@ -84,7 +84,7 @@ def _measured(
     watch = _Watch(plan, made, launched_s)
     code = EXIT_WHOLE
     with suppress(_Enough):
-        code = local.launch(plan, list(devices)[:1], threading.Event(), watch.look, say)
+        code = local.launch(plan, list(devices)[:1], StopEvent(), watch.look, say)
     whole = {shard.index for shard, steps in trials if shard.batches[0].prompts[0].steps == steps}
     kind, paces = paces_of(plan, launched_s, front_s, 1.0, None, watch.wanted, whole)
     if code == EXIT_USER:

@@ -11,6 +11,7 @@ from batchgen.shards.progress import Progress, progress_line, rate_facts, read_p
 from batchgen.units import GIB
 
 _BAR_EVERY_S = 0.5
+_FIRST_LINE_S = 10.0
 _LINE_EVERY_S = 30.0
 # The time left is that of read_progress: tqdm's own goes by images, of which some take longer than others.
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
@@ -23,13 +24,14 @@ class Display:
         self._plan = plan
         self._watch = Watch(plan.config.launch.lease_timeout_s)
         self._is_terminal = sys.stderr.isatty()
-        self._last_s = 0.0
+        self._next_s = 0.0
         self._peak_bytes = 0
         self._problem = ""
         first = self._read()
+        self._begun_with = first.images if first else 0
         self._bar = tqdm(
             total=plan.images,
-            initial=first.images if first else 0,
+            initial=self._begun_with,
             unit="image",
             desc=plan.config.job.name,
             disable=not self._is_terminal,
@@ -37,13 +39,21 @@ class Display:
             bar_format=_BAR,
         )
 
+    def start(self, workers: int) -> None:
+        """Say what is waited for: so many workers load the model before the first image."""
+        if self._is_terminal:
+            self._bar.set_postfix_str("loading the model")
+            return
+        who = "1 worker loads" if workers == 1 else f"{workers} workers load"
+        self.say(f"{who} the model; {self._begun_with} of {self._plan.images} images are there, and progress follows")
+        self._next_s = time.monotonic() + _FIRST_LINE_S
+
     def tick(self) -> None:
         """Show the progress if it is time to."""
         now_s = time.monotonic()
-        if now_s - self._last_s >= (_BAR_EVERY_S if self._is_terminal else _LINE_EVERY_S):
-            first = self._last_s == 0.0
-            self._last_s = now_s
-            self._show(quiet=first)
+        if now_s >= self._next_s:
+            self._next_s = now_s + (_BAR_EVERY_S if self._is_terminal else _LINE_EVERY_S)
+            self._show()
 
     def _read(self) -> Progress | None:
         # None where it cannot be read now, for example because of a stale file handle or a damaged file
@@ -55,13 +65,12 @@ class Display:
                 self.say(f"the progress cannot be shown for now: {type(error).__name__}: {error}")
             return None
 
-    def _show(self, quiet: bool = False) -> None:
+    def _show(self) -> None:
         progress = self._read()
         if progress is None:
             return
         if not self._is_terminal:
-            if not quiet:
-                self.say(progress_line(progress))
+            self.say(progress_line(progress))
             return
         self._peak_bytes = max(self._peak_bytes, progress.peak_bytes or 0)
         facts = rate_facts(progress) + ([f"peak {self._peak_bytes / GIB:.2f} GiB"] if self._peak_bytes else [])
@@ -74,6 +83,8 @@ class Display:
         tqdm.write(f"batchgen: {line}", file=sys.stderr)
 
     def close(self) -> None:
-        """Show the last progress and end the bar."""
-        self._show(quiet=True)
+        """Show the last progress and end the bar. In lines only where work was done and some is left to do."""
+        progress = None if self._is_terminal else self._read()
+        if self._is_terminal or (progress is not None and self._begun_with < progress.images < self._plan.images):
+            self._show()
         self._bar.close()

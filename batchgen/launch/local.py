@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_RENEW, EXIT_USER, EXIT_WHOLE
+from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_RENEW, EXIT_USER, EXIT_WHOLE
 from batchgen.events import read_events
 from batchgen.machine.host import WORKERS_HERE
-from batchgen.machine.process import worker_name
+from batchgen.machine.process import StopEvent, worker_name
 from batchgen.plan.store import Plan
 from batchgen.shards.failures import Crash, is_device_at_fault, read_crashes, record, strike, trials
 
@@ -40,7 +40,7 @@ class _Child:
 
 
 def launch(
-    plan: Plan, devices: Sequence[str], stop: threading.Event, tick: Callable[[], None], say: Callable[[str], None]
+    plan: Plan, devices: Sequence[str], stop: StopEvent, tick: Callable[[], None], say: Callable[[str], None]
 ) -> int:
     """Start the workers and wait for them; return the exit code.
 
@@ -56,7 +56,8 @@ def launch(
             tick()
             if stop.is_set() and not told:
                 told = True
-                say("finishing the units under way; press Ctrl-C again to stop at once")
+                again = "press Ctrl-C again" if stop.by in (None, "SIGINT") else f"kill -INT {os.getpid()}"
+                say(f"finishing the units under way; {again} to stop at once")
                 crew.ask_to_end()
             crew.look(told)
             time.sleep(_POLL_S)
@@ -124,8 +125,8 @@ class _Crew:
             if code == EXIT_RENEW and not stopping:
                 self._say(f"worker {rank}'s memory kept growing; a new worker takes over (see growth in its log)")
                 self._start(rank)
-            elif code in (EXIT_WHOLE, EXIT_INTERRUPTED, EXIT_USER) or stopping:
-                self._leave(child, code)
+            elif code in (EXIT_WHOLE, EXIT_INTERRUPTED, EXIT_USER, EXIT_REFUSED) or stopping:
+                self._leave(child, EXIT_BROKEN if code == EXIT_REFUSED else code)
             else:
                 self._died(child, crash)
 

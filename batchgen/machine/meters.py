@@ -50,7 +50,7 @@ def try_cuda() -> tuple[bool, str]:
     try:
         torch.cuda.mem_get_info()  # makes the context; a card that is full, or reserved for another process, refuses it
     except (RuntimeError, AssertionError) as error:
-        return False, str(error).strip().partition("\n")[0]
+        return False, str(error).strip().partition("\n")[0] or type(error).__name__
     return True, ""
 
 

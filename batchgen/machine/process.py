@@ -57,7 +57,13 @@ def _boot() -> str:
     return f"{_BOOT_ID.read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
 
 
-def catch_signals(stop: threading.Event, second_ctrl_c_ends: bool = False) -> None:
+class StopEvent(threading.Event):
+    """It is set when the process is asked to end. `by`: the name of the signal that asked first, None before."""
+
+    by: str | None = None
+
+
+def catch_signals(stop: StopEvent, second_ctrl_c_ends: bool = False) -> None:
     """Make the signals that ask a process to end set `stop`. A signal that is ignored (nohup) stays ignored.
 
     With `second_ctrl_c_ends`, Ctrl-C raises KeyboardInterrupt if `stop` is already set.
@@ -66,6 +72,7 @@ def catch_signals(stop: threading.Event, second_ctrl_c_ends: bool = False) -> No
     def handle(number: int, _: object) -> None:
         if number == signal.SIGINT and second_ctrl_c_ends and stop.is_set():
             raise KeyboardInterrupt
+        stop.by = stop.by or signal.Signals(number).name
         stop.set()
 
     for name in STOP_SIGNALS:

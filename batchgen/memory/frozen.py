@@ -223,7 +223,8 @@ def read_policy(path: Path) -> Policy:
     try:
         return _checked(Policy(**json.loads(path.read_bytes())))
     except (ValueError, TypeError) as error:
-        raise BrokenRunError(f"{path} does not hold a policy ({error}); remove it to have one chosen again") from error
+        why = "its fields are others" if isinstance(error, TypeError) else error
+        raise BrokenRunError(f"{path} does not hold a policy ({why}); remove it to have one chosen again") from error
 
 
 def _checked(policy: Policy) -> Policy:

@@ -5,6 +5,7 @@ answer is kept where it is good.
 """
 
 import hashlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -15,17 +16,19 @@ from typing import Any
 
 from batchgen.config.schema import Config
 from batchgen.console import say
-from batchgen.errors import BatchgenError, ModelError
+from batchgen.errors import BatchgenError, ConfigError, ModelError
 from batchgen.files import put_new, to_json
 from batchgen.machine.versions import versions
+from batchgen.models.beside import unused_line
 from batchgen.models.find import ModelFiles, check_model
 from batchgen.models.parts import refuse_misspelt, settings
 from batchgen.paths import cache_dir
-from batchgen.types import Reject, Shard
+from batchgen.quality import refuse_large
+from batchgen.types import Prompt, Reject, Shard
 
 CHECK_COMMAND = [sys.executable, "-m", "batchgen.pipeline.check"]
 # Raised when the check becomes stricter: kept answers are then not used.
-_WAY_OF_CHECKING = 1
+_WAY_OF_CHECKING = 2
 # Tiles overlap by a quarter, which has to be a whole number of latent places.
 _TILE_PLACES = 4
 
@@ -36,14 +39,14 @@ class Admission:
     def __init__(self, model: ModelFiles, config: Config, fingerprint: Callable[[], str]) -> None:
         """Check the model's files, its weights' names and shapes, its scheduler, and the tiles.
 
-        `fingerprint` returns the model's; it is called once the files are found good. Raises ModelError, in one line,
-        for what a run could not use.
+        `fingerprint` returns the model's; it is called once the files are found good. What is given and changes nothing
+        is told. Raises ModelError and ConfigError, in one line, for what a run could not use.
         """
         self._model, self._config = model, config
         refuse_misspelt(model.folder, model.variant)
         parts = check_model(model, config.job.scheduler)
         self._fingerprint = fingerprint()
-        for remark in self._ask(set())["told"]:
+        for remark in (*self._ask(set())["told"], *filter(None, (unused_line(model), *_without_effect(config)))):
             say(remark)
         (vae,) = [settings(part) for part in parts if part.name == "vae"]
         self._pixels = 2 ** (len(vae.get("block_out_channels", [64])) - 1)  # to a latent place
@@ -53,18 +56,22 @@ class Admission:
     def watch(self, shards: Iterator[Shard | Reject]) -> Iterator[Shard | Reject]:
         """Pass the shards on. After the last, check their sizes and numbers of steps.
 
-        Raises ModelError for a size or a number of steps that the model cannot make.
+        Raises ModelError for a size or a number of steps that the model cannot make, and ConfigError for a size that
+        the image format cannot hold.
         """
-        sizes: set[tuple[int, int]] = set()
-        steps: set[int] = set()
+        sizes: dict[tuple[int, int], Prompt] = {}
+        steps: dict[int, Prompt] = {}
         for shard in shards:
-            if isinstance(shard, Shard):
-                sizes |= {batch.size for batch in shard.batches}
-                steps |= {batch.prompts[0].steps for batch in shard.batches}
+            for batch in shard.batches if isinstance(shard, Shard) else ():
+                sizes.setdefault(batch.size, batch.prompts[0])
+                steps.setdefault(batch.prompts[0].steps, batch.prompts[0])
             yield shard
-        for width, height in sorted(sizes):
-            _refuse_uneven("width", width, self._pixels)
-            _refuse_uneven("height", height, self._pixels)
+        job = self._config.job
+        for (width, height), prompt in sorted(sizes.items()):
+            where = "" if (width, height) == (job.width, job.height) else _where(prompt)
+            refuse_large(self._config.output.format, width, height, where)
+            _refuse_uneven("width", width, self._pixels, where)
+            _refuse_uneven("height", height, self._pixels, where)
         self._ask(steps)
 
     def _ask(self, steps: Collection[int]) -> dict[str, Any]:
@@ -115,8 +122,28 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _refuse_uneven(name: str, value_px: int, multiple_px: int) -> None:
+def _where(prompt: Prompt) -> str:
+    return f" ({prompt.source}:{prompt.line})"
+
+
+def _refuse_uneven(name: str, value_px: int, multiple_px: int, where: str = "") -> None:
     if value_px % multiple_px:
         below = value_px // multiple_px * multiple_px
         near = " or ".join(str(one) for one in (below, below + multiple_px) if one)
-        raise ModelError(f"{name}={value_px}: this model's VAE needs a multiple of {multiple_px}, such as {near}")
+        raise ModelError(
+            f"{name}={value_px}{where}: this model's VAE needs a multiple of {multiple_px}, such as {near}"
+        )
+
+
+def _without_effect(config: Config) -> Iterator[str]:
+    """A line for each setting that changes nothing here. Raises ConfigError where determinism=strict forbids that."""
+    output = config.output
+    if output.quality is not None and output.format == "png":
+        yield f"output.quality={output.quality} changes nothing: png loses nothing, so it has no quality"
+    if config.speed.attention == "xformers" and importlib.util.find_spec("xformers") is None:
+        if config.determinism == "strict":
+            raise ConfigError(
+                "speed.attention=xformers: xformers is not installed, and determinism=strict allows no other: install "
+                "it, or set speed.attention=sdpa"
+            )
+        yield "speed.attention=xformers changes nothing here: xformers is not installed, so sdpa is used"

@@ -9,7 +9,7 @@ from typing import Any
 
 from batchgen.config.check import did_you_mean
 from batchgen.config.schema import ModelConfig
-from batchgen.errors import ModelError
+from batchgen.errors import ModelError, in_one_line
 from batchgen.models.parts import Part, parts_of, read_index, settings, tensors
 from batchgen.paths import models_dir
 
@@ -99,9 +99,8 @@ def download(model: ModelConfig) -> ModelFiles:
             model.path, revision=model.revision, variant=model.variant, use_safetensors=True
         )
     except Exception as error:  # the hub's client raises many kinds, each with a long text
-        reason = str(error).strip().partition("\n")[0]
         raise ModelError(
-            f"model {model.path} cannot be downloaded: {reason} Check the id, the network and HF_TOKEN, "
+            f"model {model.path} cannot be downloaded: {in_one_line(error)}. Check the id, the network and HF_TOKEN, "
             "or set model.path to a local folder"
         ) from error
     return _files_in(Path(folder), model)
@@ -131,7 +130,20 @@ def check_model(model: ModelFiles, scheduler: str) -> list[Part]:
             tensors(path)
         if part.name == "unet" and settings(part).get("time_cond_proj_dim"):
             raise ModelError(f"{folder} embeds its guidance (time_cond_proj_dim), which batchgen does not run yet")
+        if part.name in ("unet", "vae") and settings(part).get("quantization_config"):
+            raise ModelError(
+                f"the {part.name} in {folder} is quantized, which batchgen does not run: use plain weights"
+            )
+        if part.name.startswith("tokenizer") and not _has_words(part):
+            raise ModelError(
+                f"{folder / part.name} has no words (tokenizer.json, or vocab.json and merges.txt): copy all of it"
+            )
     return parts
+
+
+def _has_words(tokenizer: Part) -> bool:
+    # Without them CLIP's tokenizer loads all the same, and takes every word for the same unknown one.
+    return "tokenizer.json" in tokenizer.files or {"vocab.json", "merges.txt"} <= tokenizer.files.keys()
 
 
 def vae_wants_fp32(family: str, vae_config: Mapping[str, Any]) -> bool:

@@ -19,6 +19,7 @@ _SETTINGS = (
     "config.json", "scheduler_config.json", "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json",
     "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
+_COMMON_VARIANTS = ("fp16", "bf16", "fp32")
 _WEIGHTLESS = ("scheduler", "tokenizer", "tokenizer_2", "feature_extractor")
 _UNUSED = ("image_encoder",)
 _CHECKER = ("safety_checker", "feature_extractor")
@@ -68,14 +69,19 @@ def parts_of(folder: Path, variant: str | None, safety_checker: bool) -> list[Pa
 
 
 def refuse_misspelt(folder: Path, variant: str | None) -> None:
-    """Raise ModelError for a variant that the model does not have, where its name is near to one that it has.
+    """Raise ModelError for a variant that the model does not have, unless its name is a common one.
 
-    Any other is left: a folder with one set of weights, without a mark, serves for every variant.
+    A folder with one set of weights, without a mark, serves for every variant of a common name: `model=sdxl` asks for
+    fp16 wherever its path leads.
     """
     parts = [folder / name for name in read_index(folder)[1] if (folder / name).is_dir()]
     marks = sorted({mark for part in parts for mark in _marks(part)})
-    if variant and variant not in marks and (near := difflib.get_close_matches(variant, marks)):
-        raise ModelError(f"model.variant={variant}: {folder} has no such weights; did you mean {near[0]}?")
+    if not variant or variant in marks:
+        return
+    near = difflib.get_close_matches(variant, marks)
+    if near or variant not in _COMMON_VARIANTS:
+        there = f"did you mean {near[0]}?" if near else f"it has {', '.join(marks) or 'no variants'}"
+        raise ModelError(f"model.variant={variant}: {folder} has no such weights; {there}")
 
 
 def weight_files(folder: Path, name: str, variant: str | None) -> dict[str, Path]:
@@ -167,9 +173,13 @@ def _marks(part: Path) -> Iterator[str]:
 def settings(part: Part, file: str = "config.json") -> dict[str, Any]:
     """A part's configuration. Raises ModelError where it cannot be read."""
     try:
-        values = json.loads(part.files[file].read_bytes())
+        if file not in part.files:
+            raise ValueError("it is missing")
+        values = json.loads(part.files[file].read_text("utf-8"))  # the loaders take no byte order mark
         if not isinstance(values, dict):
             raise ValueError("it holds no object")
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{file} of the model's {part.name} cannot be read: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{file} of the model's {part.name} cannot be read: {error}; download or copy it again"
+        ) from error
     return values

@@ -14,14 +14,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from batchgen.errors import ModelError
+from batchgen.config.bounds import BOUNDS
+from batchgen.errors import ModelError, in_one_line
 from batchgen.models.find import ModelFiles, check_model
 from batchgen.models.parts import Part, settings, tensors
+from batchgen.pipeline.rehearse import rehearse
 
 # In these parts a key that is not loaded means that they belong to another model; in others it may be a leftover.
 _STRICT = ("unet", "vae")
 # These numbers of steps are tried too, so that using one of them later needs no new check.
 _USUAL_STEPS = range(1, 61)
+# Where a number of steps does not work, numbers up to so many away are tried, and then these, to name one that does.
+_NEAR = 5
+_LIKELY_TO_WORK = (50, 30, 20, 10, 4, 1)
 
 
 def check(model: ModelFiles, scheduler: str, steps: list[int], likely: list[int]) -> dict[str, Any]:
@@ -32,21 +37,28 @@ def check(model: ModelFiles, scheduler: str, steps: list[int], likely: list[int]
     """
     os.environ |= {"DIFFUSERS_DISABLE_REMOTE_CODE": "1", "HF_HUB_OFFLINE": "1"}
     parts = check_model(model, scheduler)
-    told = [remark for part in parts if part.weights for remark in judge(part)]
-    return {"told": told, "steps": working_steps(model.folder, scheduler, steps, likely)}
+    judged = {part.name: judge(part) for part in parts if part.weights}
+    working = working_steps(model.folder, scheduler, steps, likely)
+    rehearse(model, parts, scheduler, {name: built for name, (built, _) in judged.items()})
+    return {"told": [remark for _, remarks in judged.values() for remark in remarks], "steps": working}
 
 
-def judge(part: Part) -> list[str]:
-    """Remarks about a part's weights. Raises ModelError if they are not what its configuration needs."""
+def judge(part: Part) -> tuple[Any, list[str]]:
+    """The part on the meta device, and remarks about its weights.
+
+    Raises ModelError if they are not what its configuration needs.
+    """
     import torch
 
     state = {name: torch.empty(shape, device="meta") for path in part.weights for name, shape in tensors(path).items()}
     find = _diffusers_keys if part.library == "diffusers" else _transformers_keys
     where = next(iter(part.weights)).parent
     try:
-        missing, unexpected, odd = find(part, state)
+        model, missing, unexpected, odd = find(part, state)
+    except ModelError:
+        raise
     except Exception as error:  # a constructor may raise anything for settings it does not expect
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        reason = in_one_line(error)
         raise ModelError(f"{where}: the model's {part.name} cannot be built from its config.json: {reason}") from error
     advice = "its weights and its config.json do not belong together; copy both from the same model"
     if missing:
@@ -56,15 +68,15 @@ def judge(part: Part) -> list[str]:
         raise ModelError(f"{where} has {_count(odd)} of the wrong shape: {advice}")
     if unexpected and part.name in _STRICT:
         raise ModelError(f"{where} has {_count(unexpected)} that the model does not know: {advice}")
-    return [f"{where} has {_count(unexpected)} that the model does not use"] if unexpected else []
+    return model, [f"{where} has {_count(unexpected)} that the model does not use"] if unexpected else []
 
 
 def _count(keys: list[str]) -> str:
     return f"the weight {keys[0]}" if len(keys) == 1 else f"{len(keys)} weights (the first: {keys[0]})"
 
 
-def _diffusers_keys(part: Part, state: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
-    # Missing keys, unexpected keys and keys of the wrong shape, found as ModelMixin.from_pretrained and
+def _diffusers_keys(part: Part, state: dict[str, Any]) -> tuple[Any, list[str], list[str], list[str]]:
+    # The model, missing keys, unexpected keys and keys of the wrong shape, found as ModelMixin.from_pretrained and
     # _load_pretrained_model of diffusers 0.42.1 find them
     import re
 
@@ -80,10 +92,10 @@ def _diffusers_keys(part: Part, state: dict[str, Any]) -> tuple[list[str], list[
     for pattern in model._keys_to_ignore_on_load_unexpected or ():
         unexpected = [key for key in unexpected if re.search(pattern, key) is None]
     odd = sorted(key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape)
-    return sorted(expected.keys() - state.keys()), unexpected, odd
+    return model, sorted(expected.keys() - state.keys()), unexpected, odd
 
 
-def _transformers_keys(part: Part, state: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
+def _transformers_keys(part: Part, state: dict[str, Any]) -> tuple[Any, list[str], list[str], list[str]]:
     # The same, as PreTrainedModel.from_pretrained of transformers 5.23 reports them
     import diffusers.pipelines
     import transformers
@@ -92,7 +104,7 @@ def _transformers_keys(part: Part, state: dict[str, Any]) -> tuple[list[str], li
     transformers.utils.logging.disable_progress_bar()
     library = transformers if part.library == "transformers" else getattr(diffusers.pipelines, part.library)
     kind = getattr(library, part.kind)
-    _, info = kind.from_pretrained(
+    model, info = kind.from_pretrained(
         None,
         config=kind.config_class.from_dict(settings(part)),
         state_dict=state,
@@ -101,7 +113,7 @@ def _transformers_keys(part: Part, state: dict[str, Any]) -> tuple[list[str], li
         device_map={"": "meta"},
     )
     odd = [one if isinstance(one, str) else one[0] for one in info["mismatched_keys"]]
-    return sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), sorted(odd)
+    return model, sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), sorted(odd)
 
 
 def working_steps(folder: Path, name: str, steps: list[int], likely: list[int]) -> list[int]:
@@ -118,12 +130,20 @@ def working_steps(folder: Path, name: str, steps: list[int], likely: list[int]) 
         if problem is None:
             working.append(count)
         elif count in steps:
+            near = _near(scheduler, count)
+            another = "fix scheduler/scheduler_config.json of the model, or set"
+            if near is not None:
+                another = f"set job.steps (or the row's steps) to {near}, or"
             kind = type(scheduler).__name__
-            raise ModelError(
-                f"{kind} cannot make {count} steps: {problem}. Set job.steps (or a row's steps) to another number, or "
-                "job.scheduler to another one"
-            )
+            raise ModelError(f"{kind} cannot make {count} steps: {problem}; {another} job.scheduler to another one")
     return sorted(working)
+
+
+def _near(scheduler: Any, count: int) -> int | None:
+    """A number of steps that the scheduler can make, as near to `count` as it is easily found."""
+    others = [*range(count + 1, count + _NEAR), *range(count - 1, max(0, count - _NEAR), -1), *_LIKELY_TO_WORK]
+    allowed = [one for one in others if one <= BOUNDS["steps"].high]
+    return next((one for one in allowed if _problem(scheduler, one) is None), None)
 
 
 def _problem(scheduler: Any, count: int) -> str | None:
@@ -137,7 +157,7 @@ def _problem(scheduler: Any, count: int) -> str | None:
             noise = 0.5 * scheduler.scale_model_input(sample, timestep)
             sample = scheduler.step(noise, timestep, sample, return_dict=False)[0]
     except Exception as error:  # a scheduler may raise anything
-        return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        return in_one_line(error)
     return None if bool(sample.isfinite().all()) else "its values become infinite or not a number"
 
 

@@ -19,6 +19,7 @@ from batchgen.pipeline.apply import LoadedModel
 from batchgen.pipeline.guidance import RowGuidance
 from batchgen.pipeline.load import DTYPES
 from batchgen.pipeline.noise import generators, starting_noise
+from batchgen.pipeline.scaling import unscale
 from batchgen.pipeline.tiling import set_tiling
 from batchgen.policy import Policy
 from batchgen.quality import is_blank
@@ -227,7 +228,7 @@ class DiffusersEngine:
         try:
             if dtype != self._model.vae_dtype:
                 vae.to(dtype)
-            images = vae.decode(self._unscale(latents.to(dtype)), return_dict=False)[0]
+            images = vae.decode(unscale(latents.to(dtype), self._family, vae.config), return_dict=False)[0]
         finally:
             if dtype != self._model.vae_dtype:
                 vae.to(self._model.vae_dtype)
@@ -236,13 +237,3 @@ class DiffusersEngine:
         pixels = (images.float() / 2 + 0.5).clamp(0, 1).mul(255).round().nan_to_num().to(torch.uint8)
         array = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return [array[row].tobytes() if sound else None for row, sound in enumerate(finite)]
-
-    def _unscale(self, latents: torch.Tensor) -> torch.Tensor:
-        # Undoes the VAE's scaling of latents, as the family's pipeline in diffusers 0.42.1 does
-        config = self._pipe.vae.config
-        if self._family.vae_mean_std and None not in (config.get("latents_mean"), config.get("latents_std")):
-            mean, std = (
-                torch.tensor(config[name]).view(1, -1, 1, 1).to(latents) for name in ("latents_mean", "latents_std")
-            )
-            return latents * std / float(config["scaling_factor"]) + mean
-        return latents / float(config["scaling_factor"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from batchgen.errors import ModelError
+from batchgen.errors import ModelError, in_one_line
 from batchgen.memory.refused import memory_was_refused
 from batchgen.models.find import ModelFiles, check_model
 from batchgen.models.parts import INDEX_FILE, Part, read_index
@@ -30,7 +30,7 @@ def load_pipeline(model: ModelFiles, scheduler: str, dtype: str) -> Any:
     from diffusers import DiffusionPipeline
 
     try:
-        with _view(folder, parts) as view:
+        with view_of(folder, parts) as view:
             pipe = DiffusionPipeline.from_pretrained(
                 view,
                 dtype=DTYPES[dtype],
@@ -38,18 +38,17 @@ def load_pipeline(model: ModelFiles, scheduler: str, dtype: str) -> Any:
                 local_files_only=True,
                 scheduler=None,  # the model's own scheduler may need packages that the chosen one does not
             )
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
+    except Exception as error:  # a loader may raise anything for files that it does not expect
         if memory_was_refused(error):
             raise
-        reason = str(error).strip().partition("\n")[0]
-        raise ModelError(f"the model in {folder} cannot be loaded: {reason}") from error
+        raise ModelError(f"the model in {folder} cannot be loaded: {in_one_line(error)}") from error
     pipe.register_modules(scheduler=chosen)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 @contextmanager
-def _view(folder: Path, parts: list[Part]) -> Iterator[Path]:
+def view_of(folder: Path, parts: list[Part]) -> Iterator[Path]:
     """A folder that has only links to the parts' files, under the names that diffusers looks for."""
     with tempfile.TemporaryDirectory(prefix="batchgen-") as name:
         view = Path(name)

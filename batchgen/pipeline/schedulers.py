@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from batchgen.errors import ModelError
+from batchgen.errors import ModelError, in_one_line
 from batchgen.models.find import REFUSED_SCHEDULERS
 
 # Classes of diffusers, with the settings that override the configuration of the model's own scheduler.
@@ -41,10 +41,9 @@ def scheduler_of(folder: Path, name: str) -> Any:
         scheduler = getattr(diffusers, class_name).from_config(config, **settings)
         _correct(getattr(diffusers, pipeline_name), scheduler)
     except Exception as error:  # a constructor may raise anything for a file it does not expect
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         where = f"scheduler/scheduler_config.json of the model in {folder}"
         advice = "fix that file, or set job.scheduler to another one"
-        raise ModelError(f"{class_name} cannot be made from {where}: {reason}; {advice}") from error
+        raise ModelError(f"{class_name} cannot be made from {where}: {in_one_line(error)}; {advice}") from error
     return scheduler
 
 

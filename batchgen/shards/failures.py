@@ -69,7 +69,8 @@ class RowsAt:
     def note_error(self, error: Exception) -> None:
         """Note the error that ended the work, if the rows may have caused it."""
         if may_be_the_rows(error):
-            self._log.add("error", error=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+            said = str(error).strip().partition("\n")[0] or "without a message"
+            self._log.add("error", error=f"{type(error).__name__}: {said}")
 
     def close(self) -> None:
         """Close the file."""

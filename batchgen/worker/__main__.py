@@ -5,15 +5,22 @@ python -m batchgen.worker RUN_DIR RANK WORLD
 
 import os
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from batchgen.console import Parser, open_console
 from batchgen.engine import Engine
-from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, BatchgenError, DiskFullError, from_os_error
-from batchgen.machine.process import catch_signals, stop_with_parent, worker_name
+from batchgen.errors import (
+    EXIT_BROKEN,
+    EXIT_REFUSED,
+    EXIT_WHOLE,
+    BatchgenError,
+    BrokenRunError,
+    from_os_error,
+    in_one_line,
+)
+from batchgen.machine.process import StopEvent, catch_signals, stop_with_parent, worker_name
 from batchgen.paths import RunDir
 from batchgen.plan.replan import at_work
 from batchgen.plan.store import Plan, load_plan
@@ -37,7 +44,7 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
     if options.world > 1:
         # Threads that spin while they wait take the cores from the other workers: 4 on 2 cores took 102 s, then 23.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    stop = threading.Event()
+    stop = StopEvent()
     catch_signals(stop)
     if options.tied:
         stop_with_parent(stop)
@@ -60,8 +67,13 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
     except Exception as error:
         worker.log.add("error", error=str(error), traceback=traceback.format_exc())
         explained = _explained(error, options.run_dir)
-        first_line = f"{type(error).__name__}: {str(error).partition(chr(10))[0]} (more in {worker.log.path})"
-        _say(real_stderr, f"worker {options.rank}: {explained or first_line}\n")
+        kind = f"{type(error).__name__}: " if str(error).strip() else ""
+        _say(
+            real_stderr,
+            f"worker {options.rank}: {explained or f'{kind}{in_one_line(error)} (more in {worker.log.path})'}\n",
+        )
+        if options.tied and isinstance(explained, BrokenRunError):
+            return EXIT_REFUSED
         return explained.exit_code if explained else EXIT_BROKEN
 
 
@@ -80,8 +92,8 @@ def _explained(error: Exception, run_dir: Path) -> BatchgenError | None:
     if isinstance(error, FileNotFoundError) and run_dir in Path(str(error.filename)).parents:
         what = f"{error.filename} or its directory was removed while it was in use"
         return BatchgenError(f"{what}; what is finished is kept, and the same command goes on")
-    if isinstance(error, OSError) and isinstance(full := from_os_error(error, run_dir), DiskFullError):
-        return full
+    if isinstance(error, OSError) and type(known := from_os_error(error, run_dir)) is not BatchgenError:
+        return known
     return error if isinstance(error, BatchgenError) else None
 
 

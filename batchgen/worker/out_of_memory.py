@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 from batchgen.engine import Engine, Latent
-from batchgen.errors import BatchgenError, MemoryNeededError
+from batchgen.errors import BatchgenError, DeviceError, MemoryNeededError
 from batchgen.events import EventLog
 from batchgen.memory.stepdown import step_down
 from batchgen.padding import pad, padded_rows
@@ -59,7 +59,7 @@ class Fitting:
             self._mend("load", size, refused)
         self._policies[size], why = answer
         if why is not None and self._strict_rows is not None:
-            raise BatchgenError(
+            raise DeviceError(
                 f"this device cannot run the run's policy for {size[0]}x{size[1]} px ({why}), and determinism=strict "
                 "allows no other: start a new run with other settings, or with determinism=best"
             )

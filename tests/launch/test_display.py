@@ -33,6 +33,7 @@ def stderr(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> i
     assert isinstance(stream, io.StringIO)
     monkeypatch.setattr(display, "_BAR_EVERY_S", 0.0)
     monkeypatch.setattr(display, "_LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(display, "_FIRST_LINE_S", 0.0)
     return stream
 
 
@@ -47,6 +48,7 @@ def plan(tmp_path: Path) -> Plan:
 def look(plan: Plan, stderr: io.StringIO) -> None:
     with redirect_stderr(stderr):
         shown = Display(plan)
+        shown.start(2)
         for _ in range(3):
             shown.tick()
         shown.close()
@@ -72,6 +74,28 @@ def test_the_bar_says_who_is_still_loading(plan: Plan, stderr: io.StringIO, monk
     monkeypatch.setattr(display, "read_progress", lambda *_: known)
     look(plan, stderr)
     assert "1 worker is loading the model, for " in stderr.getvalue()
+
+
+def test_without_a_terminal_the_first_line_says_what_is_waited_for_and_the_last_how_far_it_came(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    with redirect_stderr(stream):
+        shown = Display(plan)
+        shown.start(2)
+        shown.tick()  # too early for a line
+        assert stream.getvalue() == (
+            "batchgen: 2 workers load the model; 3 of 8 images are there, and progress follows\n"
+        )
+        shown.close()
+        assert len(stream.getvalue().splitlines()) == 1, "nothing was made, so there is nothing to say"
+        shown = Display(plan)
+        shown.start(1)
+        plan.run.lease(0).write_text(json.dumps({"worker": "w", "process": process.identity(), "rows": 4}))
+        shown.close()
+    *_, before, last = stream.getvalue().splitlines()
+    assert before == "batchgen: 1 worker loads the model; 3 of 8 images are there, and progress follows"
+    assert last.startswith("batchgen: 4/8 images, 0/")
 
 
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EACCES])

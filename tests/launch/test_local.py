@@ -1,13 +1,14 @@
 """Workers that cannot work, die or crash, through the front door and with the torch-free engine."""
 
 import json
+import re
 import sys
-import threading
 import time
 
 import pytest
 
 from batchgen.launch import local
+from batchgen.machine.process import StopEvent
 from tests.builders import plan_run
 from tests.commands import front, samples, verify, write_prompts
 
@@ -94,7 +95,7 @@ def test_a_worker_that_cannot_work_says_why_and_leaves_and_the_others_go_on(tmp_
 def test_where_no_worker_can_work_the_run_ends_with_their_code(tmp_path, prompts):
     done = front(tmp_path / "run", prompts, FAKE_UNABLE="0", FAKE_WHY="no_cuda")
     assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 2, "what is waited for, and why it ended"
     assert "set CUDA_VISIBLE_DEVICES to other GPUs, or leave it empty to compute on the CPU" in done.stderr
 
 
@@ -102,10 +103,39 @@ def test_a_model_that_cannot_be_read_for_a_moment_is_tried_again(tmp_path, promp
     done = front(tmp_path / "run", prompts, FAKE_UNABLE="0", FAKE_WHY="hiccup")
     assert done.returncode == 0 and "Stale file handle" not in done.stderr, done.stderr
     refused = front(tmp_path / "other", prompts, "launch.restarts=1", FAKE_UNABLE="0", FAKE_WHY="hiccup")
-    assert (refused.returncode, refused.stderr) == (
-        2,
-        "batchgen: worker 0: the model cannot be loaded: Stale file handle\n",
-    )
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[1:] == ["batchgen: worker 0: the model cannot be loaded: Stale file handle"]
+
+
+def in_its_place(name):
+    return lambda run: (run / name).mkdir(parents=True)
+
+
+def other_fields(run):
+    (run / "policies").mkdir(exist_ok=True)
+    (run / "policies/fake-64x64.json").write_text('{"micro_batch": 4}')
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "words"),
+    [
+        (in_its_place("leases/000000"), 2, "Is a directory: .*/leases/000000: .*; move it away"),
+        (in_its_place("policies/fake-64x64.json"), 2, "Is a directory: .*/policies/fake-64x64.json: .*; move it away"),
+        (in_its_place("shards/000000.tar"), 2, "Is a directory: .*/shards/000000.tar: .*; move it away"),
+        (in_its_place("logs/memory/000000.jsonl"), 2, "Is a directory: .*/logs/memory/000000.jsonl: .*; move it away"),
+        (other_fields, 1, "does not hold a policy .its fields are others.; remove it to have one chosen again"),
+    ],
+)
+def test_what_another_start_would_not_change_is_said_once_and_nothing_is_started_again(
+    tmp_path, prompts, damage, code, words
+):
+    front(tmp_path / "run", prompts, FAKE_UNABLE="0", FAKE_WHY="no_cuda")  # it is planned, and nothing is made
+    damage(tmp_path / "run")
+    done = front(tmp_path / "run", prompts)
+    assert done.returncode == code, done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("batchgen: worker 0")]
+    assert len(said) == 1 and re.search(words, said[0]), done.stderr
+    assert "started again" not in done.stderr
 
 
 def test_a_poison_gpu_leaves_its_crashes_are_struck_and_the_others_make_every_image(tmp_path, prompts):
@@ -138,5 +168,5 @@ def test_what_workers_say_last_is_heard(tmp_path, monkeypatch):
         said.append(line)
 
     plan = plan_run(tmp_path, ["a"])
-    assert local.launch(plan, [], threading.Event(), lambda: None, say) == 2
+    assert local.launch(plan, [], StopEvent(), lambda: None, say) == 2
     assert said == [f"line {place}" for place in range(300)]

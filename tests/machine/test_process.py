@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from batchgen.machine import process
-from batchgen.machine.process import catch_signals, identity, is_gone, stop_with_parent, worker_name
+from batchgen.machine.process import StopEvent, catch_signals, identity, is_gone, stop_with_parent, worker_name
 
 
 def test_a_process_that_runs_is_not_gone_and_one_that_ended_is() -> None:
@@ -53,11 +53,11 @@ def handlers() -> Any:
 
 def test_a_signal_sets_stop_and_a_second_ctrl_c_interrupts(handlers: None) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    stop = threading.Event()
+    stop = StopEvent()
     catch_signals(stop, second_ctrl_c_ends=True)
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, "as under nohup"
     os.kill(os.getpid(), signal.SIGTERM)
-    assert stop.wait(5)
+    assert stop.wait(5) and stop.by == "SIGTERM"
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
 

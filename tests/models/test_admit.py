@@ -167,7 +167,9 @@ def test_a_size_that_the_vae_cannot_make_is_refused(tmp_path, model, monkeypatch
     (model / "vae/config.json").write_text(json.dumps(settings))
     monkeypatch.setattr(admit, "_answer", lambda request: {"told": [], "steps": request["steps"]})
     config = make_config(tmp_path, [{"prompt": "a fox", "width": 72}], model__path=str(model))
-    with pytest.raises(ModelError, match="width=72: this model's VAE needs a multiple of 16, such as 64 or 80"):
+    with pytest.raises(
+        ModelError, match=r"width=72 \(.*prompts.jsonl:1\): this model's VAE needs a multiple of 16, such as 64 or 80"
+    ):
         prepared(config)
     assert not (tmp_path / "run").exists()
 
@@ -219,3 +221,33 @@ def test_a_plan_with_a_fingerprint_of_the_first_version_goes_on(tmp_path, model,
     (model / "scheduler/scheduler_config.json").write_text("{}")
     with pytest.raises(UserError, match="model: "):
         prepared(config)
+
+
+@pytest.mark.parametrize("rows", [[{"prompt": "a fox"}, {"prompt": "a hen", "width": 16384, "height": 64}], ["a fox"]])
+def test_a_size_that_the_image_format_cannot_hold_is_refused_alike_for_the_job_and_for_a_row(
+    tmp_path, rows, in_process
+):
+    edges = {} if len(rows) > 1 else {"job__width": 16384}
+    config = make_config(tmp_path, rows, output__format="webp", run_dir=str(tmp_path / "out" / "run"), **edges)
+    where = "(.*prompts.jsonl:2)" if len(rows) > 1 else ""
+    for ask in (prepare, counted):
+        with pytest.raises(
+            UserError, match=rf"16384x64 px{where and r' .' + where[1:-1] + '.'}: webp holds at most 16383 px"
+        ):
+            ask(RunDir(Path(config.run_dir)), config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_given_and_changes_nothing_is_told(tmp_path, in_process, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = make_config(tmp_path, output__quality=80, speed__attention="xformers")
+    prepared(config)
+    told = capsys.readouterr().err
+    assert "output.quality=80 changes nothing: png loses nothing" in told
+    assert "speed.attention=xformers changes nothing here: xformers is not installed, so sdpa is used" in told
+    config.determinism, config.run_dir = "strict", str(tmp_path / "strict")
+    with pytest.raises(
+        UserError, match="xformers is not installed, and determinism=strict allows no other: install it"
+    ):
+        prepared(config)
+    assert not (tmp_path / "strict").exists()

@@ -117,3 +117,10 @@ def test_a_crash_is_recorded_once_and_only_for_its_own_run_until_it_is_struck(at
     assert read_crashes(plan.run, plan.run_id) == {}
     attempt.discard()
     assert not list(plan.run.work.iterdir())
+
+
+def test_an_error_without_words_is_named(at: Any) -> None:
+    plan, _, note = at
+    note.note_error(AssertionError())
+    made = record(plan.run, plan.run_id, "w", 1, "gpu", 1)
+    assert made is not None and made.reason == "AssertionError: without a message"

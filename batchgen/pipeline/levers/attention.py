@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from batchgen.errors import in_one_line
 from batchgen.memory.refused import memory_was_refused
 
 # The kernels of SDPA (torch.nn.attention.SDPBackend). sdpa lets torch choose; plain computes step by step.
@@ -28,7 +29,8 @@ def usable_attention(wanted: str, pipe: Any, device: torch.device, dtype: torch.
     except Exception as error:  # each backend fails in its own ways
         if memory_was_refused(error):
             raise
-        return "sdpa", f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        kind = f"{type(error).__name__}: " if str(error).strip() else ""
+        return "sdpa", kind + in_one_line(error)
     return wanted, None
 
 
