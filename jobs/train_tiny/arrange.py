@@ -18,7 +18,6 @@ class Figure:
     y: float
     size: float
     turn: float = 0.0
-    flipped: bool = False
     colour: str | None = None
 
 
@@ -28,10 +27,9 @@ Shapes = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class Actor:
-    """A subject that is to be placed, mirrored or not, in the given colour or its own."""
+    """A subject that is to be placed, in the given colour or its own."""
 
     subject: int
-    flipped: bool
     colour: str | None
 
 
@@ -45,10 +43,10 @@ class Arranger:
         """Place one figure on the ground below the horizon, or anywhere if there is no horizon."""
         rng = self._rng
         y = rng.uniform(0.1, 0.9) if horizon is None else 0.97 - rng.random() * (0.9 - horizon) - size / 2
-        return (self._figure(actor, rng.uniform(0.1, 0.9), y, size, 0.1),)
+        return (self._figure(actor, rng.uniform(0.1, 0.9), y, size, 0.05),)
 
     def several(self, actor: Actor, count: int) -> tuple[Figure, ...]:
-        """Place figures of one kind that barely overlap, each mirrored or not."""
+        """Place figures of one kind that barely overlap."""
         size = self._rng.uniform(*{2: (0.32, 0.46), 3: (0.28, 0.4), 4: (0.26, 0.38)}[count])
         figures: list[Figure] = []
         while len(figures) < count:
@@ -61,8 +59,7 @@ class Arranger:
         rng, found = self._rng, list[Figure]()
         width, height = (0.92 * edge * size for edge in self._shapes[actor.subject])
         for _ in range(60):
-            one = replace(actor, flipped=rng.random() < 0.5)
-            new = self._figure(one, rng.uniform(0.1, 0.9), rng.uniform(0.3, 0.9), size * rng.uniform(0.85, 1.1), 0.08)
+            new = self._figure(actor, rng.uniform(0.1, 0.9), rng.uniform(0.3, 0.9), size * rng.uniform(0.85, 1.1), 0.08)
             if all(abs(new.x - old.x) > width or abs(new.y - old.y) > height for old in found):
                 found.append(new)
             if len(found) == count:
@@ -70,13 +67,12 @@ class Arranger:
         return found
 
     def riding(self, first: Actor, second: Actor, _: int) -> tuple[Figure, ...]:
-        """The first sits in the second's back half. Neither is mirrored: emoji face left, so that the head is clear."""
+        """The first sits in the second's back half: animals face left, so that the head is clear."""
         rng = self._rng
         below = rng.uniform(0.5, 0.82)
         mount, rider = self._stacked(
-            replace(first, flipped=False), replace(second, flipped=False), below * rng.uniform(0.42, 0.54), below,
-            sunk=rng.uniform(0.28, 0.42),
-        )  # fmt: skip
+            first, second, below * rng.uniform(0.42, 0.54), below, sunk=rng.uniform(0.28, 0.42)
+        )
         return mount, replace(rider, x=mount.x + below * rng.uniform(0.03, 0.14))
 
     def on(self, first: Actor, second: Actor, _: int) -> tuple[Figure, ...]:
@@ -92,7 +88,7 @@ class Arranger:
         y = lower.y - lower_height / 2 + sunk * lower_height - upper_height / 2
         down = max(0.0, _EDGE + upper_height / 2 - y)
         turn, x = rng.gauss(0, 0.05), lower.x + rng.uniform(-0.07, 0.07)
-        upper = Figure(first.subject, x, y + down, above, turn, first.flipped, first.colour)
+        upper = Figure(first.subject, x, y + down, above, turn, first.colour)
         return replace(lower, y=lower.y + down), upper
 
     def under(self, first: Actor, second: Actor, count: int) -> tuple[Figure, ...]:
@@ -133,7 +129,7 @@ class Arranger:
         # Move it so that all of it is on the canvas
         half_width, half_height = (edge * size / 2 + _EDGE for edge in self._shapes[actor.subject])
         x, y = min(max(x, half_width), 1 - half_width), min(max(y, half_height), 1 - half_height)
-        return Figure(actor.subject, x, y, size, self._rng.gauss(0, tilt), actor.flipped, actor.colour)
+        return Figure(actor.subject, x, y, size, self._rng.gauss(0, tilt), actor.colour)
 
     def _height(self, actor: Actor, size: float) -> float:
         return self._shapes[actor.subject][1] * size

@@ -1,11 +1,13 @@
 """Sentences for scenes, in varied words."""
 
 import random
+from collections.abc import Sequence
 
 from jobs.train_tiny.subjects import SUBJECTS, Subject
 from jobs.train_tiny.vocabulary import ARTICLES, COUNTS, OPENINGS, PLURALS, SETTINGS, SIZES, TIME_PHRASES, TIMES
 
 _SETTINGS = tuple(SETTINGS)
+_NO_SETTING = 0.15  # of the captions say nothing of where
 
 
 class Words:
@@ -22,11 +24,7 @@ class Words:
         words += [colour] if colour else []
         if count > 1:
             return " ".join([COUNTS[count - 1], *words, PLURALS.get(name, name + "s")])
-        rest = " ".join([*words, name])
-        article = ARTICLES.get(name, "an" if rest[0] in "aeiou" else "a")
-        if words and article == "":
-            article = "an" if rest[0] in "aeiou" else "a"
-        return f"{article} {rest}".strip()
+        return with_article(name, words)
 
     def sentence(self, said: str, setting: int, time: int) -> str:
         """The whole caption: an opening, what is said, where and when, in varied order."""
@@ -34,7 +32,7 @@ class Words:
         phrases = SETTINGS[_SETTINGS[setting]]
         where = phrases[0] if rng.random() < 0.5 else rng.choice(phrases)
         when = rng.choice(TIME_PHRASES[TIMES[time]])
-        if not self._full and rng.random() < 0.08:
+        if not self._full and rng.random() < _NO_SETTING:
             where = ""
         if not self._full and time == 0 and rng.random() < 0.5:
             when = ""
@@ -44,6 +42,14 @@ class Words:
             parts, comma = [where, when, said] if rng.random() < 0.5 else [where, said, when], ", "
         opening = rng.choice(OPENINGS) if parts[0] == said else ""
         return f"{opening} {comma.join(part for part in parts if part)}".strip()
+
+
+def with_article(name: str, words: Sequence[str] = ()) -> str:
+    """The name behind its article and these words, for example 'a small red car'."""
+    rest = " ".join([*words, name])
+    usual = "an" if rest[0] in "aeiou" else "a"
+    article = ARTICLES.get(name, usual)
+    return f"{usual if words and article == '' else article} {rest}".strip()
 
 
 def _name(rng: random.Random, subject: Subject) -> str:

@@ -80,13 +80,13 @@ def _texture(picture: Image.Image) -> Tensor:
 
 
 def pack(scenes: list[Scene], sprites: Sprites) -> dict[str, Tensor]:
-    """The scenes as tensors: places (rows,), and figures (rows, most figures, 6) whose sprite is -1 where none is."""
-    figures = torch.zeros(len(scenes), _MOST_FIGURES, 6)
+    """The scenes as tensors: places (rows,), and figures (rows, most figures, 5) whose sprite is -1 where none is."""
+    figures = torch.zeros(len(scenes), _MOST_FIGURES, 5)
     figures[:, :, 0] = -1
     for row, scene in enumerate(scenes):
         for place, one in enumerate(scene.figures):
             sprite = sprites.number(one.subject, one.colour)
-            values = (sprite, one.x, one.y, one.size, one.turn, -1.0 if one.flipped else 1.0)
+            values = (sprite, one.x, one.y, one.size, one.turn)
             figures[row, place] = torch.tensor(values)
     return {
         "settings": torch.tensor([scene.setting for scene in scenes]),
@@ -122,14 +122,14 @@ class Painter:
 
 
 def _layer(figures: Tensor, textures: Tensor, size_px: int) -> Tensor:
-    # One figure a row, (rows, 6) -> (rows, 4, size, size), clear where there is none; drawn at twice the size, for
+    # One figure a row, (rows, 5) -> (rows, 4, size, size), clear where there is none; drawn at twice the size, for
     # smooth edges. No step waits for the device.
-    sprite, x, y, size, turn, flip = figures.unbind(1)
+    sprite, x, y, size, turn = figures.unbind(1)
     there = (sprite >= 0).float()
     size = torch.where(there > 0, size, 1.0)
     cos, sin = torch.cos(turn) / size, torch.sin(turn) / size
     to_x, to_y = 1 - 2 * x, 1 - 2 * y
-    across = torch.stack((cos * flip, sin * flip, (cos * to_x + sin * to_y) * flip), 1)
+    across = torch.stack((cos, sin, cos * to_x + sin * to_y), 1)
     down = torch.stack((-sin, cos, -sin * to_x + cos * to_y), 1)
     grid = F.affine_grid(
         torch.stack((across, down), 1), [len(figures), 4, 2 * size_px, 2 * size_px], align_corners=False

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 _WARMUP_STEPS = 200
-_SAVE_EVERY_S = 120.0
+_SAVE_EVERY_S = 30.0
 _PRINT_EVERY_S = 15.0
 
 

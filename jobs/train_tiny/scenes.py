@@ -23,7 +23,8 @@ _BY_ROLE = {role: [number for number, subject in enumerate(SUBJECTS) if role in 
 _OF_TEN_HELD_OUT = 1
 _NAMES = tuple(SETTINGS)
 _RELATION_SHARES = (0.32, 0.17, 0.17, 0.17, 0.17)  # riding hides most, and is the hardest
-_SIZES = {"": (0.4, 0.74), "small": (0.26, 0.36), "large": (0.78, 0.95)}
+_KIND_SHARES = (0.45, 0.15, 0.4)  # of KINDS, in training
+_SIZES = {"": (0.45, 0.78), "small": (0.26, 0.36), "large": (0.78, 0.95)}
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def is_held_out(scene: Scene) -> bool:
 def trained(rng: random.Random, shapes: Shapes) -> Scene:
     """A scene for training: nothing in it is held out."""
     while True:
-        kind = rng.choices(KINDS, (0.33, 0.17, 0.5))[0]
+        kind = rng.choices(KINDS, _KIND_SHARES)[0]
         scene = _KINDS[kind](rng, shapes, False)
         if not is_held_out(scene):
             return scene
@@ -87,7 +88,7 @@ def _place(rng: random.Random) -> tuple[int, int, float]:
 
 def _actor(rng: random.Random, subject: int) -> Actor:
     colour = rng.choice(tuple(COLOURS)) if SUBJECTS[subject].coloured and rng.random() < 0.4 else None
-    return Actor(subject, rng.random() < 0.5, colour)
+    return Actor(subject, colour)
 
 
 def _single(rng: random.Random, shapes: Shapes, full_caption: bool) -> Scene:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from jobs.train_tiny import autoencoder, diffusion, sharpening
 from jobs.train_tiny.autoencoder import Decode, Reconstruction, scale_latents
@@ -41,7 +41,7 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     job = _Job(options)
     vae = job.autoencoder()
-    if options.stage in ("sharpening", "all"):
+    if options.stage in ("sharpening", "all") and options.start is None:
         job.sharpen(vae)
     if options.stage in ("generator", "all"):
         generator = job.generator(vae)
@@ -55,9 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60, help="of training in all, on one GPU")
     parser.add_argument("--checkpoints", type=Path, default=ROOT / "outputs" / "train_tiny")
-    parser.add_argument("--out", type=Path, default=ROOT / "batchgen" / "models" / "tiny")
+    parser.add_argument("--out", type=Path, default=ROOT / "batchgen" / "models" / "tiny_2")
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="go on from this model, and train its generator")
     parser.add_argument("--font", type=Path, default=FONT, help="NotoColorEmoji.ttf of fonts-noto-color-emoji")
     parser.add_argument("--stage", choices=(*_SHARES, "all"), default="all", help="run this one alone")
+    parser.add_argument("--rate", type=float, help="the generator's peak rate of learning")
     parser.add_argument("--rows", type=float, default=1.0, help="batch sizes are multiplied by this")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
@@ -75,7 +77,7 @@ class _Job:
         self.tokenizer = self._tokenizer()
 
     def _tokenizer(self) -> CLIPTokenizer:
-        folder = self._folder / "tokenizer"
+        folder = (self._options.start or self._folder) / "tokenizer"
         if not folder.exists():
             rng = random.Random(0)
             captions = [trained(rng, self._sprites.shapes).caption for _ in range(60_000)]
@@ -90,14 +92,15 @@ class _Job:
         return max(4, int(rows * self._options.rows))
 
     def _train(self, stage: str, module: nn.Module, loss: Callable[[float], Tensor], peak_rate: float) -> nn.Module:
-        limit_s = self._options.minutes * 60 * _SHARES[stage]
+        limit_s = self._options.minutes * 60 * (1 if self._options.start else _SHARES[stage])
         return train(module, loss, self._folder / f"{stage}.pt", limit_s, peak_rate)
 
     def autoencoder(self) -> AutoencoderKL:
         """Train the autoencoder and set the scale of its latents."""
-        folder = self._folder / "vae"
+        folder = (self._options.start or self._folder) / "vae"
         if folder.exists():
-            return AutoencoderKL.from_pretrained(folder).to(self._device, memory_format=torch.channels_last)
+            kept = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+            return kept.to(self._device, memory_format=torch.channels_last)
         pictures = self._pictures(_VAE_ROWS)
         vae = new_vae().to(self._device, memory_format=torch.channels_last)
         loss = Reconstruction(vae, pictures, self._options.compile)
@@ -129,12 +132,19 @@ class _Job:
 
     def generator(self, vae: AutoencoderKL) -> Generator:
         """Train the text encoder and the UNet on the autoencoder's latents."""
-        generator = Generator(new_text_encoder(self.tokenizer), new_unet()).to(self._device)
+        generator = Generator(*self._parts()).to(self._device)
         pool = Pool(vae, self._pictures(diffusion.FRESH))
         loss = Denoising(generator, pool, self._device, self._rows(diffusion.ROWS), self._options.compile)
-        best = self._train("generator", generator, loss, diffusion.PEAK_RATE)
+        best = self._train("generator", generator, loss, self._options.rate or diffusion.PEAK_RATE)
         assert isinstance(best, Generator)
         return best
+
+    def _parts(self) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+        start = self._options.start
+        if start is None:
+            return new_text_encoder(self.tokenizer), new_unet()
+        text_encoder = CLIPTextModel.from_pretrained(start / "text_encoder", dtype=torch.float32)
+        return text_encoder, UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)
 
 
 if __name__ == "__main__":

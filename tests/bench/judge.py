@@ -14,10 +14,11 @@ from jobs.train_tiny.subjects import SUBJECTS
 from jobs.train_tiny.vocabulary import COUNTS, RELATIONS, SETTINGS
 
 WEIGHTS = Path(__file__).with_name("judge.safetensors")
-# What the judge says of a picture, and of how many; the last subject and relation mean 'none'.
+# What the judge says of a picture, and of how many. The last relation means 'none'; so does the last subject, which
+# as the first one means that nothing is shown whole: a headless animal, say.
 ANSWERS = {
     "setting": len(SETTINGS),
-    "first": len(SUBJECTS),
+    "first": len(SUBJECTS) + 1,
     "second": len(SUBJECTS) + 1,
     "relation": len(RELATIONS) + 1,
     "count": len(COUNTS),

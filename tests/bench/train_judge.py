@@ -1,9 +1,12 @@
-"""The judge's accuracy on composites that it never saw, and with their captions shuffled; --minutes trains it first.
+"""The judge's accuracy on composites that it never saw, with their captions shuffled, and with broken figures.
+
+--minutes trains it first. A part of the pictures that it learns from shows one broken figure (see broken.py).
 
 python -m tests.bench.train_judge [--minutes 8, on a GPU]
 """
 
 import argparse
+import copy
 import os
 import random
 import time
@@ -18,18 +21,26 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from jobs.train_tiny.draw import FONT, Painter, Sprites, pack
 from jobs.train_tiny.scenes import KINDS, trained, unseen
+from jobs.train_tiny.subjects import SUBJECTS
+from tests.bench.broken import broken_textures
 from tests.bench.judge import ANSWERS, WEIGHTS, Judge, answers, labels, load_judge, score
 from tests.bench.record import Record
 
 GOAL = 0.95
+MOST_BROKEN_TAKEN = 0.1
+_BROKEN = 0.5  # of the pictures of one figure, in training
 _ROWS = 256
 
 
 class _Fresh(IterableDataset[dict[str, Tensor]]):
     """Batches of packed scenes and their labels; the held-out ones too, since the judge must know these."""
 
-    def __init__(self, sprites: Sprites, seed: int | None = None) -> None:
-        self._sprites, self._seed = sprites, seed
+    def __init__(self, sprites: Sprites, seed: int | None = None, broken: float = _BROKEN) -> None:
+        """`broken`: the share of the pictures of one figure that show it broken."""
+        self._sprites, self._seed, self._broken = sprites, seed, broken
+        textures, self._unlike = broken_textures(sprites.textures)
+        self.all_sprites = copy.copy(sprites)  # whole, then broken in each way
+        self.all_sprites.textures = torch.cat((sprites.textures, textures.flatten(0, 1)))
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         rng = random.Random(torch.initial_seed() if self._seed is None else self._seed)
@@ -39,7 +50,18 @@ class _Fresh(IterableDataset[dict[str, Tensor]]):
                 trained(rng, shapes) if rng.random() < 0.7 else unseen(rng, shapes, rng.choice(KINDS))
                 for _ in range(_ROWS)
             ]
-            yield {**pack(scenes, self._sprites), **{f"is_{name}": value for name, value in labels(scenes).items()}}
+            packed, true = pack(scenes, self._sprites), labels(scenes)
+            for row, scene in enumerate(scenes):
+                if scene.second is None and scene.count == 1 and rng.random() < self._broken:
+                    self._break(rng, packed["figures"][row], true["first"][row])
+            yield {**packed, **{f"is_{name}": value for name, value in true.items()}}
+
+    def _break(self, rng: random.Random, figures: Tensor, first: Tensor) -> None:
+        # Puts a broken sprite in the place of the only figure, and says so in the label
+        sprite, way = int(figures[0, 0]), rng.randrange(len(self._unlike))
+        if self._unlike[way, sprite]:
+            figures[0, 0] = (way + 1) * len(self._sprites.textures) + sprite
+            first.fill_(len(SUBJECTS))
 
 
 def _split(batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -55,9 +77,10 @@ def _worsen(pictures: Tensor) -> Tensor:
     return torch.lerp(pictures, blurred, share) + torch.randn_like(pictures) * noise
 
 
-def fresh_scores(judge: Judge, sprites: Sprites, painter: Painter, batches: int) -> dict[str, dict[str, float]]:
+def fresh_scores(judge: Judge, sprites: Sprites, device: torch.device, batches: int) -> dict[str, dict[str, float]]:
     """The scores on fresh composites, held-out ones among them: with their captions, and with them shuffled."""
-    pairs = iter(_Fresh(sprites, seed=time.time_ns()))
+    fresh = _Fresh(sprites, seed=time.time_ns(), broken=0)
+    pairs, painter = iter(fresh), Painter(fresh.all_sprites, device)
     said, true = [], []
     for _ in range(batches):
         packed, own = _split(next(pairs))
@@ -70,9 +93,22 @@ def fresh_scores(judge: Judge, sprites: Sprites, painter: Painter, batches: int)
     return {"own": score(all_said, all_true), "shuffled": score(all_said, shuffled)}
 
 
+def broken_taken(judge: Judge, sprites: Sprites, device: torch.device, batches: int) -> float:
+    """The part of the broken figures, 0..1, in which the judge sees a whole subject all the same."""
+    fresh = _Fresh(sprites, seed=time.time_ns(), broken=1)
+    pairs, painter = iter(fresh), Painter(fresh.all_sprites, device)
+    taken = []
+    for _ in range(batches):
+        packed, true = _split(next(pairs))
+        said = answers(judge, painter.draw(packed)[0])["first"]
+        taken.append(said[true["first"] == len(SUBJECTS)] != len(SUBJECTS))
+    return float(torch.cat(taken).float().mean())
+
+
 def _train(options: argparse.Namespace, sprites: Sprites, device: torch.device) -> None:
-    painter = Painter(sprites, device)
-    batches = iter(DataLoader(_Fresh(sprites), batch_size=None, num_workers=options.workers))
+    fresh = _Fresh(sprites)
+    painter = Painter(fresh.all_sprites, device)
+    batches = iter(DataLoader(fresh, batch_size=None, num_workers=options.workers))
     judge = Judge().to(device)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=options.rate, betas=(0.9, 0.98), weight_decay=0.02)
     start, step, printed = time.monotonic(), 0, 0.0
@@ -110,7 +146,8 @@ def main() -> None:
     if options.minutes:
         _train(options, sprites, device)
     record = Record("judge")
-    scores = fresh_scores(load_judge(device), sprites, Painter(sprites, device), options.batches)
+    judge = load_judge(device)
+    scores = fresh_scores(judge, sprites, device, options.batches)
     for name, parts in scores.items():
         record.add(composites=options.batches * _ROWS, captions=name, **parts)
     for part, value in scores["own"].items():
@@ -118,6 +155,8 @@ def main() -> None:
     chance = {"subject": 0.02, "setting": 0.1, "both": 0.02, "relation": 0.35, "count": 0.5}
     for part, value in scores["shuffled"].items():
         record.bar(f"{part} right with shuffled captions", round(value, 4), below=chance[part])
+    taken = broken_taken(judge, sprites, device, options.batches)
+    record.bar("broken figures in which it sees a whole subject", round(taken, 4), below=MOST_BROKEN_TAKEN)
     record.write()
 
 
