@@ -14,7 +14,7 @@ from batchgen.console import say
 from batchgen.errors import ResumeError
 from batchgen.files import sync_directory
 from batchgen.models.admit import Admission
-from batchgen.models.find import ModelFiles, download, find_model, hub_revision
+from batchgen.models.find import EARLIER_EDITIONS, ModelFiles, download, find_model, hub_revision
 from batchgen.models.fingerprint import VERSION, fingerprint_model
 from batchgen.paths import RunDir, models_dir
 from batchgen.plan.cutting import cut_shards
@@ -80,6 +80,20 @@ class Inputs:
 def look_up(config: Config) -> Inputs:
     """Find the prompt files and the model of a command. Raises PromptError where no file has that name."""
     return Inputs(find_files(prompt_patterns(config), Path.cwd()), config.model)
+
+
+def keep_edition(run: RunDir, config: Config) -> Config:
+    """The configuration with the edition of the bundled model that the run was planned with.
+
+    `model=tiny` is the newest edition for new runs alone, so that the same command resumes. Raises BatchgenError where
+    the plan cannot be read.
+    """
+    if not run.plans():
+        return config
+    planned = load_plan(run).config.model.path
+    if planned not in EARLIER_EDITIONS.get(config.model.path, ()):
+        return config
+    return replace(config, model=replace(config.model, path=planned))
 
 
 def prepare(run: RunDir, config: Config) -> Plan:

@@ -25,7 +25,7 @@ from batchgen.plan.recipe import computed_otherwise
 from batchgen.plan.rejects import rejected_line
 from batchgen.plan.replan import at_work
 from batchgen.plan.store import Plan
-from batchgen.prepare import prepare
+from batchgen.prepare import keep_edition, prepare
 from batchgen.shards import index
 from batchgen.shards.attempt import sweep
 from batchgen.shards.finish import Outcome, finish, outcome
@@ -35,6 +35,7 @@ from batchgen.shards.progress import shard_states
 def run(config: Config) -> int:
     """Do what the configuration asks for; return the exit code. Raises BatchgenError."""
     run_dir = RunDir(Path(config.run_dir))
+    config = keep_edition(run_dir, config)
     # How many workers there will be is settled here: the plan is cut for them.
     gpus = find_gpus()
     config = replace(config, launch=replace(config.launch, workers=config.launch.workers or len(gpus) or 1))

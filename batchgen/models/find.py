@@ -37,6 +37,8 @@ FAMILIES = {
 # They draw their own noise (a Brownian tree) and ignore per-image generators, so that an image would depend on its
 # neighbours (diffusers 0.42.1, schedulers/scheduling_{dpmsolver_sde,cosine_dpmsolver_multistep}.py).
 REFUSED_SCHEDULERS = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler")
+# The bundled models that were trained again, each with its earlier editions: runs that were begun with one keep it.
+EARLIER_EDITIONS = {"tiny_2": ("tiny",)}
 _NEEDED = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
