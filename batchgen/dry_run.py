@@ -8,8 +8,8 @@ from itertools import islice
 import psutil
 
 from batchgen.config.schema import Config
-from batchgen.console import say
-from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, ConfigError
+from batchgen.console import complain, say
+from batchgen.errors import EXIT_WHOLE, BatchgenError, BrokenRunError, ConfigError, UserError
 from batchgen.evening import kept
 from batchgen.evening.cuts import cut_warning, may_be_cut
 from batchgen.evening.download import in_cache
@@ -35,6 +35,7 @@ from batchgen.prompts.remedies import remedy
 from batchgen.quality import refuse_large
 from batchgen.shards.progress import shard_states
 from batchgen.types import Reject, Shard
+from batchgen.units import count
 
 _MOST_TEXTS = 10_000  # that are looked at to know whether the model cuts them
 _LOOKED_AT_ROWS = 1_000  # of each file of a plan that exists
@@ -42,20 +43,17 @@ _LOOKED_AT_ROWS = 1_000  # of each file of a plan that exists
 
 def dry_run(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> int:
     """Print what the command would do with these GPUs; return the exit code. Raises UserError as the command would."""
-    lines, harm = collect(run, config, gpus)
+    lines, end = collect(run, config, gpus)
     if config.dry_run == "json":
         sys.stdout.write(as_json(lines))
     else:
         sys.stdout.write(as_text(lines))
         print("dry run: nothing was written")
-    if harm is not None:
-        say(harm)
-        return EXIT_BROKEN  # as the run itself would end
-    return EXIT_WHOLE
+    return EXIT_WHOLE if end is None else complain(end)
 
 
-def collect(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> tuple[list[Line], str | None]:
-    """All that a dry run says, and what is wrong with shards that were made (None where nothing is).
+def collect(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> tuple[list[Line], BatchgenError | None]:
+    """All that a dry run says, and the error that the run itself would end with: shards are harmed, the disk too small.
 
     A new fact is one more `Line` here, and is then in the text and in the JSON. Raises UserError.
     """
@@ -70,10 +68,12 @@ def collect(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> tuple[list[Line
     if known is not None and config.dry_run == "probe":
         _probe(config, inputs, known, able, began_s)
     lines += policy_lines(config, known, gpus, counts.sizes)
-    told, warned = told_of(config, run.root, known, able, counts.jobs)
+    told, warned, refused = told_of(config, run, known, able, counts.jobs)
     cut = None if model is None else cut_warning(model, list(counts.long_texts))
     lines += [*told, *warnings([*_warnings(config, counts), *warned, *filter(None, (cut,))])]
-    return lines, counts.harm
+    if refused is not None:
+        return lines, UserError(refused)
+    return lines, BrokenRunError(counts.harm) if counts.harm is not None else None
 
 
 def _probe(config: Config, inputs: Inputs, model: Model, gpus: Sequence[Gpu], began_s: float) -> None:
@@ -192,8 +192,10 @@ def _planned(run: RunDir, config: Config, inputs: Inputs) -> Counts:
         counts.take(more[1], config)
         counts.open_shards = len(states.open) + counts.shards - planned.shards
         counts.added = (
-            f"{counts.prompts - planned.prompts} prompts in {counts.batches - planned.batches} batches and "
-            f"{counts.shards - planned.shards} shards are added to {planned.prompts} in {planned.shards} shards"
+            f"{count(counts.prompts - planned.prompts, 'prompt')} in "
+            f"{count(counts.batches - planned.batches, 'batch', 'batches')} and "
+            f"{count(counts.shards - planned.shards, 'shard')} are added to {planned.prompts} in "
+            f"{count(planned.shards, 'shard')}"
         )
     return counts
 
@@ -209,7 +211,7 @@ def _look_at(plan: Plan, inputs: Inputs) -> Found:
 
 def _plan_lines(run: RunDir, config: Config, counts: Counts) -> Iterator[Line]:
     planned = counts.done_shards is not None
-    done = f" ({counts.done_shards} shards done)" if planned else ""
+    done = f" ({count(counts.done_shards or 0, 'shard')} done)" if planned else ""
     yield Line(
         "run", f"{run.root}{done}", {"run_dir": str(run.root), "planned": planned, "shards_done": counts.done_shards}
     )
@@ -222,10 +224,11 @@ def _plan_lines(run: RunDir, config: Config, counts: Counts) -> Iterator[Line]:
     yield Line("batches", f"{counts.batches} of up to {config.job.batch_size}", {"batches": counts.batches})
     packing = f"{counts.packing_percent:.1f}% of the rows that run are prompts, the rest is padding"
     yield Line("packing", packing, {"packing_percent": round(counts.packing_percent, 1)})
-    yield Line("shards", f"{counts.shards} of up to {counts.largest_shard} batches", {"shards": counts.shards})
+    largest = count(counts.largest_shard, "batch", "batches")
+    yield Line("shards", f"{counts.shards} of up to {largest}", {"shards": counts.shards})
     workers, left = config.launch.workers or 1, counts.left
     busy = min(workers, left)
-    said = f"{busy} of {workers} can be busy at once: {left} shards are left"
+    said = f"{busy} of {workers} can be busy at once: {_shards_left(left)}"
     yield Line("workers", said, {"workers": workers, "workers_busy": busy, "shards_left": left})
     if config.determinism == "strict":
         at_last = counts.batches % workers or min(workers, counts.batches)
@@ -235,6 +238,10 @@ def _plan_lines(run: RunDir, config: Config, counts: Counts) -> Iterator[Line]:
             f"cut: the last ones keep {at_last} of {workers} workers busy",
             {"strict_more_rows_percent": round(counts.strict_percent, 1), "workers_busy_at_last": at_last},
         )
+
+
+def _shards_left(left: int) -> str:
+    return f"{count(left, 'shard')} {'is' if left == 1 else 'are'} left"
 
 
 def _reject_line(counts: Counts) -> Line:
@@ -250,7 +257,8 @@ def _warnings(config: Config, counts: Counts) -> Iterator[str]:
     """What will go wrong, or not as one may expect, as far as the front door knows."""
     workers = config.launch.workers or 1
     if counts.left < workers and counts.left:
+        idle = workers - counts.left
         yield (
-            f"{workers - counts.left} of {workers} workers have nothing to do: {counts.left} shards are left; in a new "
-            "run, a smaller job.batch_size or output.batches_per_shard=1 makes more"
+            f"{idle} of {workers} workers {'has' if idle == 1 else 'have'} nothing to do: {_shards_left(counts.left)}; "
+            "in a new run, a smaller job.batch_size or output.batches_per_shard=1 makes more"
         )

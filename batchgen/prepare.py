@@ -12,7 +12,7 @@ from pathlib import Path
 from batchgen.config.schema import Config, ModelConfig, prompt_patterns
 from batchgen.console import say
 from batchgen.errors import ResumeError
-from batchgen.files import sync_directory
+from batchgen.files import sync_directory, to_json
 from batchgen.models.admit import Admission
 from batchgen.models.find import EARLIER_EDITIONS, ModelFiles, download, find_model, hub_revision
 from batchgen.models.fingerprint import VERSION, fingerprint_model
@@ -178,14 +178,16 @@ def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard |
 def _matched(plan: Plan, config: Config, inputs: Inputs) -> tuple[list[str], Matched]:
     """The settings that differ from those of the plan, and how the prompt files compare with the planned ones."""
     diff = changes(plan.recipe, recipe_of(config, _model_fingerprint(plan, config, inputs)))
-    settings = [_other_model(plan, config) if one.startswith("model: ") else one for one in diff]
+    settings = [_other_model(plan, config, inputs) if one.startswith("model: ") else one for one in diff]
     return settings, match_inputs(plan.inputs, inputs.files)
 
 
-def _other_model(plan: Plan, config: Config) -> str:
+def _other_model(plan: Plan, config: Config, inputs: Inputs) -> str:
+    """How the model differs, in the form of the other settings where the path does."""
     now, planned = config.model.path, plan.planned.model.path
-    what = "its files have changed" if now == planned else f"it is not the model that was planned with, {planned}"
-    return f"model.path={now}: {what}"
+    if planned in (now, inputs.settled_path):
+        return f"model.path={now}: its files have changed"
+    return f"model.path: {to_json(planned)} -> {to_json(now)} (it is not the model that was planned with)"
 
 
 def extension(plan: Plan, config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard | Reject]] | None:

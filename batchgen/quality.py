@@ -6,15 +6,18 @@ from batchgen.types import Decoded
 # The longest edge, in pixels: WebP stores it in 14 bits, and libjpeg, which Pillow uses, refuses longer ones.
 LONGEST_PX = {"webp": 16_383, "jpg": 65_500}
 
+# Verdicts on what the model computed
+NOT_FINITE, BLACK, BLANK = MODELS = "not finite, when decoded in fp32 too", "black", "blank: every pixel is the same"
+
 
 def verdict(image: Decoded) -> str | None:
     """Why the image fails, or None for a good one."""
     if image.pixels is None:
-        return "not finite, when decoded in fp32 too"
+        return NOT_FINITE
     if len(image.pixels) != image.width * image.height * 3:
         return f"not {image.width}x{image.height} pixels"
     if is_blank(image.pixels):
-        return "black" if not any(image.pixels[:3]) else "blank: every pixel is the same"
+        return BLACK if not any(image.pixels[:3]) else BLANK
     return None
 
 

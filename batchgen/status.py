@@ -28,6 +28,7 @@ from batchgen.shards.progress import (
     read_progress,
     shard_states,
 )
+from batchgen.units import count
 
 _LISTED = 10  # of the failed images
 # How often --watch looks: on a terminal it draws again, elsewhere it adds a line, and the lines are to be few.
@@ -95,10 +96,13 @@ class Status:
             lines.append(states.complaint(plan.run))
         else:
             rejects = sum(segment.rejects for segment in plan.segments)
-            lines.append(f"{len(self.failed)} failed images, {rejects} rejected rows")
+            lines.append(f"{count(len(self.failed), 'failed image')}, {count(rejects, 'rejected row')}")
             lines += [f"  {key}: {reason}" for key, reason in list(self.failed.items())[:_LISTED]]
             if (left := progress.planned_shards - progress.shards) > 0:
-                lines.append(f"{left} shards are left: up to {left} workers can be busy at once")
+                lines.append(
+                    f"{count(left, 'shard')} {'is' if left == 1 else 'are'} left: "
+                    f"up to {count(left, 'worker')} can be busy at once"
+                )
         if (rejected := rejected_line(plan)) is not None:
             lines.append(rejected)
         return [*lines, f"as of {_now()}"]
@@ -109,8 +113,8 @@ class Status:
             more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
             return f"broken: {next(iter(broken.values()))}{more}"
         if self.state == "running":
-            return f"{self.progress.workers} workers running"
-        return f"{len(self.progress.starting)} workers starting" if self.state == "starting" else self.state
+            return f"{count(self.progress.workers, 'worker')} running"
+        return f"{count(len(self.progress.starting), 'worker')} starting" if self.state == "starting" else self.state
 
 
 def _now() -> str:

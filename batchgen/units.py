@@ -17,6 +17,11 @@ def size_bytes(name: str, value: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
+def count(number: int, noun: str, plural: str = "") -> str:
+    """A number and its noun: 1 shard, 2 shards; `plural` where that is not the noun with an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them: 45s, 3m05s, 2h10m."""
     minutes, rest_s = divmod(round(seconds), 60)

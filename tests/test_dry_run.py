@@ -37,7 +37,7 @@ WORKERS = ("launch.workers=8", "job.batch_size=32", "output.batches_per_shard=nu
             (),
             [
                 "packing    75.0%",
-                "shards     16 of up to 1 batches",
+                "shards     16 of up to 1 batch\n",
                 "workers    8 of 8 can be busy at once: 16 shards are left",
             ],
         ),

@@ -137,8 +137,23 @@ def test_another_model_is_told_by_its_path(tmp_path: Path) -> None:
     shutil.copytree(models_dir() / "tiny", tmp_path / "other")
     with (tmp_path / "other" / "unet" / "config.json").open("a") as file:
         file.write("\n")
-    with pytest.raises(ResumeError, match=r"model\.path=.*/other: it is not the model that was planned with, tiny"):
+    with pytest.raises(ResumeError, match="it is not the model that was planned with") as caught:
         prepare(plan.run, make_config(tmp_path, PROMPTS, model__path=str(tmp_path / "other")))
+    assert '/other" (it is' in str(caught.value) and f"set model.path={plan.config.model.path}" in str(caught.value)
+
+
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_a_model_whose_files_changed_is_told_so_however_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_relative: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(models_dir() / "tiny", tmp_path / "M" / "n1")
+    named = {"model__path": "M/n1" if is_relative else str(tmp_path / "M" / "n1")}
+    finish_run(plan := plan_run(tmp_path, PROMPTS, **named))
+    with (tmp_path / "M" / "n1" / "unet" / "config.json").open("a") as file:
+        file.write("\n")
+    with pytest.raises(ResumeError, match="n1: its files have changed"):
+        prepare(plan.run, make_config(tmp_path, PROMPTS, **named))
 
 
 def test_a_strict_run_of_another_way_of_computing_is_not_extended(tmp_path: Path) -> None:

@@ -389,7 +389,7 @@ def test_a_worker_whose_memory_grows_is_renewed_between_shards(tmp_path):
 def test_bad_images_are_never_written_and_the_manifest_says_why(tmp_path, prompts, kind, reason):
     done = front(tmp_path / "run", prompts, FAKE_NAN="000000003-", FAKE_BAD=kind)
     assert done.returncode == 3, done.stderr
-    assert "1 images failed" in done.stderr
+    assert "1 image failed" in done.stderr
     manifests = [json.loads(path.read_text()) for path in (tmp_path / "run" / "shards").glob("*.json")]
     (failed,) = [one for manifest in manifests for one in manifest["samples"] if one["status"] != "ok"]
     assert failed["reason"].startswith(reason)

@@ -31,6 +31,8 @@ def test_status_says_how_many_workers_a_plan_can_occupy(tmp_path):
     plan_run(tmp_path, [f"prompt {place}" for place in range(9)])
     said = run(STATUS, tmp_path / "run").stdout
     assert "3 shards are left: up to 3 workers can be busy at once" in said
+    plan_run(tmp_path / "one", PROMPTS[:1])
+    assert "1 shard is left: up to 1 worker can be busy at once" in run(STATUS, tmp_path / "one" / "run").stdout
 
 
 def test_failed_images_are_listed_with_their_reasons(tmp_path, capsys):
@@ -40,7 +42,7 @@ def test_failed_images_are_listed_with_their_reasons(tmp_path, capsys):
     assert status.show(plan.run) == 3
     said = capsys.readouterr().out
     assert f"{plan.run.root}: done" in said and "6/6 images, 3/3 shards" in said
-    assert "1 failed images, 0 rejected rows" in said and f"  {bad}: " in said
+    assert "1 failed image, 0 rejected rows" in said and f"  {bad}: " in said
 
 
 def test_a_broken_run_says_what_is_broken_and_what_to_do(tmp_path, capsys):
@@ -74,7 +76,7 @@ def test_a_worker_that_loads_the_model_is_shown(tmp_path, capsys):
     with at_work(plan):
         assert status.show(plan.run) == 75
         said = capsys.readouterr().out
-        assert "1 workers starting" in said and "1 worker is loading the model, for " in said
+        assert "1 worker starting" in said and "1 worker is loading the model, for " in said
         log.add("loaded", device="cpu", seconds=2)
         status.show(plan.run, json=True)
         [starting] = json.loads(capsys.readouterr().out)["starting"]

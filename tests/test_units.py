@@ -3,7 +3,7 @@
 import pytest
 
 from batchgen.errors import ConfigError
-from batchgen.units import GIB, duration, size_bytes
+from batchgen.units import GIB, count, duration, size_bytes
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,8 @@ def test_what_is_no_size_is_refused_in_the_name_of_its_key(text: str) -> None:
 )
 def test_a_duration_is_said_in_its_two_largest_units(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_a_number_has_its_noun_in_the_right_form() -> None:
+    assert [count(number, "shard") for number in (0, 1, 2)] == ["0 shards", "1 shard", "2 shards"]
+    assert (count(1, "batch", "batches"), count(3, "batch", "batches")) == ("1 batch", "3 batches")

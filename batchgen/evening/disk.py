@@ -7,6 +7,8 @@ from pathlib import Path
 
 from batchgen.config.schema import OutputConfig
 from batchgen.evening.measured import bytes_name
+from batchgen.paths import RunDir
+from batchgen.plan.replan import is_untouched
 from batchgen.units import GIB
 
 # A sample's text, JSON and their places in a tar take at least this: three members, each a head and a block.
@@ -102,14 +104,18 @@ def free_bytes(run_dir: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def too_small(room: Room, run_dir: Path) -> str:
-    """What to say of a run that certainly does not fit on the disk, and how to go on."""
+def too_small(room: Room, run: RunDir) -> str:
+    """What to say of a run that certainly does not fit on the disk, and how to go on.
+
+    Of a run that has begun neither the place nor the format can be set otherwise.
+    """
     about = "about" if room.measured else "at least"
     need = room.bytes if room.measured else room.least_bytes
+    elsewhere = ", or set run_dir to another disk, output.format=webp or jpg, or a job.limit"
+    has_begun = bool(run.plans()) and not is_untouched(run)
     return (
-        f"the disk of {run_dir} is too small: the run writes {about} {gib(need)}, and {gib(room.free_bytes)} are free; "
-        "make room, or set run_dir to another disk, output.format=webp or jpg, or a job.limit "
-        "(launch.check_disk=false starts all the same)"
+        f"the disk of {run.root} is too small: the run writes {about} {gib(need)}, and {gib(room.free_bytes)} are "
+        f"free; make room{'' if has_begun else elsewhere} (launch.check_disk=false starts all the same)"
     )
 
 

@@ -26,8 +26,8 @@ def check_disk(plan: Plan, open_shards: Collection[int], outlook: Outlook, say: 
     except OSError:  # a file system that does not tell what is free
         return
     if room.lacks and plan.config.launch.check_disk:
-        raise UserError(too_small(room, plan.run.root))
-    warning = too_small(room, plan.run.root) if room.lacks else room.warning
+        raise UserError(too_small(room, plan.run))
+    warning = too_small(room, plan.run) if room.lacks else room.warning
     if warning is not None:
         say(warning)
 

@@ -1,16 +1,16 @@
 """What a run will take, as lines of a dry run."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from batchgen.config.schema import Config
 from batchgen.evening.disk import Room, free_bytes, gib, room, too_small
 from batchgen.evening.download import Download, to_download
 from batchgen.evening.lines import Line
 from batchgen.evening.outlook import Model, Outlook, images_of
-from batchgen.evening.takes import Takes
+from batchgen.evening.takes import NOTHING, Takes
 from batchgen.evening.work import Job
 from batchgen.machine.gpus import Gpu
+from batchgen.paths import RunDir
 from batchgen.units import duration
 
 _UNKNOWN = (
@@ -37,10 +37,14 @@ def time_line(takes: Takes | None, images: int, why: str = "") -> Line:
 
 
 def cost_lines(takes: Takes | None, gpus: int, price: float | None) -> list[Line]:
-    """GPU-hours and what they cost, where a GPU is used; for JSON they are null otherwise."""
+    """GPU-hours and what they cost, where a GPU is used; for JSON they are null otherwise.
+
+    With a price there is always a line on the cost: it says why there is none.
+    """
     values: dict[str, float | None] = {"gpu_hours": None, "cost": None}
     if takes is None or not gpus:
-        return [Line("", "", values)]
+        why = "nothing is left to make" if takes == NOTHING else "the time is not known" if gpus else "no GPU is used"
+        return [Line("", "", values) if price is None else Line("cost", f"none: {why}", values)]
     hours = gpus * takes.seconds / 3600
     lines = [Line("gpu-hours", f"{hours:.2f} on {gpus} GPU{'s' if gpus > 1 else ''}", values | {"gpu_hours": hours})]
     if price is not None:
@@ -67,22 +71,24 @@ def download_line(download: Download | None) -> Line:
 
 
 def told_of(
-    config: Config, run_dir: Path, model: Model | None, gpus: Sequence[Gpu], shards: Sequence[Sequence[Job]]
-) -> tuple[list[Line], list[str]]:
-    """How long these shards take, what they cost, and the room on the disk; and warnings.
+    config: Config, run: RunDir, model: Model | None, gpus: Sequence[Gpu], shards: Sequence[Sequence[Job]]
+) -> tuple[list[Line], list[str], str | None]:
+    """How long these shards take, what they cost, and the room on the disk; warnings; and why the run would be refused.
 
     `model` is None for a hub model that is not here. Raises OSError.
     """
     images = images_of(job for jobs in shards for job in jobs)
     takes, why = None, ""
     if model is None:
-        need = room(images, config.output, {}, free_bytes(run_dir))
+        need = room(images, config.output, {}, free_bytes(run.root))
         why = "the model is not here yet"
     else:
         outlook = Outlook(config, model, gpus)
-        takes, need = outlook.takes(shards), outlook.room(images, run_dir)
+        takes, need = outlook.takes(shards), outlook.room(images, run.root)
     busy = min(config.launch.workers or 1, len(shards), len(gpus))
     lines = [time_line(takes, images.total(), why), *cost_lines(takes, busy, config.price_per_gpu_hour)]
-    lines += [disk_line(need, run_dir), download_line(None if model else to_download(config.model))]
-    small = too_small(need, run_dir) if need.lacks else need.warning
-    return lines, [small] if small else []
+    lines += [disk_line(need, run.root), download_line(None if model else to_download(config.model))]
+    small = too_small(need, run) if need.lacks else need.warning
+    if need.lacks and config.launch.check_disk:
+        return [*lines, Line("", "", {"warnings": [small]})], [], small
+    return lines, [small] if small else [], None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchgen.errors import ModelError
+from batchgen.errors import ModelError, in_one_line
 
 INDEX_FILE = "model_index.json"
 # What a part may have beside its weights, by the names that diffusers 0.42.1 and transformers 5.23 look for.
@@ -53,7 +53,9 @@ def read_index(folder: Path) -> tuple[str, dict[str, tuple[str, str]]]:
         parts = {name: (str(library), str(kind)) for name, (library, kind) in named.items() if kind}
         parts["scheduler"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{folder} is not a model in the diffusers layout: {INDEX_FILE}: {error}") from error
+        is_gone = isinstance(error, FileNotFoundError)
+        why = f"it has no {INDEX_FILE}" if is_gone else f"{INDEX_FILE} cannot be used: {_words(error)}"
+        raise ModelError(f"{folder} is not a model in the diffusers layout: {why}; copy the whole model") from error
     return str(family), parts
 
 
@@ -135,7 +137,7 @@ def _pieces(index: Path) -> list[str]:
     try:
         pieces = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index} cannot be read: {error}; download or copy it again") from error
+        raise ModelError(f"{index} cannot be read: {_words(error)}; download or copy it again") from error
     if foreign := [piece for piece in pieces if not isinstance(piece, str) or Path(piece).name != piece]:
         raise ModelError(f"{index} names {foreign[0]}, which is not a file beside it")
     if missing := [piece for piece in pieces if not (index.parent / piece).is_file()]:
@@ -179,7 +181,14 @@ def settings(part: Part, file: str = "config.json") -> dict[str, Any]:
         if not isinstance(values, dict):
             raise ValueError("it holds no object")
     except (OSError, ValueError) as error:
+        beside = next(iter(part.files.values()), None)
+        path = file if beside is None else beside.parent / file
         raise ModelError(
-            f"{file} of the model's {part.name} cannot be read: {error}; download or copy it again"
+            f"{file} of the model's {part.name} cannot be read: {_words(error)}; download or copy {path} again"
         ) from error
     return values
+
+
+def _words(error: Exception) -> str:
+    # An error of the operating system without its number and path
+    return (isinstance(error, OSError) and error.strerror) or in_one_line(error)

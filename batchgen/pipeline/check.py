@@ -130,13 +130,23 @@ def working_steps(folder: Path, name: str, steps: list[int], likely: list[int]) 
         if problem is None:
             working.append(count)
         elif count in steps:
-            near = _near(scheduler, count)
-            another = "fix scheduler/scheduler_config.json of the model, or set"
-            if near is not None:
-                another = f"set job.steps (or the row's steps) to {near}, or"
-            kind = type(scheduler).__name__
-            raise ModelError(f"{kind} cannot make {count} steps: {problem}; {another} job.scheduler to another one")
+            advice = _advice(folder, name, scheduler, count)
+            raise ModelError(f"{type(scheduler).__name__} cannot make {count} steps: {problem}; {advice}")
     return sorted(working)
+
+
+def _advice(folder: Path, name: str, scheduler: Any, count: int) -> str:
+    """What to do where the scheduler called `name` cannot make so many steps; what would not work is left out."""
+    from batchgen.pipeline.schedulers import others
+
+    near = _near(scheduler, count)
+    if near is None:
+        advice = f"fix scheduler/scheduler_config.json of the model in {folder} or copy it again"
+    else:
+        advice = f"set job.steps (or the row's steps) to {near}"
+    another = next((other for other, made in others(folder, name) if _problem(made, count) is None), None)
+    set_it = "" if near is not None else "set "
+    return advice if another is None else f"{advice}, or {set_it}job.scheduler={another}"
 
 
 def _near(scheduler: Any, count: int) -> int | None:

@@ -3,11 +3,14 @@
 import inspect
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from batchgen.errors import ModelError, in_one_line
 from batchgen.models.find import REFUSED_SCHEDULERS
+from batchgen.models.parts import read_index
 
 # Classes of diffusers, with the settings that override the configuration of the model's own scheduler.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -28,34 +31,57 @@ def scheduler_of(folder: Path, name: str) -> Any:
     the constructor of the model's pipeline, because diffusers corrects outdated settings (clip_sample, steps_offset)
     there. Raises ModelError if it cannot be made or cannot replace the model's own.
     """
-    import diffusers
-
     pipeline_name, own = _index(folder)
     if name == "model" and own in REFUSED_SCHEDULERS:
         raise ModelError(f"{own} ignores per-image seeds: set job.scheduler to another one")
-    class_name, settings = (own, {}) if name == "model" else SCHEDULERS[name]
-    if name != "model" and class_name not in _replacing(own):
+    class_name = own if name == "model" else SCHEDULERS[name][0]
+    if class_name not in _replacing(own):
         raise ModelError(f"job.scheduler={name} does not fit this model's {own}; use job.scheduler=model")
     try:
-        config = json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes())
-        scheduler = getattr(diffusers, class_name).from_config(config, **settings)
-        _correct(getattr(diffusers, pipeline_name), scheduler)
+        return _made(folder, pipeline_name, own, name)
     except Exception as error:  # a constructor may raise anything for a file it does not expect
         where = f"scheduler/scheduler_config.json of the model in {folder}"
-        advice = "fix that file, or set job.scheduler to another one"
+        another = next((other for other, _ in others(folder, name)), None)
+        advice = "fix that file or copy it again" + (f", or set job.scheduler={another}" if another else "")
         raise ModelError(f"{class_name} cannot be made from {where}: {in_one_line(error)}; {advice}") from error
+
+
+def others(folder: Path, name: str) -> Iterator[tuple[str, Any]]:
+    """What `job.scheduler` could be in place of `name`, each with its scheduler, as far as they can be made.
+
+    There are none where the scheduler's file itself is at fault. Raises ModelError where the model names no scheduler.
+    """
+    pipeline_name, own = _index(folder)
+    replacing = _replacing(own)
+    fitting = [other for other, (class_name, _) in SCHEDULERS.items() if class_name in replacing]
+    for other in [*fitting, *(["model"] if own not in REFUSED_SCHEDULERS else [])]:
+        scheduler = None
+        with suppress(Exception):  # as above
+            scheduler = _made(folder, pipeline_name, own, other) if other != name else None
+        if scheduler is not None:
+            yield other, scheduler
+
+
+def _made(folder: Path, pipeline_name: str, own: str, name: str) -> Any:
+    # Raises anything
+    import diffusers
+
+    class_name, settings = (own, {}) if name == "model" else SCHEDULERS[name]
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes())
+    scheduler = getattr(diffusers, class_name).from_config(config, **settings)
+    _correct(getattr(diffusers, pipeline_name), scheduler)
     return scheduler
 
 
 def _index(folder: Path) -> tuple[str, str]:
     # The names of the pipeline's class and of its own scheduler's class
-    try:
-        index = json.loads((folder / "model_index.json").read_bytes())
-        pipeline_name, (library, own) = index["_class_name"], index["scheduler"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder} is not a model in the diffusers layout: model_index.json: {error}") from error
-    if library != "diffusers":
-        raise ModelError(f"the scheduler of the model in {folder} is {library}.{own}, which diffusers does not have")
+    import diffusers
+
+    pipeline_name, kinds = read_index(folder)
+    library, own = kinds["scheduler"]
+    if library != "diffusers" or not hasattr(diffusers, own):
+        where = f"the scheduler of the model in {folder} is {library}.{own}"
+        raise ModelError(f"{where}, which diffusers does not have: correct model_index.json")
     return pipeline_name, own
 
 

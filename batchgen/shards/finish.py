@@ -13,9 +13,11 @@ from batchgen.plan.drafts import sweep_drafts
 from batchgen.plan.rejects import rejected_line
 from batchgen.plan.replan import sweep_marks
 from batchgen.plan.store import Plan, load_plan
+from batchgen.quality import MODELS
 from batchgen.shards import index
 from batchgen.shards.attempt import sweep
-from batchgen.shards.progress import shard_states
+from batchgen.shards.progress import failed_samples, shard_states
+from batchgen.units import count
 
 MIB = 1 << 20
 
@@ -79,11 +81,28 @@ def outcome(plan: Plan, state: str) -> Outcome:
     tar_bytes = sum(entry["bytes"] for entry in shards)
     missing = plan.images - samples
     run = plan.run
-    lines = [f"{run.root} {state}: {samples} images in {len(shards)} shards, {tar_bytes / MIB:,.1f} MiB"]
+    made = f"{count(samples, 'image')} in {count(len(shards), 'shard')}"
+    lines = [f"{run.root} {state}: {made}, {tar_bytes / MIB:,.1f} MiB"]
     if (rejected := rejected_line(plan)) is not None:
         lines.append(rejected)
     if missing:
-        lines.append(f"{missing} images failed; retry_failed=true tries them again, the manifests in shards/ say why")
+        lines.append((_all_alike(plan) if not samples else None) or _failed(missing))
     if samples:  # without data_files, load_dataset would read the manifests
         lines.append(f'read them with load_dataset("webdataset", data_files="{run.shards}/*.tar"), or with webdataset')
     return Outcome(EXIT_WHOLE_WITH_FAILURES if missing else EXIT_WHOLE, lines)
+
+
+def _failed(missing: int) -> str:
+    them = "it" if missing == 1 else "them"
+    return f"{count(missing, 'image')} failed; retry_failed=true tries {them} again, the manifests in shards/ say why"
+
+
+def _all_alike(plan: Plan) -> str | None:
+    """What to say where no image is good, all for the same reason that the decoded images show; None otherwise."""
+    reasons = set(failed_samples(plan).values())
+    if len(reasons) != 1 or (reason := reasons.pop()) not in MODELS:
+        return None
+    return (
+        f"every image failed alike: {reason}. The model or its dtype (model.dtype={plan.config.model.dtype}) is the "
+        "likely cause: try another one with another run_dir=DIR"
+    )

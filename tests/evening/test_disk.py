@@ -8,8 +8,10 @@ import pytest
 
 from batchgen.config.schema import OutputConfig
 from batchgen.evening.disk import Room, free_bytes, gib, most_bytes, room, too_small
+from batchgen.paths import RunDir
 from batchgen.shards.images import encode_image
 from batchgen.types import Decoded
+from tests.builders import finish_run, plan_run
 from tests.commands import front, write_prompts
 
 GIB = 1 << 30
@@ -45,9 +47,17 @@ def test_what_is_certain_refuses_and_what_is_near_warns() -> None:
     bound = Room(100 * GIB, 1 * GIB, False, 80 * GIB)
     assert not bound.lacks and "may be too small" in str(bound.warning) and "dry_run=probe" in str(bound.warning)
     assert Room(50 * GIB, 45 * GIB, True, 100 * GIB).warning is None
-    told = too_small(Room(100 * GIB, 90 * GIB, True, 80 * GIB), Path("outputs/x"))
+    told = too_small(Room(100 * GIB, 90 * GIB, True, 80 * GIB), RunDir(Path("outputs/x")))
     for word in ("about 100.0 GiB", "80.0 GiB are free", "run_dir", "output.format=webp", "job.limit", "check_disk"):
         assert word in told
+
+
+def test_a_run_that_has_begun_can_only_be_given_room(tmp_path: Path) -> None:
+    plan = plan_run(tmp_path)
+    small = Room(100 * GIB, 90 * GIB, True, 80 * GIB)
+    assert "output.format=webp" in too_small(small, plan.run), "a plan that nothing was made of gives way"
+    finish_run(plan)
+    assert "are free; make room (launch.check_disk=false starts all the same)" in too_small(small, plan.run)
 
 
 def test_free_room_is_asked_where_the_directory_will_be(tmp_path: Path) -> None:
@@ -67,6 +77,11 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts_unless_it_is_told_to(
     assert len(refused.stderr.strip().splitlines()) == 1 and not list(tmp_path.glob("run/work/*"))
     dry = front(tmp_path / "dry", prompts, "dry_run=json", command=full)
     assert [one for one in json.loads(dry.stdout)["warnings"] if "is too small" in one]
+    same = front(tmp_path / "run", prompts, "dry_run=true", command=full)
+    assert dry.returncode == same.returncode == 2 and same.stderr == refused.stderr
+    assert "is too small" not in same.stdout
+    willing = front(tmp_path / "run", prompts, "dry_run=true", "launch.check_disk=false", command=full)
+    assert willing.returncode == 0 and willing.stdout.count("is too small") == 1
     told = front(tmp_path / "run", prompts, "launch.check_disk=false", command=full)
     assert told.returncode == 0, told.stderr
     assert told.stderr.count("is too small") == 1

@@ -5,7 +5,7 @@ import json
 from batchgen.evening.disk import Room
 from batchgen.evening.download import Download
 from batchgen.evening.lines import as_json, as_text
-from batchgen.evening.takes import Takes
+from batchgen.evening.takes import NOTHING, Takes
 from batchgen.evening.told import cost_lines, disk_line, download_line, time_line
 
 GIB = 1 << 30
@@ -27,6 +27,10 @@ def test_what_is_not_known_says_what_to_do_and_is_null() -> None:
     assert "not known" in said and "dry_run=probe" in said and "the model is not here yet" in said
     values = json.loads(as_json(lines))
     assert [values[name] for name in ("time_s", "gpu_hours", "cost", "images_per_s")] == [None] * 4
+    assert "cost       none: the time is not known" in said
+    assert "cost       none: no GPU is used" in as_text(cost_lines(TAKES, 0, 2.5))
+    assert "cost       none: nothing is left to make" in as_text(cost_lines(NOTHING, 0, 2.5))
+    assert as_text(cost_lines(TAKES, 0, None)) == as_text(cost_lines(None, 1, None)) == ""
     assert "gpu_hours" in json.loads(as_json(cost_lines(TAKES, 0, 2.5))), "on the CPU"
 
 

@@ -109,12 +109,12 @@ def stubborn_scheduler(folder):
 @pytest.mark.parametrize(
     "damage, words",
     [
-        (no_index, "not a model in the diffusers layout"),
-        (torn_index, "not a model in the diffusers layout"),
+        (no_index, "not a model in the diffusers layout: it has no model_index.json; copy the whole model"),
+        (torn_index, "not a model in the diffusers layout: model_index.json cannot be used"),
         (other_family, "is a FluxPipeline, which batchgen does not run"),
         (no_unet, "lacks unet"),
         (no_vae, "lacks vae: copy the whole model"),
-        (no_config, "config.json of the model's unet cannot be read"),
+        (no_config, "model's unet cannot be read: it is missing; download or copy .*/unet/config.json again"),
         (embeds_guidance, "embeds its guidance"),
         (pickled, "pickled weights only"),
         (stubborn_scheduler, "ignores per-image seeds"),

@@ -168,7 +168,6 @@ def with_scheduler(model, folder, kind, **settings):
         ("DDIMScheduler", {}, "dpm++", 1000, "DPMSolverMultistepScheduler cannot make 1000 steps: "),
         ("LCMScheduler", {"original_inference_steps": 50}, "model", 60, "LCMScheduler cannot make 60 steps: .*50"),
         ("LCMScheduler", {}, "ddim", 4, "job.scheduler=ddim does not fit this model's LCMScheduler"),
-        ("NoScheduler", {}, "model", 4, "NoScheduler cannot be made"),
     ],
 )
 def test_a_scheduler_that_cannot_make_the_steps_is_refused(models, tmp_path, kind, settings, scheduler, steps, words):

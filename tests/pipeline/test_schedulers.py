@@ -12,6 +12,7 @@ from diffusers.schedulers import KarrasDiffusionSchedulers
 
 from batchgen.errors import ModelError
 from batchgen.models.find import ModelFiles
+from batchgen.pipeline.check import working_steps
 from batchgen.pipeline.load import load_pipeline
 from batchgen.pipeline.schedulers import SCHEDULERS, scheduler_of
 from tests.pipeline.small_models import KINDS, save
@@ -78,7 +79,7 @@ def edit_own(folder, own):
     (folder / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", own]}))
 
 
-@pytest.mark.parametrize("own", ["LCMScheduler", "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler", "NoScheduler"])
+@pytest.mark.parametrize("own", ["LCMScheduler", "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"])
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_a_scheduler_that_cannot_replace_the_models_own_is_refused(models, tmp_path, own, name):
     folder = with_scheduler(models["sd15"], tmp_path / "model", own)
@@ -116,3 +117,44 @@ def test_a_scheduler_that_cannot_be_made_is_refused_in_one_line(models, tmp_path
     with pytest.raises(ModelError) as caught:
         scheduler_of(folder, name)
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+
+
+def own_settings(**settings):
+    def change(folder):
+        path = folder / "scheduler" / "scheduler_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+    return change
+
+
+FAULTS = {
+    "missing": no_config,
+    "torn": torn_config,
+    "schedule": own_settings(beta_schedule="foo"),
+    "no timesteps": own_settings(num_train_timesteps=0),
+    "prediction": own_settings(prediction_type="foo"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", ["model", "ddim", "dpm++"])
+def test_where_the_file_is_at_fault_no_other_scheduler_is_advised(models, tmp_path, fault, name):
+    folder = with_scheduler(models["sd15"], tmp_path / "model", "DDIMScheduler")
+    FAULTS[fault](folder)
+    with pytest.raises(ModelError, match="fix .*or copy it again$") as caught:
+        working_steps(folder, name, [4], [])
+    assert "job.s" not in str(caught.value) and str(folder) in str(caught.value)
+
+
+def test_a_scheduler_that_is_advised_works(models, tmp_path):
+    folder = with_scheduler(models["sd15"], tmp_path / "model", "PNDMScheduler", skip_prk_steps=False)
+    with pytest.raises(ModelError, match=r"job\.steps .* to 4, or job\.scheduler=ddim$"):
+        working_steps(folder, "model", [2], [])
+    assert 2 in working_steps(folder, "ddim", [2], [])
+
+
+@pytest.mark.parametrize("name", ["model", "ddim"])
+def test_a_class_that_diffusers_lacks_is_to_be_corrected_in_the_index(models, tmp_path, name):
+    folder = with_scheduler(models["sd15"], tmp_path / "model", "FooScheduler")
+    with pytest.raises(ModelError, match="diffusers.FooScheduler, which diffusers .*: correct model_index.json$"):
+        scheduler_of(folder, name)

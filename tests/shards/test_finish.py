@@ -141,3 +141,14 @@ def test_a_run_goes_on_after_its_logs_were_removed(tmp_path, prompts):
     assert front(tmp_path / "run", prompts).returncode == 0
     assert verify(tmp_path / "run").returncode == 0
     assert shard_files(tmp_path / "run") == whole
+
+
+@pytest.mark.parametrize(("fails", "kind"), [("", ""), ("", "black"), ("000000003-", "")])
+def test_images_that_all_fail_alike_are_not_to_be_tried_again(tmp_path, prompts, fails, kind):
+    done = front(tmp_path / "run", prompts, FAKE_NAN=fails or "0", FAKE_BAD=kind)
+    all_alike = f"every image failed alike: {kind or 'not finite'}"
+    assert done.returncode == 3, done.stderr
+    assert ("retry_failed" in done.stderr) == bool(fails)
+    assert (all_alike in done.stderr and "model.dtype=" in done.stderr) == (not fails)
+    if not fails:
+        assert "is done: 0 images in 7 shards" in done.stderr
