@@ -31,6 +31,7 @@ def test_status_says_how_many_workers_a_plan_can_occupy(tmp_path):
     plan_run(tmp_path, [f"prompt {place}" for place in range(9)])
     said = run(STATUS, tmp_path / "run").stdout
     assert "3 shards are left: up to 3 workers can be busy at once" in said
+    (tmp_path / "one").mkdir()
     plan_run(tmp_path / "one", PROMPTS[:1])
     assert "1 shard is left: up to 1 worker can be busy at once" in run(STATUS, tmp_path / "one" / "run").stdout
 
