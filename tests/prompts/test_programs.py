@@ -354,7 +354,7 @@ SQLITE_HEADER = "id,prompt,seed\r\n" + SQLITE_BARE
 def test_sqlite_without_its_header_is_refused_and_runs_with_it(tmp_path: Path) -> None:
     check_output(["sqlite3", "-csv", ":memory:", SQLITE + "select * from p"], "", SQLITE_BARE.replace("\r\n", "\n"))
     path = write(tmp_path / "p.csv", SQLITE_BARE)
-    error_of(lambda: read(path), "If the first line is a prompt already, put a line with the column's name before it")
+    error_of(lambda: read(path), "put a line with the names of all 3 columns, such as b,prompt,c, before it")
     check_output(
         ["sqlite3", "-csv", "-header", ":memory:", SQLITE + "select * from p"], "", SQLITE_HEADER.replace("\r\n", "\n")
     )
