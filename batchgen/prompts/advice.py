@@ -87,7 +87,7 @@ def object_advice(members: Mapping[str, str]) -> str:
     if any(members[name].startswith('"') for name in known):
         return _jq(".")  # an object over several lines
     if known or ("columns" in members and members.get("data", "").startswith("[")):
-        return f"pandas writes what can be read by {PANDAS}, into a .jsonl"
+        return f"write it as .jsonl (pandas: {PANDAS})"
     lists = [name for name, text in members.items() if re.match(r"\[\s*\{", text)]
     if lists:
         best = next((name for name in lists if _PROMPT_MEMBER.search(members[name])), lists[0])
@@ -108,7 +108,7 @@ def jq_path(name: str) -> str:
 
 def _jq(program: str) -> str:
     quoted = f"'{program}'" if "'" not in program else shlex.quote(program)
-    return f"jq -c {quoted} FILE > NEW.jsonl writes what can be read"
+    return f"jq -c {quoted} FILE > NEW.jsonl writes a row on each line (pandas: {PANDAS})"
 
 
 _PROMPT_MEMBER = re.compile(rf'"(?:{"|".join(NAMES["prompt"])})"\s*:', re.IGNORECASE)
