@@ -60,7 +60,10 @@ def text_note(line: str) -> str | None:
         except (ValueError, RecursionError):
             return None
     for separator in _SEPARATORS:
-        cells = next(csv.reader([line], delimiter=separator), [])
+        try:
+            cells = next(csv.reader([line], delimiter=separator), [])
+        except csv.Error:  # a line that is too long, or has a carriage return in it
+            return None
         if len(cells) > 1 and any(known_name(cell) in NAMES["prompt"] for cell in cells):
             suffix = ".tsv" if separator == "\t" else ".csv"
             return f"it looks like a table, but each line is drawn as it is: rename it to {suffix}"
