@@ -41,9 +41,15 @@ def test_a_text_that_looks_like_a_table_is_told_and_reads_right_by_the_advice(
     assert prompts(read(path)) == ["a fox"] and notes_of(path) == []
 
 
-@pytest.mark.parametrize("line", ["a fox, red", "text", "{a|b} fox", '{"a": [', "a captioned, texted fox", "", "x" * 2**20, "a\rb,c"])
+@pytest.mark.parametrize(
+    "line", ["a fox, red", "text", "{a|b} fox", '{"a": [', "a captioned, texted fox", "", "a\rb,c"]
+)
 def test_a_text_is_not_taken_for_a_table(line: str) -> None:
     assert text_note(line) is None
+
+
+def test_a_very_long_line_is_no_table() -> None:
+    assert text_note("x" * 2**20) is None
 
 
 @pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t"), (".csv", ";")])
