@@ -24,8 +24,8 @@ WINGS = {
         "compose", "explain", "describe",
     ],
     "prompts": [
-        "records", "settings", "sniff", "mapping", "found", "values", "remedies", "json_items", "lines", "json_files",
-        "parquet", "rows", "tables", "formats", "find",
+        "records", "settings", "sniff", "mapping", "advice", "found", "values", "remedies", "json_items", "lines",
+        "json_files", "parquet", "rows", "tables", "formats", "find",
     ],
     "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "process", "versions"],
     "plan": [
