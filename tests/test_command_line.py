@@ -37,7 +37,7 @@ MISTAKES = {
     "no file": (["job=mars_batch", "job.prompts=nowhere.txt"], "nowhere.txt"),
     "no match": (["job=mars_batch", "job.prompts=nowhere/*.csv"], "nowhere/*.csv"),
     "no model": (["job=mars_batch", "model.path=./nowhere"], "model.path=./nowhere: no such folder"),
-    "misspelt carried model": (["job=mars_batch", "model.path=tinny"], "did you mean tiny?"),
+    "misspelt carried model": (["job=mars_batch", "model.path=tinny"], "did you mean tiny or tiny_2?"),
     "a list without quotes": (["job=mars_batch", "job.prompts=a.txt,b.txt"], "write a list in quotes"),
     "two equals": (["job=mars_batch", "job.negative_prompt=a=b"], "cannot be parsed"),
     "encoding": (["job=mars_batch", "job.encoding=utf-99"], "utf-99"),

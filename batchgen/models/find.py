@@ -84,10 +84,10 @@ def _what_is_there(beside: Path, folder: Path) -> str:
     except OSError:
         return ""
     found = [name for name in folders if (beside / name / "model_index.json").is_file()]
-    near = did_you_mean(folder.name, folders)
-    if near.startswith("; did you mean"):
-        return near
-    return did_you_mean(folder.name, found) if found else ""
+    of_models, of_all = did_you_mean(folder.name, found), did_you_mean(folder.name, folders)
+    if of_all.startswith("; did you mean") and not of_models.startswith("; did you mean"):
+        return of_all
+    return of_models if found else ""
 
 
 def _files_in(folder: Path, model: ModelConfig) -> ModelFiles:

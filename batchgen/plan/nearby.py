@@ -1,6 +1,7 @@
 """Which run a person meant who named a directory that is none."""
 
 import difflib
+import os
 from pathlib import Path
 
 from batchgen.paths import RunDir
@@ -13,7 +14,7 @@ def no_run(run: RunDir) -> str:
     """Say that a directory is not a run, and which run is meant: in it, above it, in outputs/, or of a similar name."""
     root = run.root
     said = f"{root} is not a run: {'it has no plan/' if root.is_dir() else 'there is no such directory'}"
-    above = next((one for one in root.absolute().parents if _is_run(one)), None)
+    above = next((one for one in Path(os.path.abspath(root)).parents if _is_run(one)), None)
     if above is not None:
         shown = next((one for one in root.parents if one != Path() and one.absolute() == above), above)
         return f"{said}. It is a part of the run {shown}: name that"

@@ -65,7 +65,7 @@ MISTAKES = {
     "open bracket": (HEAD + "job:\n  prompts: [p.txt\n", 3, "put ] at the end of it, such as prompts: [p.txt]"),
     "open list of defaults": (HEAD + "defaults: [base\n" + JOB, 2, "put ] at the end of it"),
     "missing base": (HEAD + "defaults: [base, _self_]\n" + JOB, 2, "- base: there is no base.yaml beside this file"),
-    "nearly its own name": (HEAD + "defaults: [venu]\n" + JOB, 2, "a model is chosen by a line - override /model: NAME"),
+    "nearly its own name": (HEAD + "defaults: [venu]\n" + JOB, 2, "a model is chosen by a line - override /model: "),
     "missing option": (HEAD + MODEL.format("sdxxl") + JOB, 3, "- override /model: sdxxl: model has no option sdxxl"),
     "missing group": (HEAD + "defaults:\n  - override /modl: sdxl\n" + JOB, 3, "no group modl; did you mean model?"),
     "plain default": (HEAD + "defaults:\n  - model: sdxl\n" + JOB, 3, "write - override /model: sdxl"),
