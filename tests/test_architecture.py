@@ -29,8 +29,8 @@ WINGS = {
     ],
     "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "process", "versions"],
     "plan": [
-        "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "store", "rejects", "replan", "settled",
-        "edits", "stream",
+        "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "nearby", "store", "rejects", "replan",
+        "settled", "edits", "stream",
     ],
     "models": ["parts", "find", "beside", "admit", "fingerprint"],
     "shards": [
