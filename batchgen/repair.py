@@ -27,7 +27,7 @@ from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, BatchgenError, BrokenRunErr
 from batchgen.files import is_plain, move, new_directory, sha256_file, sync_directory, to_json, write_new
 from batchgen.paths import RunDir, why_file
 from batchgen.plan.store import Plan, check_plan, load_plan
-from batchgen.shards.attempt import is_done, read_manifest
+from batchgen.shards.attempt import advice, is_done, read_manifest
 from batchgen.shards.leases import Lease, Watch, live_leases, read_lease
 from batchgen.shards.records import Manifest
 from batchgen.verify import check_index, check_shard, check_shards
@@ -66,7 +66,8 @@ def find_damage(plan: Plan, pending: Collection[int] = ()) -> Damage:
     keys: Counter[str] = Counter()
     for checked in check_shards(plan, sorted((committed & planned).difference(pending))):
         if checked.problems:
-            damage.shards[checked.shard] = checked.problems
+            # What to do is being done.
+            damage.shards[checked.shard] = [one.removesuffix(f": {advice(run)}") for one in checked.problems]
         else:
             keys.update(checked.keys)
     damage.lasting = [f"key {key} appears {count} times" for key, count in keys.items() if count > 1]

@@ -24,13 +24,13 @@ WINGS = {
         "compose", "explain", "describe",
     ],
     "prompts": [
-        "records", "settings", "sniff", "mapping", "found", "values", "remedies", "json_items", "lines", "json_files",
-        "parquet", "rows", "tables", "formats", "find",
+        "records", "settings", "sniff", "mapping", "advice", "found", "values", "remedies", "json_items", "lines",
+        "json_files", "parquet", "rows", "tables", "formats", "find",
     ],
     "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "process", "versions"],
     "plan": [
-        "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "store", "rejects", "replan", "settled",
-        "edits", "stream",
+        "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "nearby", "store", "rejects", "replan",
+        "settled", "edits", "stream",
     ],
     "models": ["parts", "find", "beside", "admit", "fingerprint"],
     "shards": [

@@ -25,8 +25,8 @@ MISTAKES = {
     "added key": (["job=mars_batch", "+job.foo=1"], "job.foo: no such key"),
     "misspelt group": (["job=mars_batch", "modl=tiny"], "modl: no such key; did you mean model"),
     "misspelt model": (["job=mars_batch", "model=sd51"], "did you mean sd15?"),
-    "wrong type": (["job=mars_batch", "job.steps=many"], "job.steps: Value 'many'"),
-    "fraction": (["job=mars_batch", "job.steps=2.5"], "job.steps: Value '2.5'"),
+    "wrong type": (["job=mars_batch", "job.steps=many"], "job.steps=many: it must be a whole number"),
+    "fraction": (["job=mars_batch", "job.steps=2.5"], "job.steps=2.5: it must be a whole number"),
     "bad size": (["job=mars_batch", "job.width=100"], "job.width must be a multiple of 8"),
     "bad seed": (["job=mars_batch", "job.seed=-1"], "job.seed must be between 0 and 4294967295"),
     "bad batch": (["job=mars_batch", "job.batch_size=0"], "job.batch_size must be between 1"),
@@ -37,7 +37,7 @@ MISTAKES = {
     "no file": (["job=mars_batch", "job.prompts=nowhere.txt"], "nowhere.txt"),
     "no match": (["job=mars_batch", "job.prompts=nowhere/*.csv"], "nowhere/*.csv"),
     "no model": (["job=mars_batch", "model.path=./nowhere"], "model.path=./nowhere: no such folder"),
-    "misspelt carried model": (["job=mars_batch", "model.path=tinny"], "did you mean tiny?"),
+    "misspelt carried model": (["job=mars_batch", "model.path=tinny"], "did you mean tiny or tiny_2?"),
     "a list without quotes": (["job=mars_batch", "job.prompts=a.txt,b.txt"], "write a list in quotes"),
     "two equals": (["job=mars_batch", "job.negative_prompt=a=b"], "cannot be parsed"),
     "encoding": (["job=mars_batch", "job.encoding=utf-99"], "utf-99"),
@@ -194,6 +194,17 @@ def test_a_directory_that_is_no_run_is_said_to_be_none(tmp_path, command):
     done = run([sys.executable, "-m", f"batchgen.{command}"], tmp_path)
     assert done.returncode == 2
     assert "is not a run" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command", [["verify", "mars"], ["status", "mars"], ["repair", "mars"], ["worker", "mars", "0", "1"]]
+)
+def test_the_run_that_is_meant_is_named_by_every_command(tmp_path, command):
+    (tmp_path / "outputs" / "mars" / "plan").mkdir(parents=True)
+    (tmp_path / "outputs" / "mars" / "plan" / "run.json").write_text("{}")
+    done = run([sys.executable, "-m", "batchgen", *command], cwd=tmp_path)
+    assert done.returncode == 2 and "mars is not a run: " in done.stderr, done.stderr
+    assert "Did you mean outputs/mars?" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_bad_rows_are_listed_or_end_it(tmp_path):

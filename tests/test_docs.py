@@ -44,12 +44,17 @@ class Block:
         """Its commands; none if it is not a shell's."""
         lines = [line.partition(" #")[0] for line in self.text.splitlines() if not line.startswith("#")]
         found = [command.strip().removeprefix("exec ") for line in lines for command in line.split("&&")]
-        return [command for command in found if self.language in ("", "bash") and is_command(command)]
+        return [as_module(command) for command in found if self.language in ("", "bash") and is_command(command)]
 
 
 def is_command(text: str) -> bool:
     """Whether a text is a command that batchgen or this checkout has."""
     return bool(re.match(r"(make [a-z]|python -m [a-z]|batchgen )", text))
+
+
+def as_module(command: str) -> str:
+    """`batchgen X` as `python -m batchgen X`, which is the same; other commands as they are."""
+    return re.sub(r"^batchgen ", "python -m batchgen ", command)
 
 
 def blocks(document: Path) -> list[Block]:
@@ -65,7 +70,7 @@ def prose(document: Path) -> str:
 def inline(document: Path) -> list[str]:
     """The code in a document's sentences and tables; `... x` goes on from the command for a job."""
     found = INLINE.findall(prose(document))
-    return [re.sub(r"^\.\.\. ", "python -m batchgen job=NAME ", text) for text in found]
+    return [as_module(re.sub(r"^\.\.\. ", "batchgen job=NAME ", text)) for text in found]
 
 
 def commands(document: Path) -> list[str]:
@@ -163,7 +168,7 @@ def run_blocks(document: Path, folder: Path) -> int:
             continue
         for command in block.commands:
             program, *arguments = shlex.split(command)
-            small = SMALL if arguments[1] == "batchgen" else ()
+            small = SMALL if arguments[1] == "batchgen" and "=" in arguments[2] else ()
             assert program == "python", f"{command}: say what it needs"
             done = run([sys.executable, *arguments, *small], cwd=folder, OMP_NUM_THREADS="1")
             assert done.returncode == 0, f"{command}: {done.stderr}"

@@ -1,14 +1,13 @@
 """The command line as a person typed it, looked over before Hydra reads it: a mistake gets the line that is right."""
 
 import difflib
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from batchgen.config.check import CHOICES
-from batchgen.config.keys import GROUPS_OF_OPTIONS, expected, kinds, meant, no_such_key
+from batchgen.config.keys import GROUPS_OF_OPTIONS, decimal_point, expected, kinds, meant, no_such_key
 from batchgen.config.quoting import list_word, text_word
 from batchgen.config.shipped import options_of
 from batchgen.console import COMMANDS, typed_as
@@ -16,7 +15,6 @@ from batchgen.errors import ConfigError
 
 _SWITCHES = ("dry_run", "extend", "retry_failed")
 _FLAGS = ("--help", "--version", "--multirun", "--config-dir", "--config-name", "--cfg", "--info", "--resolve")
-_DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _OTHER_COMMANDS = {"help": "--help", "version": "--version"}
 
 
@@ -177,8 +175,8 @@ def _check_value(word: str, arguments: Sequence[str], may_sweep: bool) -> None:
         raise ConfigError(_in_quotes(word, f"{word}: a comma separates the runs of a sweep; put the text in quotes"))
     if key not in kinds() and key not in GROUPS_OF_OPTIONS:
         raise ConfigError(no_such_key(key, value))
-    if kinds().get(key, (None, False))[0] is float and _DECIMAL_COMMA.fullmatch(value):
-        raise ConfigError(f"{word}: write a decimal point: {key}={value.replace(',', '.')}")
+    if key in kinds() and (point := decimal_point(key, value)):
+        raise ConfigError(f"{word}: it must be {expected(key)}{point.replace(': ', f': {key}=')}")
     line = f"{typed_as()} -m {shlex.join(arguments)}"
     raise ConfigError(f"{word}: several values make several runs, which needs -m: {line}")
 

@@ -11,7 +11,7 @@ from batchgen.errors import ConfigError
 from batchgen.placements import PLACEMENTS, UNHOOKED
 from batchgen.units import size_bytes
 
-_LISTED_NAMES = 12
+_MOST_LISTED = 12
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 CHOICES = {
     "dry_run": ("false", "true", "probe", "json"),
@@ -60,9 +60,10 @@ def _is_list_of_text(value: object) -> bool:
 
 
 def did_you_mean(wrong: str, known: Any) -> str:
-    """What to append to 'X is not valid': the names that are close to it, or all valid names if none is close."""
+    """What to append to 'X is not valid': the names that are close to it, or the valid names if none is close."""
     names = [str(name) for name in known if name is not None]
     near = difflib.get_close_matches(wrong, names, n=3, cutoff=0.6)
     if near:
         return f"; did you mean {' or '.join(near)}?"
-    return f"; choose one of {', '.join(names)}" if len(names) <= _LISTED_NAMES else "; --help lists the valid ones"
+    more = f", and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return f"; choose one of {', '.join(names[:_MOST_LISTED])}{more}"

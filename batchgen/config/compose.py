@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config.check import check
-from batchgen.config.own_files import OwnFile
+from batchgen.config.own_files import OwnFile, linked
 from batchgen.config.run_dir import name_of_prompts
 from batchgen.config.schema import Config
 from batchgen.config.shipped import conf_dir, jobs_dir
@@ -72,7 +72,7 @@ def require_job(composed: Any) -> None:
 
 def own_files() -> list[OwnFile]:
     """The configuration files that were opened in this process and did not come with batchgen, each once, in order."""
-    return [OwnFile(path, name) for path, name in _OPENED.items() if not path.is_relative_to(conf_dir())]
+    return linked([OwnFile(path, name) for path, name in _OPENED.items() if not path.is_relative_to(conf_dir())])
 
 
 def _watch_files() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from batchgen.config.arguments import unparsed
 from batchgen.config.check import did_you_mean
-from batchgen.config.keys import expected, kinds, no_such_key
+from batchgen.config.keys import decimal_point, expected, kinds, no_such_key
 from batchgen.config.own_files import OwnFile
 from batchgen.config.quoting import text_word
 from batchgen.config.schema import known_keys
@@ -18,6 +18,8 @@ from batchgen.errors import ConfigError
 
 _LIBRARIES = ("hydra", "omegaconf", "yaml", "antlr4", "codecs")
 _KEY = re.compile(r"(?P<key>[a-z_]+(\.[a-z_]+)*)(?=[=: ])")
+
+_MARKS = "'\""
 
 
 def explain(error: Exception, files: Sequence[OwnFile] = (), arguments: Sequence[str] = ()) -> ConfigError | None:
@@ -32,7 +34,7 @@ def explain(error: Exception, files: Sequence[OwnFile] = (), arguments: Sequence
     text = f"{error}\n{cause}"
     if (told := _of_arguments(error, text)) is not None:
         return ConfigError(told)
-    missing = re.findall(r"Could not find '([^']+)'", text)
+    missing = re.findall(r"Could not (?:find|load) '([^']+)'", text)
     for file in files:
         if (problem := file.problem(missing)) is not None:
             return ConfigError(problem)
@@ -140,6 +142,8 @@ def _of_value(key: str, cause: BaseException, arguments: Sequence[str]) -> str:
         return f"{key}=null: it must be {expected(key)}" + (f"; no text is {key}=" if kinds()[key][0] is str else "")
     if text is not None:
         return f"{key}={given}: it must be {expected(key)}; write {text}"
+    if given is not None and key in kinds():
+        return f"{key}={given}: it must be {expected(key)}{decimal_point(key, given.strip(_MARKS))}"
     first = _first_line(str(cause))
     return f"{key}: {first}" if key and key not in first else first
 

@@ -1,6 +1,7 @@
 """Which key a person meant: by its last word in another group, by what other programs call it, or by its spelling."""
 
 import difflib
+import re
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -40,6 +41,7 @@ _OTHER_WORDS = {
     "size": "job.width",
 }
 
+_DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -68,6 +70,13 @@ def expected(key: str) -> str:
             " or null" if nullable else ""
         )
     return _KINDS.get(kind, "text or a list of texts") + (" or null" if nullable else "")
+
+
+def decimal_point(key: str, value: object) -> str:
+    """What to append where a number of `key` was written with a comma, such as 2,5; "" for any other value."""
+    if kinds()[key][0] is not float or not _DECIMAL_COMMA.fullmatch(str(value)):
+        return ""
+    return f"; write a decimal point: {str(value).replace(',', '.')}"
 
 
 def meant(wrong: str) -> list[str]:

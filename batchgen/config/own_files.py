@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from batchgen.config.keys import GROUPS_OF_OPTIONS, expected, kinds, meant, no_such_key
+from batchgen.config.keys import GROUPS_OF_OPTIONS, decimal_point, expected, kinds, meant, no_such_key
 from batchgen.config.schema import Config, known_keys
 from batchgen.config.shipped import options_of
 from batchgen.config.syntax import read_text, syntax_problem
@@ -38,6 +38,7 @@ class OwnFile:
     def __init__(self, path: Path, name: str) -> None:
         self.path = path
         self.group, _, self.option = name.removesuffix(".yaml").rpartition("/")
+        self._above: str | None = None  # the prefix of the file that names this one in its defaults
 
     @property
     def shown(self) -> str:
@@ -88,13 +89,17 @@ class OwnFile:
         """What Hydra puts before the file's keys: "", or a group with a dot."""
         group = self.group.replace("/", ".")
         package = self._package(text)
+        if package is None and self._above is not None:
+            return self._above
         package = group if package is None else package.replace("_group_", group).replace("_name_", self.option)
         package = package.removeprefix("_global_").lstrip(".")
         return f"{package}." if package else ""
 
     def _problems(self, node: yaml.Node | None, text: str, missing: Collection[str]) -> Iterator[Found]:
         if node is None:
-            yield Found(1, f"the file is empty: it needs {_GLOBAL} and, under job:, a name and prompts")
+            needed = "job: and, under it, prompts" if _GLOBAL in text else f"{_GLOBAL} and, under job:, prompts"
+            needed = needed if self.group == "job" else "keys with values"
+            yield Found(1, f"the file is empty: it needs {needed}")
             return
         if not isinstance(node, yaml.MappingNode):
             kind = "a list" if isinstance(node, yaml.SequenceNode) else "text"
@@ -120,9 +125,8 @@ class OwnFile:
             yield Found(_line(node), "defaults must be a list: a line such as - override /model: sdxl for each")
             return
         for item in node.value:
-            if isinstance(item, yaml.ScalarNode) and item.value != "_self_":
-                groups = [group for group in GROUPS_OF_OPTIONS if item.value in options_of(group)] or ["GROUP"]
-                yield Found(_line(item), f"- {item.value}: write - override /{groups[0]}: {item.value}")
+            if isinstance(item, yaml.ScalarNode) and f"{self.group}/{item.value}".lstrip("/") in missing:
+                yield Found(_line(item), f"- {item.value}: {self._not_beside(item.value)}")
             pair = item.value[0] if isinstance(item, yaml.MappingNode) and item.value else None
             entry = _ENTRY.fullmatch(pair[0].value) if pair else None
             if pair is None or entry is None:
@@ -137,6 +141,40 @@ class OwnFile:
                 yield Found(_line(item), f"{written}: there is no group {group}; {hint}")
             elif f"{group}/{option}" in missing:
                 yield Found(_line(item), f"{written}: {group} has no option {option}")
+
+    def named_beside(self) -> list[str]:
+        """The options of its own group that its defaults name, such as base of - base; [] if it cannot be read."""
+        text = read_text(self.path)
+        try:
+            values = yaml.load(text, Loader=_Loader) if isinstance(text, str) else None
+        except yaml.YAMLError:
+            return []
+        listed = values.get("defaults") if isinstance(values, dict) else None
+        return [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
+
+    def lend_prefix(self, other: "OwnFile") -> None:
+        """Tell a file that this one names in its defaults where its keys go, if it does not say so itself."""
+        text = read_text(self.path)
+        other._above = self._prefix(text) if isinstance(text, str) else None
+
+    def _not_beside(self, name: str) -> str:
+        groups = [group for group in GROUPS_OF_OPTIONS if name in options_of(group)]
+        if groups:
+            return f"write - override /{groups[0]}: {name}"
+        beside = [path.stem for path in self.path.parent.glob("*.yaml") if path != self.path]
+        near = difflib.get_close_matches(name, beside, n=1)
+        hint = f"did you mean - {near[0]}?" if near else "a model is chosen by a line - override /model: NAME"
+        return f"there is no {name}.yaml beside this file; {hint}"
+
+
+def linked(files: list[OwnFile]) -> list[OwnFile]:
+    """The same files, in the order in which they were opened, each with the prefix that the one above it lends it."""
+    for file in files:
+        named = file.named_beside()
+        for other in files:
+            if other is not file and other.group == file.group and other.option in named:
+                file.lend_prefix(other)
+    return files
 
 
 class _Loader(yaml.SafeLoader):
@@ -194,7 +232,7 @@ def _value_problems(full: str, node: yaml.Node, value: Any, shown: str) -> Itera
         if isinstance(value, str) and "${" in value:
             yield f"{shown}: what follows ${{ is no key; to mean the text, write \\${{"
         else:
-            yield f"{shown}: it must be {expected(full)}{hint}"
+            yield f"{shown}: it must be {expected(full)}{hint}{decimal_point(full, value)}"
     if full == "job.prompts" and (value is None or isinstance(value, dict)):
         yield f"{shown}: it must be {expected(full)}"
     for name, end in _REFERENCE.findall(value) if isinstance(value, str) else ():

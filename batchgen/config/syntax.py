@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from batchgen.config.keys import kinds
+
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SAVE = "save the file as UTF-8"
 _PAIR = re.compile(r"\s*(?:- )?(?P<key>[\w.]+):\s+(?P<value>\S.*?)\s*")
@@ -55,11 +57,23 @@ def syntax_problem(error: yaml.MarkedYAMLError, text: str) -> tuple[int, str]:
     if "single document" in context:
         return place + 1, "a second document begins here (---): a file holds one"
     pair = _PAIR.fullmatch(line)
+    if pair and (end := _left_open(pair["key"], pair["value"], text)):
+        right = f"{pair['key']}: {pair['value'].rstrip(', ')}{end}"
+        return place + 1, f"{line.strip()}: the bracket is not closed: put {end} at the end of it, such as {right}"
     if pair and _SPECIAL.search(pair["value"]):
         right = f"{pair['key']}: {json.dumps(_bare(pair['value']), ensure_ascii=False)}"
         return place + 1, f"{line.strip()}: it is not valid YAML: put the text in quotes: {right}"
     hint = "indent all lines of a group alike, and write key: value, with a space after the colon"
     return place + 1, f"{line.strip()}: it is not valid YAML: {hint}"
+
+
+def _left_open(key: str, value: str, text: str) -> str | None:
+    """The bracket that is missing at the end of a value; None where none is, or where the key takes text only."""
+    end = {"[": "]", "{": "}"}.get(value[0])
+    texts = [kind is str for full, (kind, _) in kinds().items() if full.rpartition(".")[2] == key]
+    if end is None or (texts and all(texts)) or end in value or text.count(value[0]) <= text.count(end):
+        return None
+    return end
 
 
 def _bare(value: str) -> str:

@@ -71,10 +71,23 @@ def find_model(model: ModelConfig) -> ModelFiles | None:
         raise ModelError(f"model.path={model.path} is a file; name a folder in the diffusers layout, or a hub id")
     if _HUB_ID.fullmatch(model.path) and not folder.parent.is_dir():
         return None
-    beside = models_dir() if folder.name == model.path or not folder.parent.is_dir() else folder.parent
-    there = sorted(path.name for path in beside.iterdir() if (path / "model_index.json").is_file())
-    hint = did_you_mean(folder.name, there) if there else ""
-    raise ModelError(f"model.path={model.path}: no such folder, and not a hub id such as org/name{hint}")
+    said = f"model.path={model.path}: no such folder, and not a hub id such as org/name"
+    raise ModelError(said + _what_is_there(models_dir() if folder.name == model.path else folder.parent, folder))
+
+
+def _what_is_there(beside: Path, folder: Path) -> str:
+    """What to append for a folder that is not in `beside`: the model, or the folder, that may be meant."""
+    if not beside.is_dir():
+        return f"; there is no folder {beside} either"
+    try:
+        folders = sorted(path.name for path in beside.iterdir() if path.is_dir() and path.name[0] not in "._")
+    except OSError:
+        return ""
+    found = [name for name in folders if (beside / name / "model_index.json").is_file()]
+    of_models, of_all = did_you_mean(folder.name, found), did_you_mean(folder.name, folders)
+    if of_all.startswith("; did you mean") and not of_models.startswith("; did you mean"):
+        return of_all
+    return of_models if found else ""
 
 
 def _files_in(folder: Path, model: ModelConfig) -> ModelFiles:

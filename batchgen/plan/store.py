@@ -1,8 +1,7 @@
 """The plan on disk: all shards of a run, fixed before the first image, and what they were made from.
 
 A plan directory is written completely under another name and then renamed, so a second command uses the plan that is
-there. A run has one plan, and an extension (plan-001, ...) for each time that prompts were added or failed images were
-retried.
+there. A run has one plan, and an extension (plan-001, ...) for each time that prompts were added or images retried.
 """
 
 import errno
@@ -25,6 +24,7 @@ from batchgen.paths import PlanDir, RunDir
 from batchgen.plan.drafts import new_draft
 from batchgen.plan.free import with_free
 from batchgen.plan.inputs import newest
+from batchgen.plan.nearby import no_run
 from batchgen.plan.recipe import COMPUTES, as_planned
 from batchgen.plan.records import SAMPLE_FORM, RunFacts, ShardSize, checksum, parse_shard, shard_lines
 from batchgen.prompts import READS
@@ -152,7 +152,7 @@ def load_plan(run: RunDir) -> Plan:
     """The plan of a run. Raises UserError where there is none, BrokenRunError where it cannot be read."""
     plans = run.plans()
     if not plans or plans[0] != run.plan:
-        raise UserError(f"{run.root} is not a run: it has no plan/. Name the directory that holds one")
+        raise UserError(no_run(run))
     try:
         segments = [_load_segment(files) for files in plans]
         data = run.plan.config.read_bytes()

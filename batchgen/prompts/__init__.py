@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from batchgen.errors import PromptError
+from batchgen.prompts.advice import text_note
 from batchgen.prompts.find import find_files
 from batchgen.prompts.formats import format_of, read_records
 from batchgen.prompts.found import FileColumns, Found
@@ -36,12 +37,15 @@ def read_prompts(
 def _rows(files: Sequence[Path], reading: Reading, first_file: int, found: Found) -> Iterator[Row | Reject]:
     for number, path in enumerate(files, first_file):
         kind = format_of(path)
-        columns = FileColumns(str(path), reading)
+        columns = FileColumns(str(path), reading, notes=found.notes)
         found.files.append(columns)
         reader = RowReader(number, path, reading, kind in (".csv", ".tsv"), columns)
-        line = 0
+        line, looked_at = 0, kind != ".txt"
         try:
             for place, (line, value) in enumerate(read_records(path, reading, reader)):
+                if not looked_at and value is not None:
+                    looked_at = True
+                    columns.note(text_note(value) if isinstance(value, str) else None)
                 yield from reader.rows(place, line, value)
         except UnicodeError as error:
             problem = f"not valid {shown(reading.encoding)}{_after(kind, line)} ({_one_line(str(error))})"

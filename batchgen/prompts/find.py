@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from batchgen.errors import PromptError
+from batchgen.prompts.advice import unread_folder
 from batchgen.prompts.formats import format_of
 from batchgen.prompts.records import path_name
 
@@ -24,7 +25,7 @@ def find_files(patterns: Sequence[str], base: Path) -> list[Path]:
             raise PromptError(_missing(pattern, path, base))
         for match in matches:
             if not match.is_file():
-                raise PromptError(f"{path_name(match)} is not a file; name the files in it, or use a glob like *.csv")
+                raise PromptError(f"{path_name(match)} {unread_folder(match)}")
             format_of(match)
             found.setdefault(os.path.realpath(match), match)
     return list(found.values())

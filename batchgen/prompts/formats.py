@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from batchgen.errors import PromptError
+from batchgen.prompts.advice import unread_kind
 from batchgen.prompts.json_files import json_records
 from batchgen.prompts.lines import decoded, line_records, lines_of, txt_value
 from batchgen.prompts.parquet import parquet_records
@@ -18,15 +19,13 @@ from batchgen.prompts.sniff import GZIP, HEAD_BYTES, refuse_foreign
 from batchgen.prompts.tables import table_records
 
 _FORMATS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")  # each may be followed by .gz
-_SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
 
 def format_of(path: Path) -> str:
     """Return the format of the file, which is its suffix. Raises PromptError if the suffix is not known."""
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
-    if suffix in _SHEETS:
-        advice = "save it as CSV UTF-8 in the program that made it, and name that file"
-        raise PromptError(f"{path_name(path)}: a spreadsheet cannot be read; {advice}")
+    if (advice := unread_kind(suffix)) is not None:
+        raise PromptError(f"{path_name(path)}: {advice}")
     if suffix not in _FORMATS:
         known = " ".join(_FORMATS)
         raise PromptError(f"{path_name(path)}: unknown suffix; use one of {known}, or one of these followed by .gz")
@@ -66,4 +65,4 @@ def _text_records(raw: io.BufferedReader, kind: str, reading: Reading, header: H
         elif kind == ".txt":
             yield from line_records(lines_of(text), txt_value, text.encoding, reading)
         else:
-            yield from json_records(text, kind, reading)
+            yield from json_records(text, kind, reading, header)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.prompts.mapping import NAMES, ONLY_BY_NAME, Layout, known_name, named_columns
-from batchgen.prompts.records import path_name, shown
+from batchgen.prompts.records import path_name, told
 from batchgen.prompts.settings import Reading
 from batchgen.types import Prompt, Reject
 
@@ -25,7 +25,8 @@ _SHOWN_CHARS = 60  # of an example's text
 class FileColumns:
     """The columns of one file. `fields`: the columns of each field; `travel` and `unread`: why a column is there.
 
-    `missing`: (field, column) of what job.columns names and nothing that was read so far has.
+    `missing`: (field, column) of what job.columns names and nothing that was read so far has. `notes`: those of the
+    `Found` that it belongs to.
     """
 
     file: str
@@ -35,6 +36,7 @@ class FileColumns:
     travel: dict[str, str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
     missing: set[tuple[str, str]] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
     _shapes: set[tuple[str, ...]] = field(default_factory=set)
 
     def take(self, layout: Layout, names: Sequence[str], unread: Mapping[str, str]) -> None:
@@ -57,6 +59,11 @@ class FileColumns:
             if name not in taken.values() and name not in unread and len(self.travel) < _MOST_NAMES:
                 self.travel.setdefault(name, self._why(name, taken))
 
+    def note(self, text: str | None) -> None:
+        """Note something of the file that the user should read before a run; None is nothing."""
+        if text is not None:
+            self.notes.append(f"{_near(self.file)}: {text}")
+
     def lacks(self, where: str) -> str | None:
         """What to say of a column that job.columns names and that is not there; None if there is none."""
         if not self.missing:
@@ -73,7 +80,7 @@ class FileColumns:
         for one, names in NAMES.items():
             if known in names:
                 if one in taken:
-                    return f"{one} is in {shown(taken[one])}"
+                    return f"{one} is in {told(taken[one])}"
                 return f"job.columns.{one}={getattr(self.reading.columns, one) or 'null'}"
         return ""
 
@@ -132,8 +139,8 @@ class Found:
 
 def _lines_of(one: FileColumns, count: int) -> Iterator[tuple[str, str]]:
     name = _near(one.file) + (f" and {count - 1} like it" if count > 1 else "")
-    split = "" if one.separator is None else f" (separated by {shown(one.separator)})"
-    fields = ", ".join(f"{field} is {' or '.join(map(shown, columns[:3]))}" for field, columns in one.fields.items())
+    split = "" if one.separator is None else f" (separated by {told(one.separator)})"
+    fields = ", ".join(f"{field} is {' or '.join(map(told, columns[:3]))}" for field, columns in one.fields.items())
     yield "columns", f"{name}{split}: {fields or 'each line or text is a prompt'}"
     if one.travel:
         yield "", f"only travel into the samples' JSON: {_named(one.travel)}"
@@ -148,8 +155,8 @@ def _near(file: str) -> str:
 
 
 def _named(columns: Mapping[str, str]) -> str:
-    told = [shown(name) + (f" ({why})" if why else "") for name, why in list(columns.items())[:_SHOWN_NAMES]]
-    return ", ".join(told) + (f" and {len(columns) - _SHOWN_NAMES} more" if len(columns) > _SHOWN_NAMES else "")
+    names = [told(name) + (f" ({why})" if why else "") for name, why in list(columns.items())[:_SHOWN_NAMES]]
+    return ", ".join(names) + (f" and {len(columns) - _SHOWN_NAMES} more" if len(columns) > _SHOWN_NAMES else "")
 
 
 def _example(prompt: Prompt) -> Iterator[tuple[str, str]]:

@@ -35,10 +35,19 @@ class HeaderReader(Protocol):
     def note_separator(self, separator: str) -> None:
         """Note how the cells of a table are separated, where that is not what its suffix says."""
 
+    def note_beside(self, names: Sequence[str]) -> None:
+        """Note the members of an object beside the array that holds the rows."""
+
 
 def shown(value: object) -> str:
     """Return the value for a message: ASCII, on one line, at most 60 characters."""
     text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def told(value: object) -> str:
+    """Return the value for a person to read: as `shown`, but with printable text as it is."""
+    text = repr(value) if repr(value).isprintable() else ascii(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -1,14 +1,16 @@
 """The rows of a prompt file, made from its records: which columns hold the fields, and what each field may hold."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from batchgen.config.bounds import BOUNDS, SEED_LIMIT
 from batchgen.errors import PromptError
+from batchgen.prompts.advice import header_advice
 from batchgen.prompts.found import FileColumns
 from batchgen.prompts.mapping import NESTED, PROMPT_NAMES, Layout, layout_of
-from batchgen.prompts.records import BadRow, doubled, path_name, shown
+from batchgen.prompts.records import BadRow, doubled, path_name, shown, told
 from batchgen.prompts.settings import Reading
 from batchgen.prompts.values import (
     check_copies,
@@ -23,6 +25,7 @@ from batchgen.prompts.values import (
 from batchgen.types import Reject, Row
 
 _MOST_LAYOUTS = 1_000
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,30}")
 
 
 class RowReader:
@@ -55,9 +58,8 @@ class RowReader:
         if layout.prompt is None:
             wanted = self._reading.columns.prompt
             missing = "for the prompt" if wanted is None else shown(wanted)
-            problem = f"no column {missing}, only {_listed(names)}; set job.columns.prompt"
-            advice = "NAME. If the first line is a prompt already, put a line with the column's name before it"
-            raise PromptError(f"{path_name(self._path)}: {problem}={advice}")
+            advice = header_advice(names, self._separator() if self._cells_are_text else None, "" not in unread)
+            raise PromptError(f"{path_name(self._path)}: no column {missing}, only {_listed(names)}; {advice}")
         self._header = layout
         self._columns.take(layout, names, unread)
         if (lacking := self._columns.lacks(f"among {_listed(names)}")) is not None:
@@ -67,6 +69,16 @@ class RowReader:
     def note_separator(self, separator: str) -> None:
         """Note how the cells of a table are separated, where that is not what its suffix says."""
         self._columns.separator = separator
+
+    def note_beside(self, names: Sequence[str]) -> None:
+        """Note the members of an object beside its rows that would be fields in the rows."""
+        fields = [column for _, column in layout_of(tuple(names), self._reading).fields]
+        if fields:
+            self._columns.note(f"{_listed(fields)} beside the prompts is not read: put it into each item")
+
+    def _separator(self) -> str:
+        usual = "\t" if ".tsv" in self._path.suffixes[-2:] else ","
+        return self._columns.separator or usual
 
     def check_end(self) -> None:
         """Raise PromptError if no object of the file had a column that job.columns names."""
@@ -113,8 +125,23 @@ class RowReader:
         prompt = None if layout.prompt is None else value.pop(layout.prompt)
         deep = isinstance(prompt, list | dict)
         if layout.prompt is None or (layout.prompt == NESTED != self._reading.columns.prompt and not deep):
-            raise BadRow(f"no prompt: none of {', '.join(PROMPT_NAMES)} is there")
+            raise BadRow(f"no prompt: none of {', '.join(PROMPT_NAMES)} is there" + self._instead(value))
         return self._texts(prompt) if deep and self._lenient else prompt
+
+    def _instead(self, value: dict[str, Any]) -> str:
+        """What the record has instead of a prompt: the names of its members, and of those in the one that is nested."""
+        if not self._lenient or not value:
+            return ""
+        nested: dict[str, dict[str, Any]] = {}
+        for name, member in value.items():
+            inner = member[0] if isinstance(member, list) and member else member
+            if isinstance(inner, dict) and inner and _PLAIN_NAME.fullmatch(name):
+                nested[name + "[]" * isinstance(member, list)] = inner
+        best = next((name for name, inner in nested.items() if self._layout_of(tuple(inner)).prompt), None)
+        path = best or next((name for name in nested if name.endswith("[]")), None)
+        if path is not None:
+            return f", but {path} has {_short(tuple(nested[path]), first=self._layout_of(tuple(nested[path])).prompt)}"
+        return f", only {_short(tuple(value))}"
 
     def _texts(self, nested: Any) -> Any:
         """The captions in what holds them: a list of texts or of objects, or an object."""
@@ -173,4 +200,11 @@ class RowReader:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(shown, names[:20])) + (" and more" if len(names) > 20 else "")
+    return ", ".join(map(told, names[:20])) + (" and more" if len(names) > 20 else "")
+
+
+def _short(names: Sequence[str], first: str | None = None) -> str:
+    """Some of the names, as many as a reason has room for."""
+    ordered = sorted(names, key=lambda name: name != first)
+    said = ", ".join(shown(name)[:25] for name in ordered[:4])
+    return said + (" and more" if len(names) > 4 else "")

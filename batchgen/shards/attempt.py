@@ -192,7 +192,7 @@ def read_manifest(run: RunDir, shard: int) -> Manifest:
     path = run.manifest(shard)
     manifest = unseal(path.read_bytes())
     if manifest is None or (manifest.get("shard"), manifest.get("format")) != (shard, FORMAT):
-        raise BrokenRunError(f"{path} is damaged: {_advice(run)}")
+        raise BrokenRunError(f"{path} is damaged: {advice(run)}")
     return cast(Manifest, manifest)
 
 
@@ -212,7 +212,7 @@ def publish(run: RunDir, manifest: Manifest) -> None:
             put_aside(tar, run.damaged)  # left by a repair that was cut off
             put_over(files.tar, tar)
     if (problem := tar_problem(run, shard, manifest["bytes"])) is not None:
-        raise BrokenRunError(f"{tar}: {problem}: {_advice(run)}")
+        raise BrokenRunError(f"{tar}: {problem}: {advice(run)}")
     if not run.memory_logs.is_dir():
         run.create_directories()  # somebody removed the logs
     log = run.memory_log(shard)
@@ -235,7 +235,8 @@ def tar_problem(run: RunDir, shard: int, stated_bytes: int) -> str | None:
     return None
 
 
-def _advice(run: RunDir) -> str:
+def advice(run: RunDir) -> str:
+    """What stands at the end of an error of a damaged shard: what to do."""
     return f"python -m batchgen.repair {run.root} sets the shard aside so that it is made again"
 
 

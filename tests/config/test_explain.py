@@ -29,7 +29,7 @@ MISTAKES = {
     "list for text": (JOB + "  negative_prompt: [a, b]\n", 5, 'prompt=[a, b]: it must be text, such as "a, b"'),
     "text for a number": (JOB + "  steps: many\n", 5, "job.steps=many: it must be a whole number"),
     "fraction": (JOB + "  steps: 2.5\n", 5, "job.steps=2.5: it must be a whole number"),
-    "comma": (JOB + "  guidance: 7,5\n", 5, "job.guidance=7,5: it must be a number"),
+    "comma": (JOB + "  guidance: 7,5\n", 5, "job.guidance=7,5: it must be a number; write a decimal point: 7.5"),
     "maybe": (JOB + "extend: maybe\n", 5, "extend=maybe: it must be true or false"),
     "keys under a value": (JOB + "  steps: {a: 1}\n", 5, "job.steps: it must be a whole number"),
     "a tag": (JOB + "  steps: !!python/name:os.system x\n", 5, "it must be a whole number"),
@@ -60,8 +60,12 @@ MISTAKES = {
     "no colon": (HEAD + "job:\n  name=x\n", 2, "job=name=x: there must be keys under job:"),
     "command line in a file": ("job.name=x\n", 1, "the file holds text where keys with values are needed"),
     "list at the top": ("- job\n", 1, "the file holds a list where keys with values are needed"),
-    "empty": ("", 1, "the file is empty"),
-    "comments alone": (HEAD, 1, "the file is empty"),
+    "empty": ("", 1, "the file is empty: it needs # @package _global_ and, under job:, prompts"),
+    "comments alone": (HEAD, 1, "the file is empty: it needs job: and, under it, prompts"),
+    "open bracket": (HEAD + "job:\n  prompts: [p.txt\n", 3, "put ] at the end of it, such as prompts: [p.txt]"),
+    "open list of defaults": (HEAD + "defaults: [base\n" + JOB, 2, "put ] at the end of it"),
+    "missing base": (HEAD + "defaults: [base, _self_]\n" + JOB, 2, "- base: there is no base.yaml beside this file"),
+    "nearly its own name": (HEAD + "defaults: [venu]\n" + JOB, 2, "a model is chosen by a line - override /model: "),
     "missing option": (HEAD + MODEL.format("sdxxl") + JOB, 3, "- override /model: sdxxl: model has no option sdxxl"),
     "missing group": (HEAD + "defaults:\n  - override /modl: sdxl\n" + JOB, 3, "no group modl; did you mean model?"),
     "plain default": (HEAD + "defaults:\n  - model: sdxl\n" + JOB, 3, "write - override /model: sdxl"),
@@ -145,6 +149,29 @@ def test_a_mistake_in_a_file_that_a_job_names_is_told_of_that_file(mine: Path) -
     assert said == "mine/model/ours.yaml:2: model.size=128: no such key; did you mean model.size_px?"
 
 
+@pytest.mark.parametrize(
+    ("base", "line", "said"),
+    [
+        ("steps: 3\n", 1, "steps=3: no such key; did you mean job.steps?"),
+        ("job:\n  stpes: 3\n", 2, "job.stpes=3: no such key; did you mean job.steps?"),
+        ("job:\n  width: 100\n", 2, "job.width must be a multiple of 8, got 100"),
+        ("job: [\n", 1, "the bracket is not closed"),
+    ],
+)
+def test_a_mistake_in_a_base_of_ones_own_is_told_of_the_base(mine: Path, base: str, line: int, said: str) -> None:
+    (mine / "job" / "base.yaml").write_text(base)
+    (mine / "job" / "venus.yaml").write_text(HEAD + "defaults: [base, _self_]\n" + JOB.removeprefix(HEAD))
+    found = told(lambda: compose_venus(mine))
+    assert said in found and found.startswith(f"mine/job/base.yaml:{line}: "), found
+
+
+def test_a_base_that_is_misspelt_is_told_with_the_one_that_is_there(mine: Path) -> None:
+    (mine / "job" / "base.yaml").write_text("job:\n  steps: 3\n")
+    (mine / "job" / "venus.yaml").write_text(HEAD + "defaults: [bse, _self_]\n" + JOB.removeprefix(HEAD))
+    found = told(lambda: compose_venus(mine))
+    assert found == "mine/job/venus.yaml:2: - bse: there is no bse.yaml beside this file; did you mean - base?"
+
+
 def test_the_command_line_is_blamed_for_what_it_sets_itself(mine: Path) -> None:
     (mine / "job" / "venus.yaml").write_text(JOB + "  width: 128\n")
     arguments = ("job.width=100",)
@@ -158,6 +185,11 @@ def test_the_command_line_is_blamed_for_what_it_sets_itself(mine: Path) -> None:
         ("job.negative_prompt=null", "job.negative_prompt=null: it must be text; no text is job.negative_prompt="),
         ("job.negative_prompt=a ${x} b", "to mean the text, write 'job.negative_prompt=a \\${x} b'"),
         ("job.guidance=null", "job.guidance=null: it must be a number"),
+        ("job.limit=1.5", "job.limit=1.5: it must be a whole number or null"),
+        ("launch.workers=many", "launch.workers=many: it must be a whole number or null"),
+        ("price_per_gpu_hour=2$", "price_per_gpu_hour=2$: it must be a number or null"),
+        ("job.guidance='7,5'", "it must be a number; write a decimal point: 7.5"),
+        ("speed.traced=maybe", "speed.traced=maybe: it must be true or false"),
         ("memory.policy=fast", "memory.policy=fast: it is a group of keys"),
         ("+job.steps=3", "job.steps: it has a value already: write job.steps=VALUE, without the +"),
         ("job.run_dir=x", "did you mean run_dir=x?"),

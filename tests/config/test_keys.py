@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchgen.config.keys import expected, kinds, meant, no_such_key
+from batchgen.config.keys import decimal_point, expected, kinds, meant, no_such_key
 from batchgen.config.schema import known_keys
 
 
@@ -68,3 +68,18 @@ def test_the_kind_of_each_key_is_said_in_words() -> None:
     assert expected("speed.traced") == "true or false"
     assert expected("job.prompts") == "text or a list of texts"
     assert set(kinds()) < set(known_keys())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("job.guidance", "7,5", "; write a decimal point: 7.5"),
+        ("job.guidance", "7.5", ""),
+        ("job.guidance", "a,b", ""),
+        ("job.guidance", None, ""),
+        ("launch.workers", "1,5", ""),
+        ("job.negative_prompt", "1,5", ""),
+    ],
+)
+def test_a_decimal_comma_is_told_where_a_number_may_have_a_fraction(key: str, value: object, said: str) -> None:
+    assert decimal_point(key, value) == said

@@ -58,6 +58,30 @@ def test_names_folders_and_hub_ids_are_told_apart(small, tmp_path):
         find_model(ModelConfig(path=str(small.parent / "smal")))
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("tinny", "; did you mean tiny"),
+        ("./tinny", "org/name"),
+        ("./flux-v", "; did you mean flux-v1?"),
+        ("models/flx", "; did you mean flux?"),
+        ("models/zzz", "; choose one of flux"),
+        ("modls/a/flux", "; there is no folder modls/a either"),
+    ],
+)
+def test_a_path_is_compared_with_what_lies_beside_it(tmp_path, monkeypatch, path, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flux-v1").mkdir()
+    (tmp_path / "models" / "flux").mkdir(parents=True)
+    (tmp_path / "models" / "flux" / "model_index.json").touch()
+    (tmp_path / "models" / "unrelated").mkdir()
+    with pytest.raises(ModelError) as caught:
+        find_model(ModelConfig(path=path))
+    _, _, hint = str(caught.value).partition("no such folder, and not a hub id such as ")
+    assert said in hint and ("tiny" in hint) == (path == "tinny")
+    assert "unrelated" not in hint
+
+
 def test_the_commit_is_read_off_the_cache(tmp_path):
     assert hub_revision(tmp_path / "snapshots" / COMMIT) == COMMIT
     assert hub_revision(tmp_path / "my-model") is None

@@ -32,7 +32,7 @@ def test_find_files_expands_home_and_takes_magic_names_literally(
         ("promts.csv", ["promts.csv", "HERE", "prompts.csv"]),
         ("nowhere/x.csv", ["nowhere/x.csv", "HERE/nowhere", "No such file"]),
         ("*.jsonl", ["matches *.jsonl", "HERE"]),
-        ("notes.md", ["notes.md", "suffix", ".parquet", ".gz"]),
+        ("notes.md", ["notes.md", ".csv or .jsonl"]),
         ("folder.txt", ["folder.txt", "not a file"]),
         ("folder*", ["matches folder*"]),
         ("", ["not a file"]),

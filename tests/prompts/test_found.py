@@ -120,3 +120,8 @@ def test_a_column_that_is_named_for_files_without_columns_is_told(tmp_path: Path
     rows = read_prompts([write(tmp_path / "p.txt", "a\n")], Reading(Columns(seed="zzz")), found=found)
     assert len(list(found.watch(Planner(JOB).prompts(rows, None)))) == 1
     assert found.notes == ["job.columns.seed=zzz is not used: the prompt files have no columns"]
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    found = found_in([write(tmp_path / "p.csv", "prompt,é ü\na,1\n")])
+    assert found.lines()[1] == ("", "only travel into the samples' JSON: 'é ü'")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.prompts import json_items
+from batchgen.prompts import Found, Reading, json_items, read_prompts
 from batchgen.prompts.records import MAX_LINE_CHARS
 from tests.prompts.reading import error_of, prompts, read, rejects, rows, write
 
@@ -78,8 +78,8 @@ def test_such_an_object_may_be_larger_than_a_row(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ({"prompt": {"0": "a", "1": "b"}, "seed": {"0": 1, "1": 2}}, ["'prompt', 'seed'", "orient='records'"]),
-        ({"schema": {}, "data": [{"prompt": "a"}]}, ["'schema', 'data'", "orient='records'"]),
-        ({"x.png": {"p": "a fox", "se": 1}}, ["'x.png'", "an array of objects"]),
+        ({"schema": {}, "data": [{"prompt": "a"}]}, ["'schema', 'data'", "jq -c '.data[]'"]),
+        ({"x.png": {"p": "a fox", "se": 1}}, ["'x.png'", "jq -c '.[]'"]),
         ({}, ["nothing"]),
     ],
 )
@@ -94,7 +94,7 @@ def test_other_objects_are_refused_with_what_to_write_instead(
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
 def test_objects_over_several_lines_are_refused_with_the_way_to_one_line(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"p{suffix}", "".join(json.dumps(one, indent=2) + "\n" for one in OBJECTS))
-    error_of(lambda: read(path), "jq: -c")
+    error_of(lambda: read(path), "jq -c '.' FILE > NEW.jsonl")
 
 
 @pytest.mark.parametrize("cut", [30, 120, 170, 200])
@@ -106,6 +106,25 @@ def test_an_object_that_is_cut_off_is_damaged(tmp_path: Path, cut: int) -> None:
 def test_an_object_that_is_cut_off_after_its_captions_is_damaged_too(tmp_path: Path) -> None:
     path = write(tmp_path / "captions.json", json.dumps(COCO, indent=1)[:-4])
     error_of(lambda: read(path), "ends inside the object")
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 2**16])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_fields_beside_the_array_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, indent: int | None
+) -> None:
+    monkeypatch.setattr(json_items, "_CHUNK_CHARS", chunk)
+    content = {"negative_prompt": "bad", "x": {"width": 5}, "prompts": ["a", "b"], "seed": 3}
+    found = Found()
+    path = write(tmp_path / "p.json", json.dumps(content, indent=indent))
+    assert prompts(read_prompts([path], Reading(), found=found)) == ["a", "b"]
+    assert found.notes == [f"{path}: 'negative_prompt', 'seed' beside the prompts is not read: put it into each item"]
+
+
+def test_members_that_are_no_fields_are_not_told(tmp_path: Path) -> None:
+    found = Found()
+    list(read_prompts([write(tmp_path / "captions.json", json.dumps(COCO))], Reading(), found=found))
+    assert found.notes == []
 
 
 def test_an_earlier_plan_is_extended_by_what_its_reader_took_for_rows(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_jq(tmp_path: Path, arguments: list[str], kept: str, names: list[str]) -
 def test_jq_over_several_lines_is_refused_and_runs_with_its_option(tmp_path: Path, name: str) -> None:
     check_output(["jq", ".[] | {prompt}"], JQ_INPUT, JQ_PRETTY)
     path = write(tmp_path / name, JQ_PRETTY)
-    error_of(lambda: read(path), "one object on each line", "jq: -c")
+    error_of(lambda: read(path), "jq -c '.' FILE > NEW.jsonl writes a row on each line")
     assert prompts(read(write(path, JQ_COMPACT))) == ["a red car", "un café"]
 
 
@@ -354,7 +354,7 @@ SQLITE_HEADER = "id,prompt,seed\r\n" + SQLITE_BARE
 def test_sqlite_without_its_header_is_refused_and_runs_with_it(tmp_path: Path) -> None:
     check_output(["sqlite3", "-csv", ":memory:", SQLITE + "select * from p"], "", SQLITE_BARE.replace("\r\n", "\n"))
     path = write(tmp_path / "p.csv", SQLITE_BARE)
-    error_of(lambda: read(path), "If the first line is a prompt already, put a line with the column's name before it")
+    error_of(lambda: read(path), "put a line with the names of all 3 columns, such as b,prompt,c, before it")
     check_output(
         ["sqlite3", "-csv", "-header", ":memory:", SQLITE + "select * from p"], "", SQLITE_HEADER.replace("\r\n", "\n")
     )
@@ -376,5 +376,5 @@ def test_what_such_files_say_reaches_the_tars(tmp_path: Path) -> None:
     made = samples(tmp_path / "run")
     assert [made[f"{key}.txt"].decode() for key in ("000000000000-00", "000000000000-01", "000000000002-00")] == TEXTS
     first, last = (json.loads(made[f"{key}.json"]) for key in ("000000000000-00", "000000000002-00"))
-    assert (first["seed"], first["row"]) == (3, {"score": 0.5, "Seed": 2**50 + 3})
-    assert (last["steps"], last["row"]) == (3, {"n": 9})
+    assert (first["seed"], json.loads(first["row_json"])) == (3, {"score": 0.5, "Seed": 2**50 + 3})
+    assert (last["steps"], json.loads(last["row_json"])) == (3, {"n": 9})

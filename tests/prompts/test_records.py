@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.prompts.records import MAX_DEPTH, BadRow, check_value, doubled, path_name, shown
+from batchgen.prompts.records import MAX_DEPTH, BadRow, check_value, doubled, path_name, shown, told
 
 
 def test_values_are_shown_on_one_short_line_of_ascii() -> None:
@@ -46,3 +46,9 @@ def test_values_that_later_code_could_not_write_are_refused(value: Any, reason: 
 def test_deep_and_foreign_values_within_the_bounds_pass() -> None:
     check_value(nested(MAX_DEPTH))
     check_value({"note": ["日本 🦊", 1.5, None]})
+
+
+def test_what_a_person_reads_keeps_printable_text() -> None:
+    assert told("é ü") == "'é ü'"
+    assert told("é\n") == "'é\\n'" and told("é\x1b\u202e").isprintable()
+    assert len(told("é" * 99)) == 60

@@ -193,7 +193,7 @@ def test_the_job_is_believed_where_it_names_the_wrong_separator(tmp_path: Path) 
 
 def test_a_header_without_a_prompt_is_shown_by_its_columns(tmp_path: Path) -> None:
     message = error_of(lambda: read(write(tmp_path / "p.csv", "id;url;note\n1;2;3\n")), "'id', 'url', 'note'")
-    assert "job.columns.prompt=NAME" in message and "put a line with the column's name before it" in message
+    assert "job.columns.prompt=NAME" in message and "put a line with the names of all 3 columns" in message
 
 
 def test_a_line_may_be_short_only_where_it_is_whole(tmp_path: Path) -> None:
