@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -78,6 +79,12 @@ def _kill(process, number):
         _send(pid, number)
     _, errors = process.communicate(timeout=60)
     return process.returncode, errors
+
+
+def beside_progress(errors):
+    """What a run said on stderr besides how far it is."""
+    progress = re.compile(r"batchgen: (\d+ workers? loads? the model; .* progress follows|\d+/\d+ images, .*)")
+    return [line for line in errors.splitlines() if not progress.fullmatch(line)]
 
 
 def workers_that_began(run_dir):

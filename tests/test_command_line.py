@@ -270,7 +270,7 @@ def test_the_bar_is_shown_on_a_terminal(tmp_path):
         shown += piece
     assert process.wait() == 0
     text = shown.decode()
-    assert "mars_batch:" in text and "40/40" in text and "image/s" in text and "peak " in text
+    assert "mars_batch:" in text and "40/40" in text and "images/s" in text and "peak " in text
 
 
 def test_ctrl_c_at_any_moment_is_no_mistake_in_the_configuration(tmp_path):

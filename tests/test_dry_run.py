@@ -86,7 +86,7 @@ def test_json_is_one_object_on_stdout(tmp_path, prompts):
     assert (done.returncode, done.stdout.count("\n")) == (0, 1), done.stderr
     says = json.loads(done.stdout)
     assert (says["prompts"], says["rejects"], says["batches"], says["shards"]) == (50, 0, 13, 7)
-    assert says["policies"][0]["width"] == 64 and says["model"] == "tiny"
+    assert says["policies"][0]["width"] == 64 and says["model"] == "tiny_2"
     assert len([one for one in says["warnings"] if "13 of 20 workers have nothing to do" in one]) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt"]
 

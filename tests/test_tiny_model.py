@@ -7,7 +7,18 @@ import tarfile
 
 import pytest
 
-from tests.commands import REAL, ROOT, front, kill_when, samples, shard_files, verify, workers_that_began, write_prompts
+from tests.commands import (
+    REAL,
+    ROOT,
+    beside_progress,
+    front,
+    kill_when,
+    samples,
+    shard_files,
+    verify,
+    workers_that_began,
+    write_prompts,
+)
 
 pytestmark = pytest.mark.slow
 QUICK = ("job.steps=3", "memory.policy.micro_batch=4")
@@ -82,7 +93,8 @@ def _killed_and_compared(run, prompts, whole, count):
     for kills in range(count):
         # Moments when the model is at work, by what is in the run directory and not by the clock.
         began = lambda kills=kills: workers_that_began(run) > kills  # noqa: E731
-        assert kill_when(chosen.uniform(0.0, 0.3), began, REAL, *arguments) == (-9, "")
+        code, errors = kill_when(chosen.uniform(0.0, 0.3), began, REAL, *arguments)
+        assert (code, beside_progress(errors)) == (-9, [])
     assert front(run, prompts, *QUICK, command=REAL).returncode == 0
     done = verify(run)
     assert done.returncode == 0

@@ -29,7 +29,7 @@ def test_a_dry_run_says_what_the_gpu_would_do_and_why(tmp_path: Path, card: Any)
     prompts = write_prompts(tmp_path / "prompts.txt", 40)
     shown = front(tmp_path / "run", prompts, "dry_run=true", "job.width=512", "job.height=512")
     assert shown.returncode == 0, shown.stderr
-    assert "model      tiny, fp16 on cuda" in shown.stdout
+    assert "model      tiny_2, fp16 on cuda" in shown.stdout
     assert "policy     512x512: resident, micro-batch" in shown.stdout
     assert "nothing is faster (estimated from the model's files; a run of enough images measures)" in shown.stdout
     assert "weight streaming, 3 buffers, micro-batch" in shown.stdout
