@@ -1,6 +1,7 @@
 """The dry run: what would be made, in which batches and shards, and by which policy. It writes nothing."""
 
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -14,7 +15,6 @@ from batchgen.evening import kept
 from batchgen.evening.cuts import cut_warning, may_be_cut
 from batchgen.evening.download import in_cache
 from batchgen.evening.lines import Line, as_json, as_text, warnings
-from batchgen.evening.measured import now_s
 from batchgen.evening.outlook import Model, Outlook
 from batchgen.evening.policies import ASSUMED, able_of, assumed, model_line, policy_lines
 from batchgen.evening.told import told_of
@@ -57,7 +57,7 @@ def collect(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> tuple[list[Line
 
     A new fact is one more `Line` here, and is then in the text and in the JSON. Raises UserError.
     """
-    began_s = now_s()
+    began_s = time.time()
     gpus = assumed(config, gpus)
     inputs = look_up(config)
     counts = summary(run, config, inputs)

@@ -40,6 +40,11 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
             yield event
 
 
+def seconds_of(time_text: str) -> float:
+    """A time as logs have it, in s since the epoch. Raises ValueError, and TypeError for what is no text."""
+    return datetime.fromisoformat(time_text).timestamp()
+
+
 def now() -> str:
     """The time in UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

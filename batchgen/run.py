@@ -1,5 +1,6 @@
 """The front door past Hydra: prepare the plan, launch the workers, say how it went."""
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -9,7 +10,6 @@ from batchgen.config.schema import Config
 from batchgen.console import say
 from batchgen.dry_run import dry_run
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE
-from batchgen.evening.measured import now_s
 from batchgen.evening.outlook import Outlook
 from batchgen.evening.start import check_disk, keep_run
 from batchgen.files import supports_link, sync_directory
@@ -41,7 +41,7 @@ def run(config: Config) -> int:
     config = replace(config, launch=replace(config.launch, workers=config.launch.workers or len(gpus) or 1))
     if config.dry_run:
         return dry_run(run_dir, config, gpus)
-    began_s = now_s()
+    began_s = time.time()
     plan = prepare(run_dir, config)
     states = shard_states(plan)
     if not states.open:
@@ -62,7 +62,7 @@ def run(config: Config) -> int:
     stop = StopEvent()
     catch_signals(stop, second_ctrl_c_ends=True)
     display = Display(plan)
-    launched_s = now_s()
+    launched_s = time.time()
     display.start(min(plan.config.launch.workers or len(gpus) or 1, plan.shard_count))
     try:
         with at_work(plan):

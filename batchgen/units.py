@@ -17,6 +17,11 @@ def size_bytes(name: str, value: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
+def gib(size: int) -> str:
+    """Bytes as a person reads them, in GiB or MiB."""
+    return f"{size / GIB:,.1f} GiB" if size >= GIB else f"{size / (1 << 20):,.1f} MiB"
+
+
 def count(number: int, noun: str, plural: str = "") -> str:
     """A number and its noun: 1 shard, 2 shards; `plural` where that is not the noun with an s."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"

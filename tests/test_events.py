@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.events import EventLog, read_events
+from batchgen.events import EventLog, now, read_events, seconds_of
 
 
 def test_events_come_back_in_order_and_torn_ones_are_left_out(tmp_path: Path) -> None:
@@ -31,3 +31,8 @@ def test_a_figure_that_is_not_a_number_is_left_out_and_raises_nothing(tmp_path: 
 def test_a_log_that_is_not_there_is_an_error_of_its_reading(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="none"):
         list(read_events(tmp_path / "none.jsonl"))
+
+
+def test_the_time_of_a_log_is_read_as_seconds() -> None:
+    assert seconds_of("1970-01-01T00:01:30.500+00:00") == 90.5
+    assert seconds_of(now()) > 1.7e9

@@ -3,7 +3,7 @@
 import pytest
 
 from batchgen.errors import ConfigError
-from batchgen.units import GIB, count, duration, size_bytes
+from batchgen.units import GIB, count, duration, gib, size_bytes
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,7 @@ def test_a_duration_is_said_in_its_two_largest_units(seconds: float, said: str) 
 def test_a_number_has_its_noun_in_the_right_form() -> None:
     assert [count(number, "shard") for number in (0, 1, 2)] == ["0 shards", "1 shard", "2 shards"]
     assert (count(1, "batch", "batches"), count(3, "batch", "batches")) == ("1 batch", "3 batches")
+
+
+def test_bytes_are_said_in_gib_or_mib() -> None:
+    assert (gib(5 << 20), gib(1536 * GIB)) == ("5.0 MiB", "1,536.0 GiB")

@@ -9,7 +9,7 @@ from batchgen.config.schema import OutputConfig
 from batchgen.evening.measured import bytes_name
 from batchgen.paths import RunDir
 from batchgen.plan.replan import is_untouched
-from batchgen.units import GIB
+from batchgen.units import gib
 
 # A sample's text, JSON and their places in a tar take at least this: three members, each a head and a block.
 _LEAST_BYTES = 6 * 512
@@ -117,8 +117,3 @@ def too_small(room: Room, run: RunDir) -> str:
         f"the disk of {run.root} is too small: the run writes {about} {gib(need)}, and {gib(room.free_bytes)} are "
         f"free; make room{'' if has_begun else elsewhere} (launch.check_disk=false starts all the same)"
     )
-
-
-def gib(size_bytes: int) -> str:
-    """Bytes as a person reads them, in GiB or MiB."""
-    return f"{size_bytes / GIB:,.1f} GiB" if size_bytes >= GIB else f"{size_bytes / (1 << 20):,.1f} MiB"

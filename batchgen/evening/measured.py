@@ -1,18 +1,16 @@
 """What a run showed: its paces, from the logs that its workers left."""
 
-import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from batchgen.evening.pace import USUAL_END_S, USUAL_SHARD_S, Observed, Pace, Paces, observe, size_name
 from batchgen.evening.work import job_of
-from batchgen.events import read_events
+from batchgen.events import read_events, seconds_of
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
@@ -36,11 +34,6 @@ class _Unit:
     @property
     def end_s(self) -> float:
         return self.start_s + self.record["seconds"] + self.record["stage_seconds"].get("write", 0.0)
-
-
-def seconds_of(time_text: str) -> float:
-    """A time as logs have it, in s since the epoch. Raises ValueError."""
-    return datetime.fromisoformat(time_text).timestamp()
 
 
 def paces_of(
@@ -162,8 +155,3 @@ def _bytes_of(plan: Plan, units: Sequence[_Unit]) -> dict[str, tuple[float, int]
 def bytes_name(width: int, height: int, image_format: str, quality: int | None) -> str:
     """The name of a size and a format in `Paces.image_bytes`."""
     return f"{width}x{height} {image_format}" + (f" {quality}" if quality is not None else "")
-
-
-def now_s() -> float:
-    """The time in s since the epoch, which the logs of this machine have."""
-    return time.time()

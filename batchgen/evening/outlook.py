@@ -16,10 +16,10 @@ from batchgen.evening.takes import NOTHING, Crew, Takes, sharing, takes
 from batchgen.evening.work import Job, job_of
 from batchgen.machine.dtype import resolve_dtype
 from batchgen.machine.gpus import Gpu
-from batchgen.memory.defaults import default_policy
+from batchgen.memory.defaults import threads_of
 from batchgen.memory.forecast import foresee_on
 from batchgen.memory.frozen import task_of
-from batchgen.memory.measure import Known
+from batchgen.memory.measure import Known, base_policy
 from batchgen.models.find import ModelFiles, find_model
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
@@ -66,12 +66,11 @@ class Outlook:
     def policy(self, width: int, height: int) -> Policy | None:
         """The policy that a worker would choose; None on a GPU that is not known or cannot do it."""
         config = self._config
+        task = task_of(config, width, height)
         if self._gpu is None:
-            cores = os.cpu_count() or 1
-            return default_policy(config.memory.policy, config.speed, width, height, self.dtype, cores)
+            return base_policy(config, task, self.dtype)
         if self._model.files is None:
             return None
-        task = task_of(config, width, height)
         try:
             foreseen = foresee_on(config, self._gpu, self._model.files, self._model.fingerprint, task)
         except UserError:
@@ -81,7 +80,7 @@ class Outlook:
     def crew(self, workers: int) -> Crew:
         """The workers, and how they share the devices."""
         cores = os.cpu_count() or 1
-        threads = self._config.memory.policy.threads or min(4, cores)
+        threads = threads_of(self._config.memory.policy, cores)
         return Crew(workers, sharing(workers, len(self._gpus), threads, cores))
 
     def takes(self, shards: Sequence[Sequence[Job]]) -> Takes | None:

@@ -1,6 +1,5 @@
 """The policies that workers would choose, as lines of a dry run."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -10,9 +9,9 @@ from batchgen.evening.lines import Line
 from batchgen.evening.outlook import Model
 from batchgen.machine.dtype import resolve_dtype
 from batchgen.machine.gpus import Gpu
-from batchgen.memory.defaults import default_policy
 from batchgen.memory.forecast import foresee_on, refused_on
 from batchgen.memory.frozen import task_of
+from batchgen.memory.measure import base_policy
 from batchgen.policy import Policy
 from batchgen.units import size_bytes
 
@@ -101,7 +100,7 @@ def _policy_values(width: int, height: int, device: str | None, policy: Policy) 
 def _default_lines(config: Config, sizes: Sequence[tuple[int, int]], why: str) -> Iterator[Line]:
     dtype = resolve_dtype(config.model.dtype, None)
     for width, height in sizes:
-        policy = default_policy(config.memory.policy, config.speed, width, height, dtype, os.cpu_count() or 1)
+        policy = base_policy(config, task_of(config, width, height), dtype)
         tiling = f"tiles of {policy.tile_px} px" if policy.tile_px else "no tiling"
         rows = f"micro-batch {policy.micro_batch}, decode chunk {policy.decode_chunk}"
         values = _policy_values(width, height, "cpu", policy)

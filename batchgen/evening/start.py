@@ -1,5 +1,6 @@
 """At the start of a run: does it fit on the disk? And at its end: what it showed is kept for later estimates."""
 
+import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
@@ -8,7 +9,7 @@ import psutil
 from batchgen.errors import BatchgenError, UserError
 from batchgen.evening import kept
 from batchgen.evening.disk import too_small
-from batchgen.evening.measured import now_s, paces_of
+from batchgen.evening.measured import paces_of
 from batchgen.evening.outlook import Outlook, left_images
 from batchgen.plan.store import Plan
 
@@ -42,6 +43,6 @@ def keep_run(plan: Plan, outlook: Outlook, began_s: float, launched_s: float, is
         front_s = began_s - psutil.Process().create_time() + planning_s
         workers = min(plan.config.launch.workers or 1, plan.shard_count)
         sharing = outlook.crew(workers).sharing
-        kind, paces = paces_of(plan, launched_s, front_s, sharing, now_s() if is_over else None)
+        kind, paces = paces_of(plan, launched_s, front_s, sharing, time.time() if is_over else None)
         if kind == outlook.device_kind and paces.sizes:
             kept.keep(outlook.key, paces)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from batchgen.config.schema import Config
-from batchgen.evening.disk import Room, free_bytes, gib, room, too_small
+from batchgen.evening.disk import Room, free_bytes, room, too_small
 from batchgen.evening.download import Download, to_download
 from batchgen.evening.lines import Line
 from batchgen.evening.outlook import Model, Outlook, images_of
@@ -11,7 +11,7 @@ from batchgen.evening.takes import NOTHING, Takes
 from batchgen.evening.work import Job
 from batchgen.machine.gpus import Gpu
 from batchgen.paths import RunDir
-from batchgen.units import duration
+from batchgen.units import duration, gib
 
 _UNKNOWN = (
     "not known, since nothing was measured here: dry_run=probe loads the model and measures, and so does a first run"

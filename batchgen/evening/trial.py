@@ -5,8 +5,8 @@ chosen (on a GPU by the probe of memory, whose figures are kept too), images are
 """
 
 import random
-import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 from batchgen.errors import EXIT_USER, EXIT_WHOLE, BatchgenError, UserError
-from batchgen.evening.measured import now_s, paces_of
+from batchgen.evening.measured import paces_of
 from batchgen.evening.pace import Paces
 from batchgen.evening.work import Job, job_of
 from batchgen.launch import local
@@ -51,47 +51,36 @@ def measure(
     trying at once. `front_s`: what a command takes before it plans. Raises UserError where the job cannot run, and
     BatchgenError.
     """
-    scratch = Path(tempfile.mkdtemp(prefix="batchgen-probe-"))
-    try:
-        return _measured(RunDir(scratch / "run"), shards, sources, devices, rows, front_s, say)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _measured(
-    run: RunDir,
-    shards: Callable[[], Iterable[Shard | Reject]],
-    sources: Sources,
-    devices: Sequence[str],
-    rows: Callable[[int, int], int],
-    front_s: float,
-    say: Callable[[str], None],
-) -> tuple[str, Paces]:
     chosen = _chosen(shards(), rows)
     trials = list(_trials(chosen))
     made = [shard for shard, _ in trials]
-    began_s = now_s()
-    launch = replace(sources.config.launch, workers=1, restarts=0)
-    config = replace(sources.config, run_dir=str(run.root), launch=launch)
-    # The job's own shards follow, so that a probe of memory sees how much work there will be; they are never made.
-    after = (replace(one, index=len(trials) + one.index) for one in shards() if isinstance(one, Shard))
-    save_plan(run, run.plan, "run", 0, uuid.uuid4().hex, replace(sources, config=config), chain(made, after))
-    plan = load_plan(run)
-    run.create_directories()
-    say(f"measuring {sum(len(batch.prompts) for batch, _ in chosen)} images of the job on {_where(devices)}")
-    launched_s = now_s()
-    front_s += launched_s - began_s
-    watch = _Watch(plan, made, launched_s)
-    code = EXIT_WHOLE
-    with suppress(_Enough):
-        code = local.launch(plan, list(devices)[:1], StopEvent(), watch.look, say)
-    whole = {shard.index for shard, steps in trials if shard.batches[0].prompts[0].steps == steps}
-    kind, paces = paces_of(plan, launched_s, front_s, 1.0, None, watch.wanted, whole)
+    with tempfile.TemporaryDirectory(prefix="batchgen-probe-", ignore_cleanup_errors=True) as scratch:
+        began_s = time.time()
+        # The job's own shards follow, so that a probe of memory sees how much work there will be; they are never made.
+        after = (replace(one, index=len(trials) + one.index) for one in shards() if isinstance(one, Shard))
+        plan = _planned(RunDir(Path(scratch) / "run"), sources, chain(made, after))
+        say(f"measuring {sum(len(batch.prompts) for batch, _ in chosen)} images of the job on {_where(devices)}")
+        launched_s = time.time()
+        watch = _Watch(plan, made, launched_s)
+        code = EXIT_WHOLE
+        with suppress(_Enough):
+            code = local.launch(plan, list(devices)[:1], StopEvent(), watch.look, say)
+        whole = {shard.index for shard, steps in trials if shard.batches[0].prompts[0].steps == steps}
+        kind, paces = paces_of(plan, launched_s, front_s + launched_s - began_s, 1.0, None, watch.wanted, whole)
     if code == EXIT_USER:
         raise UserError("the job cannot run, so nothing was measured: see above")
     if not paces.sizes and code != EXIT_WHOLE:
         raise BatchgenError("the probe ended without a figure: see above")
     return kind, paces
+
+
+def _planned(run: RunDir, sources: Sources, shards: Iterable[Shard]) -> Plan:
+    """A run of these shards by one worker that is not started again."""
+    launch = replace(sources.config.launch, workers=1, restarts=0)
+    config = replace(sources.config, run_dir=str(run.root), launch=launch)
+    save_plan(run, run.plan, "run", 0, uuid.uuid4().hex, replace(sources, config=config), shards)
+    run.create_directories()
+    return load_plan(run)
 
 
 def _where(devices: Sequence[str]) -> str:
@@ -156,7 +145,7 @@ class _Watch:
             self._is_settled = True
             if self.wanted <= committed:
                 raise _Enough
-        if now_s() - self._launched_s > _MOST_S and committed:
+        if time.time() - self._launched_s > _MOST_S and committed:
             raise _Enough
 
     def _affordable(self) -> set[int]:

@@ -16,6 +16,11 @@ _TILE_PX = 512
 _MAX_THREADS = 4
 
 
+def threads_of(fixed: PolicyConfig, cpu_count: int) -> int:
+    """How many threads torch uses on the CPU."""
+    return fixed.threads or min(_MAX_THREADS, cpu_count)
+
+
 def default_policy(
     fixed: PolicyConfig, speed: SpeedConfig, width: int, height: int, dtype: str, cpu_count: int
 ) -> Policy:
@@ -32,7 +37,7 @@ def default_policy(
         tile_px=tile_px if fixed.tile_px is None else fixed.tile_px,
         placement=fixed.placement or "resident",
         dtype=dtype,
-        threads=fixed.threads or min(_MAX_THREADS, cpu_count),
+        threads=threads_of(fixed, cpu_count),
         stream_buffers=fixed.stream_buffers or STREAM_BUFFERS[0],
         guidance_split=bool(fixed.guidance_split),
         channels_last=speed.channels_last,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 MAX_LINE_CHARS = 2**20  # of a line, of a quoted record of many lines, of an item of a .json file
+_SHOWN_CHARS = 60
 MAX_DEPTH = 100  # of nested JSON: later code may recurse (json, pickle) and must not run out of stack
 TOO_LONG = f"longer than {MAX_LINE_CHARS:,} characters"
 
@@ -41,14 +42,17 @@ class HeaderReader(Protocol):
 
 def shown(value: object) -> str:
     """Return the value for a message: ASCII, on one line, at most 60 characters."""
-    text = ascii(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return _shortened(ascii(value))
 
 
 def told(value: object) -> str:
     """Return the value for a person to read: as `shown`, but with printable text as it is."""
-    text = repr(value) if repr(value).isprintable() else ascii(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    text = repr(value)
+    return _shortened(text if text.isprintable() else ascii(value))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
 
 
 def path_name(path: Path | str) -> str:

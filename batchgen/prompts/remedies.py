@@ -1,12 +1,11 @@
 """What helps where a row cannot be used."""
 
-import gzip
 import re
 from pathlib import Path
 
 from batchgen.prompts.advice import PANDAS
 from batchgen.prompts.mapping import NAMES, known_name
-from batchgen.prompts.sniff import is_gzipped
+from batchgen.prompts.sniff import unpacked
 
 _JSON = (".json", ".jsonl", ".ndjson")
 _NESTED = re.compile(r", but (\w+(?:\[\])?) has '([^']*)'")
@@ -58,7 +57,7 @@ def _cure_of_json(reason: str) -> str | None:
 def _is_array(path: Path) -> bool:
     """Whether the file is a JSON array."""
     try:
-        with gzip.open(path) if is_gzipped(path) else path.open("rb") as file:
+        with unpacked(path) as file:
             return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
     except (OSError, EOFError):
         return False
@@ -67,7 +66,7 @@ def _is_array(path: Path) -> bool:
 def _reads_as_cp1252(path: Path) -> bool:
     """Whether every line that is not ASCII is not UTF-8 either but could be cp1252, so that cp1252 spoils no line."""
     try:
-        with gzip.open(path) if is_gzipped(path) else path.open("rb") as file:
+        with unpacked(path) as file:
             for line in file:
                 if not line.isascii():
                     line.decode("cp1252")

@@ -1,6 +1,8 @@
 """What the first bytes of a file say that its name does not: packed, of another program, of another encoding."""
 
+import gzip
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from batchgen.prompts.records import DamagedFileError
 
@@ -24,6 +26,11 @@ def is_gzipped(path: Path) -> bool:
     """Whether the file is gzipped, by its first bytes. Raises OSError."""
     with path.open("rb") as file:
         return file.read(len(GZIP)) == GZIP
+
+
+def unpacked(path: Path) -> BinaryIO:
+    """The file's bytes, unpacked if it is gzipped. Raises OSError."""
+    return cast(BinaryIO, gzip.open(path)) if is_gzipped(path) else path.open("rb")
 
 
 def refuse_foreign(head: bytes, codec: str) -> None:

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 
 from batchgen.errors import BrokenRunError
+from batchgen.events import seconds_of
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan
 from batchgen.shards.amounts import Amounts
@@ -190,7 +190,7 @@ def _made(records: list[BatchRecord], amount: Callable[[BatchRecord], float]) ->
     made = []
     for record in records:
         with suppress(KeyError, TypeError, ValueError):
-            start_s = datetime.fromisoformat(str(record["started_at"])).timestamp()
+            start_s = seconds_of(record["started_at"])
             made.append(Made(record["worker"], start_s, start_s + float(record["seconds"]), amount(record)))
     return made
 

@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from batchgen.events import seconds_of
 from batchgen.machine import process
 from batchgen.paths import RunDir
 from batchgen.units import duration
@@ -50,7 +50,7 @@ def starting(run: RunDir) -> list[Starting]:
             continue  # between two shards
         since = next(event for event in events if _AFTER.get(event.get("event", "")) == _AFTER[events[-1]["event"]])
         with suppress(KeyError, TypeError, ValueError):
-            since_s = datetime.fromisoformat(since["at"]).timestamp()
+            since_s = seconds_of(since["at"])
             found.append(Starting(path.stem, _AFTER[events[-1]["event"]], since_s))
     return found
 

@@ -1,5 +1,6 @@
 """Around a run: the disk is checked first, and what the run showed is kept."""
 
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,6 @@ import pytest
 
 from batchgen.errors import UserError
 from batchgen.evening import kept, outlook, start
-from batchgen.evening.measured import now_s
 from batchgen.evening.outlook import Outlook, images_of, left_images
 from batchgen.evening.work import Job
 from batchgen.plan.store import Plan
@@ -62,5 +62,5 @@ def test_a_file_system_that_does_not_tell_is_no_reason_to_refuse(plan: Plan, mon
 def test_a_run_whose_logs_are_gone_is_no_error_and_keeps_nothing(plan: Plan) -> None:
     finish_run(plan)
     here = Outlook.of_plan(plan, [])
-    start.keep_run(plan, here, now_s() - 9, now_s() - 8, is_over=True)
+    start.keep_run(plan, here, time.time() - 9, time.time() - 8, is_over=True)
     assert kept.load(here.key).sizes == {}
