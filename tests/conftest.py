@@ -6,6 +6,12 @@ import shutil
 import signal
 import tempfile
 
+from hypothesis import settings
+
+# A commit passes or fails whoever runs its tests. `pytest --hypothesis-profile=default tests/plan` looks for new cases.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
+
 # Models are checked once in a session, and what it keeps is nobody's else.
 if "BATCHGEN_CACHE" not in os.environ:
     os.environ["BATCHGEN_CACHE"] = tempfile.mkdtemp(prefix="batchgen-tests-")
