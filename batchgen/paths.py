@@ -1,12 +1,9 @@
 """RunDir and PlanDir: the only place that knows the file names of a run and of its plans."""
 
-import os
 import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-
-import platformdirs
 
 _SHARD_FILE = re.compile(r"(\d{6,})\.(?:json|tar|jsonl)")
 _ATTEMPT_FILE = re.compile(r"(\d{6,})\.([0-9a-f]{32})\.(tar|jsonl|json|at)")
@@ -15,17 +12,6 @@ _EXTENSION_DIR = re.compile(r"plan-(\d{3,})")
 _DRAFT_DIR = re.compile(r"plan\.[0-9a-f]{32}(\.swept)*")
 _SWEPT = ".swept"
 _MARK = "at-work."
-
-
-def models_dir() -> Path:
-    """Where the models that are bundled with the package are."""
-    return Path(__file__).resolve().parent / "models"
-
-
-def cache_dir() -> Path:
-    """Where figures and checks are kept between runs: $BATCHGEN_CACHE, or a folder in the user's cache directory."""
-    folder = os.environ.get("BATCHGEN_CACHE")
-    return Path(folder) if folder else platformdirs.user_cache_path("batchgen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +190,20 @@ class RunDir:
     def slurm(self) -> Path:
         """What was submitted to SLURM."""
         return self.root / "slurm"
+
+    @property
+    def stop(self) -> Path:
+        """A note that asks all workers to end after what is under way; the next command on the run removes it."""
+        return self.root / "stop.json"
+
+    @property
+    def copies(self) -> Path:
+        """One record for each shard whose copy elsewhere was checked."""
+        return self.root / "copies"
+
+    def copy_record(self, shard: int) -> Path:
+        """The record of the checked copy of a shard."""
+        return self.copies / f"{shard:06d}.json"
 
     def create_directories(self) -> None:
         """Create the directories that workers write to, where they are missing."""

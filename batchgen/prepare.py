@@ -16,7 +16,8 @@ from batchgen.files import sync_directory, to_json
 from batchgen.models.admit import Admission
 from batchgen.models.find import EARLIER_EDITIONS, ModelFiles, download, find_model, hub_revision
 from batchgen.models.fingerprint import VERSION, fingerprint_model
-from batchgen.paths import RunDir, models_dir
+from batchgen.paths import RunDir
+from batchgen.places import models_dir
 from batchgen.plan.cutting import cut_shards
 from batchgen.plan.edits import file_changes, refusal
 from batchgen.plan.free import save_free

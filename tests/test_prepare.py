@@ -11,7 +11,8 @@ import pytest
 from batchgen import prepare as prepare_module
 from batchgen.config.schema import Config
 from batchgen.errors import ModelError, ResumeError
-from batchgen.paths import RunDir, models_dir
+from batchgen.paths import RunDir
+from batchgen.places import models_dir
 from batchgen.plan import store as plan_module
 from batchgen.plan.planner import image_seed
 from batchgen.plan.store import Plan, load_plan

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from batchgen.paths import models_dir
+from batchgen.places import models_dir
 from tests.commands import FAKE, REAL, front, run, verify, write_prompts
 
 TOKEN = "hf_" + "Secret1234567890" * 2

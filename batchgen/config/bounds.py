@@ -51,5 +51,9 @@ BOUNDS = {
     "threads": Bound(int, 1, 1_024),
     "restarts": Bound(int, 0, 1_000),
     "lease_timeout_s": Bound(float, 0.1, 86_400),
+    "warn_s": Bound(float, 0.0, 86_400),
+    "spread_s": Bound(float, 0.0, 3_600),
+    "workers_per_element": Bound(int, 1, 1_024),
+    "at_once": Bound(int, 1, 100_000),
     "price_per_gpu_hour": Bound(float, 0.0, 1e9),
 }

@@ -22,6 +22,7 @@ CHOICES = {
     "memory.policy.placement": (None, *PLACEMENTS),
     "speed.attention": ATTENTION,
     "output.format": ("png", "jpg", "webp"),
+    "launch.launcher": ("local", "slurm"),
     "determinism": ("best", "strict"),
 }
 

@@ -7,7 +7,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def _group(kind: Any, prefix: str, about: str | None = None) -> Iterator[str]:
             continue
         name = prefix + field.name
         meaning = comments.get(field.name) or f"The column that holds `{field.name}`."
-        default = "from the job or the prompts" if name == "job.name" else _default(field.default)
+        default = "from the job or the prompts" if name == "job.name" else _default(_value(field))
         row = (f"`{name}`", f"`{_type(field.type)}`", default, _valid(name), meaning)
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
     yield ""
@@ -92,7 +92,15 @@ def _comments(kind: Any) -> dict[str, str]:
 def _type(kind: Any) -> str:
     if kind is Any:
         return "str or list"
+    if str(kind).startswith("dict"):
+        return "names and values"
+    if kind == list[str]:
+        return "list"
     return kind.__name__ if isinstance(kind, type) else str(kind).replace(" | None", " or null")
+
+
+def _value(one: Field[Any]) -> Any:
+    return one.default_factory() if callable(one.default_factory) else one.default
 
 
 def _default(value: Any) -> str:

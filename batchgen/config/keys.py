@@ -5,7 +5,7 @@ import re
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from batchgen.config.check import CHOICES
 from batchgen.config.schema import Config, known_keys
@@ -42,7 +42,14 @@ _OTHER_WORDS = {
 }
 
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
-_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_KINDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list[str]: "a list of texts",
+    dict[str, Any]: "names and values, such as {time: 08:00:00}",
+}
 
 
 @cache
@@ -57,7 +64,7 @@ def _kinds(kind: Any, prefix: str) -> list[tuple[str, tuple[Any, bool]]]:
         if is_dataclass(field.default_factory):
             found += _kinds(field.default_factory, f"{prefix}{field.name}.")
         else:
-            types = get_args(field.type) or (field.type,)
+            types = (field.type,) if get_origin(field.type) in (dict, list) else get_args(field.type) or (field.type,)
             found.append((prefix + field.name, (types[0], type(None) in types)))
     return found
 

@@ -10,6 +10,8 @@ from typing import Any
 from batchgen.types import Columns
 
 SCHEDULERS = ("model", "ddim", "unipc", "euler", "euler_a", "dpm++")
+# These keys hold any names, with values that another program understands.
+OPEN = ("launch.slurm", "launch.collector")
 ATTENTION = ("sdpa", "flash", "efficient", "cudnn", "plain", "xformers")
 
 
@@ -131,13 +133,20 @@ class OutputConfig:
     quality: int | None = None
     # How many batches a shard holds. null lets the planner decide by images and workers, with at most 32 batches.
     batches_per_shard: int | None = None
+    # Where each finished shard is copied to while the run goes on: an address that fsspec knows, such as
+    # s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, or hf://datasets/OWNER/NAME for a data set on the Hugging Face hub.
+    copy_to: str | None = None
+    # Whether tars stay here once their copies have been checked.
+    keep_local: bool = True
 
 
 @dataclass
 class LaunchConfig:
-    """The worker processes. All of these settings may change when a run is resumed."""
+    """Where the workers run, and for how long. All of these settings may change when a run is resumed."""
 
-    # How many workers run; null starts one for each GPU, or one on the CPU.
+    # Who starts the workers: local means this command, slurm means a job array that this command submits.
+    launcher: str = "local"
+    # How many workers run; null starts one for each GPU, or one on the CPU. Under SLURM null means one.
     workers: int | None = None
     # How many times in a row a dead worker is started again without having finished anything.
     restarts: int = 3
@@ -147,6 +156,34 @@ class LaunchConfig:
     wait_for_others: bool = True
     # Whether a run that certainly does not fit on the disk is refused before it starts.
     check_disk: bool = True
+    # The time of day at which the workers end after what is under way, such as 07:00.
+    stop_at: str | None = None
+    # How long the workers of a command, or of an element of a job array, may work, such as 7h30m. They end in time for
+    # it, after what is under way.
+    time_limit: str | None = None
+    # How many seconds before a time limit the workers are asked to end. It must be enough for a micro-batch and its
+    # images.
+    warn_s: float = 120.0
+    # A folder on each machine's own disk, such as /scratch/$USER. The model is copied to it once a machine, and the
+    # workers load it from there. null loads it from where it is.
+    scratch: str | None = None
+    # Over how many seconds the starts of workers are spread, so that not all of them read the same files at once. null
+    # takes a quarter of a second for each worker, and at most a minute.
+    spread_s: float | None = None
+    # Under SLURM: any options of sbatch by their long names, such as launch.slurm.partition=gpu.
+    slurm: dict[str, Any] = field(default_factory=dict)
+    # Under SLURM: the options of sbatch for the job that checks the run at its end, where they differ from `slurm`.
+    collector: dict[str, Any] = field(default_factory=dict)
+    # Under SLURM: lines of shell that set a node up before batchgen starts, such as 'module load cuda'.
+    setup: list[str] = field(default_factory=list)
+    # Under SLURM: how many workers an element of the array starts. Sites that give whole nodes want one for each GPU.
+    workers_per_element: int = 1
+    # Under SLURM: how many elements may run at once (the %K of --array); null leaves that to the site.
+    at_once: int | None = None
+    # Under SLURM: whether an element that was ended by its time limit puts itself back into the queue.
+    requeue: bool = True
+    # Under SLURM: whether the command stays until the run is done, with a progress bar.
+    wait: bool = False
 
 
 @dataclass
@@ -194,10 +231,11 @@ def prompt_patterns(config: Config) -> list[str]:
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn {'job': {'steps': 20}} into {'job.steps': 20}; lists stay whole."""
+    """Turn {'job': {'steps': 20}} into {'job.steps': 20}; lists, and the dictionaries of `OPEN`, stay whole."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) and name not in OPEN else {name: value}
     return flat
 
 

@@ -11,7 +11,7 @@ from batchgen.config.schema import Config
 from batchgen.evening.pace import Pace, Paces
 from batchgen.files import replace, to_json
 from batchgen.memory.measure import facts_of
-from batchgen.paths import cache_dir
+from batchgen.places import cache_dir
 
 # Raise this when the same work takes other time than before, or when the meaning of a figure changes.
 _WAY_OF_MEASURING = 1

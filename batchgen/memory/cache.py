@@ -8,7 +8,7 @@ from typing import Any
 
 from batchgen.files import replace, to_json
 from batchgen.memory.figures import Figures, Points, Weights
-from batchgen.paths import cache_dir
+from batchgen.places import cache_dir
 
 
 def load(key: str) -> Figures | None:

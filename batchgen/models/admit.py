@@ -22,7 +22,7 @@ from batchgen.machine.versions import versions
 from batchgen.models.beside import unused_line
 from batchgen.models.find import ModelFiles, check_model
 from batchgen.models.parts import refuse_misspelt, settings
-from batchgen.paths import cache_dir
+from batchgen.places import cache_dir
 from batchgen.quality import refuse_large
 from batchgen.types import Prompt, Reject, Shard
 

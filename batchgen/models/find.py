@@ -11,7 +11,7 @@ from batchgen.config.check import did_you_mean
 from batchgen.config.schema import ModelConfig
 from batchgen.errors import ModelError, in_one_line
 from batchgen.models.parts import Part, parts_of, read_index, settings, tensors
-from batchgen.paths import models_dir
+from batchgen.places import models_dir
 
 
 @dataclass(frozen=True, slots=True)

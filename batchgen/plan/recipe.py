@@ -14,7 +14,7 @@ COMPUTES = 2
 FREE = (
     "run_dir", "dry_run", "extend", "retry_failed", "launch", "job.name", "job.prompts", "job.limit",
     "job.on_bad_row", "model.path", "model.size_px", "model.guidance", "memory.max_vram", "memory.assume_vram",
-    "price_per_gpu_hour",
+    "price_per_gpu_hour", "output.copy_to", "output.keep_local",
 )  # fmt: skip
 # The values of keys that came after the plan, where they are not the keys' defaults.
 _BEFORE: dict[str, Any] = {}

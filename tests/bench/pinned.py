@@ -27,7 +27,7 @@ from batchgen.memory.frozen import Policies, task_of
 from batchgen.memory.measure import guess
 from batchgen.memory.placement_bytes import pinned_bytes
 from batchgen.memory.worth import image_s
-from batchgen.paths import models_dir
+from batchgen.places import models_dir
 from batchgen.policy import Policy
 from batchgen.shards.leases import Watch
 from batchgen.worker.loop import load_engine

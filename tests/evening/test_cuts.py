@@ -7,7 +7,7 @@ import pytest
 
 from batchgen.evening.cuts import cut_warning, may_be_cut
 from batchgen.models.find import ModelFiles
-from batchgen.paths import models_dir
+from batchgen.places import models_dir
 from tests.builders import POLICY, make_prompt
 from tests.commands import front
 

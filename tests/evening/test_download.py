@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from batchgen.config.schema import ModelConfig
 from batchgen.evening.download import in_cache, to_download
 from batchgen.models.find import ModelFiles
-from batchgen.paths import models_dir
+from batchgen.places import models_dir
 
 FILES = {
     "model_index.json": 1, "README.md": 10_000, "v1-5.ckpt": 10_000, "v1-5.safetensors": 10_000,

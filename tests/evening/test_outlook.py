@@ -15,7 +15,7 @@ from batchgen.memory.costs import Task, batch_s
 from batchgen.memory.frozen import task_of
 from batchgen.memory.measure import Known
 from batchgen.models.find import ModelFiles
-from batchgen.paths import models_dir
+from batchgen.places import models_dir
 from tests.builders import make_config
 from tests.memory.cards import sd15_512
 

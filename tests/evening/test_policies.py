@@ -11,7 +11,7 @@ from batchgen.evening.outlook import Model
 from batchgen.evening.policies import ASSUMED, able_of, assumed, model_line, policy_lines
 from batchgen.machine.gpus import Gpu
 from batchgen.models.find import ModelFiles
-from batchgen.paths import models_dir
+from batchgen.places import models_dir
 from tests.builders import make_config
 
 TINY = Model(ModelFiles(models_dir() / "tiny"), "fingerprint")

@@ -8,7 +8,7 @@ import pytest
 from batchgen.memory.estimate import estimate
 from batchgen.memory.figures import Weights, at
 from batchgen.models.find import ModelFiles
-from batchgen.paths import models_dir
+from batchgen.places import models_dir
 
 TINY = models_dir() / "tiny"
 

@@ -163,7 +163,7 @@ def test_a_card_that_is_too_small_is_the_users_to_know(plan: Plan) -> None:
 
 def test_an_estimate_foresees_and_does_not_refuse_what_may_fit(tmp_path: Path) -> None:
     from batchgen.models.find import ModelFiles
-    from batchgen.paths import models_dir
+    from batchgen.places import models_dir
 
     config = make_config(tmp_path, PROMPTS)
     model, task = ModelFiles(models_dir() / "tiny"), task_of(config, 1024, 1024)

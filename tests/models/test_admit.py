@@ -14,7 +14,8 @@ from batchgen.dry_run import Counts, summary
 from batchgen.errors import BatchgenError, ModelError, UserError
 from batchgen.models import admit
 from batchgen.models.find import ModelFiles
-from batchgen.paths import RunDir, models_dir
+from batchgen.paths import RunDir
+from batchgen.places import models_dir
 from batchgen.prepare import look_up, prepare
 from batchgen.worker.loop import load_engine
 from tests.builders import make_config, write_rows

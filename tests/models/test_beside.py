@@ -8,7 +8,8 @@ import pytest
 
 from batchgen.models.beside import unused_line
 from batchgen.models.find import ModelFiles
-from batchgen.paths import RunDir, models_dir
+from batchgen.paths import RunDir
+from batchgen.places import models_dir
 from batchgen.prepare import prepare
 from tests.builders import make_config
 

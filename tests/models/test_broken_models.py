@@ -16,7 +16,8 @@ from batchgen.launch import local
 from batchgen.machine.process import worker_name
 from batchgen.models import admit
 from batchgen.models.find import ModelFiles
-from batchgen.paths import RunDir, models_dir
+from batchgen.paths import RunDir
+from batchgen.places import models_dir
 from batchgen.plan.store import load_plan
 from batchgen.verify import verify
 from batchgen.worker.loop import Worker, load_engine

@@ -12,7 +12,8 @@ import yaml
 from batchgen.config.schema import Config, flatten
 from batchgen.errors import UserError
 from batchgen.models.find import locate
-from batchgen.paths import RunDir, models_dir
+from batchgen.paths import RunDir
+from batchgen.places import models_dir
 from batchgen.plan.free import save_free
 from batchgen.plan.recipe import is_free
 from batchgen.plan.store import check_plan, load_plan
