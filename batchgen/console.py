@@ -22,6 +22,8 @@ COMMANDS = {
     "status": ("RUN_DIR", "the progress, at any time"),
     "verify": ("RUN_DIR", "check that a run is complete"),
     "repair": ("RUN_DIR", "set damaged shards aside, so that they are made again"),
+    "cancel": ("RUN_DIR", "ask the workers of a run, on all machines, to end"),
+    "join": ("RUN_DIR", "work on a planned run with the GPUs of this machine, too"),
     "worker": ("RUN_DIR RANK WORLD", "one worker, on any machine that sees the directory"),
 }
 
@@ -102,16 +104,24 @@ def usage() -> str:
     return "\n".join(f"{left:<{width}}  {right}" for left, right in lines)
 
 
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of 1 or more")
+    return int(text)
+
+
 def run_dir_command(
     name: str,
     description: str,
     act: Callable[..., int],
     rehearse: Callable[[RunDir], int] | None = None,
     flags: Mapping[str, str] | None = None,
+    numbers: Mapping[str, str] | None = None,
 ) -> int:
     """`batchgen NAME RUN_DIR`, with `rehearse` for `--dry-run`; returns the exit code.
 
-    `flags`: {--name: its help}; those that are given are passed to `act` as name=True.
+    `flags`: {--name: its help}; those that are given are passed to `act` as name=True. `numbers`: the same for options
+    with a number, 1 or more, which are passed as name=N.
     """
     open_console()
     parser = Parser(name, description)
@@ -120,8 +130,11 @@ def run_dir_command(
         parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
     for flag, what in (flags or {}).items():
         parser.add_argument(flag, action="store_true", help=what)
+    for option, what in (numbers or {}).items():
+        parser.add_argument(option, type=_at_least_one, metavar="N", help=what)
     options = parser.parse_args()
-    given = {flag: True for flag in (one.removeprefix("--") for one in flags or ()) if getattr(options, flag)}
+    names = [one.removeprefix("--") for one in (*(flags or ()), *(numbers or ()))]
+    given = {name: getattr(options, name) for name in names if getattr(options, name)}
     try:
         if rehearse is not None and options.dry_run:
             return rehearse(RunDir(options.run_dir))

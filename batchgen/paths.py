@@ -98,6 +98,14 @@ class RunDir:
         """The drafts of plans, finished or not, and those that are being removed."""
         return [PlanDir(path) for path in self.root.glob("plan.*") if _DRAFT_DIR.fullmatch(path.name)]
 
+    def word(self, group: str) -> Path:
+        """What rank 0 of a group tells the other ranks; its name begins as a draft's does."""
+        return self.root / f"plan.group-{group}.json"
+
+    def words(self) -> list[Path]:
+        """What rank 0 of each group has told."""
+        return list(self.root.glob("plan.group-*.json"))
+
     @property
     def free(self) -> Path:
         """The settings that may change on a resume, as the last command set them; workers read them here."""
@@ -170,6 +178,11 @@ class RunDir:
     def shard_leases(self) -> list[Path]:
         """The leases on shards, by the shard's number."""
         return sorted(path for path in self.leases.glob("[0-9]*") if path.name.isdecimal())
+
+    @property
+    def finish_lease(self) -> Path:
+        """The lease of the process that finishes the run, where several see that all is made."""
+        return self.leases / "finish"
 
     @property
     def work(self) -> Path:

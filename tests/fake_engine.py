@@ -1,6 +1,7 @@
 """A torch-free engine, and the commands that use it in place of the real one. A crash test starts in 0.2 s.
 
     python tests/fake_engine.py front job=... [overrides]     as python -m batchgen
+    python tests/fake_engine.py join RUN_DIR                  as python -m batchgen.join
     python tests/fake_engine.py worker RUN_DIR RANK WORLD     as python -m batchgen.worker
 
 FAKE_STEP_S is how long a micro-batch takes, FAKE_ROW_S what each of its padded rows adds, FAKE_PASS_S what each of them
@@ -175,7 +176,11 @@ def main():
     from batchgen.__main__ import main as front
     from batchgen.launch import local
 
-    local.WORKER_COMMAND = [sys.executable, __file__, "worker"]
+    local.WORKER_COMMAND = [sys.executable, os.path.abspath(__file__), "worker"]
+    if role == "join":
+        from batchgen.join import main as join
+
+        sys.exit(join())
     front()
 
 

@@ -46,15 +46,15 @@ WINGS = {
         "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise", "scaling",
         "schedulers", "load", "rehearse", "check", "streaming", "placement", "apply", "strict", "tiling", "engine",
     ],
+    "launch": ["display", "local", "deadline", "drain", "spare", "requeue", "ranks", "word"],
     "worker": ["out_of_memory", "shard", "loop", "__main__"],
-    "launch": ["display", "local"],
     "evening": [
         "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "policies", "start", "cuts",
         "download", "trial", "told",
     ],
 }  # fmt: skip
 DOORS = [
-    "prepare", "dry_run", "run", "__main__", "status", "verify", "repair",
+    "prepare", "dry_run", "here", "run", "join", "cancel", "__main__", "status", "verify", "repair",
 ]  # fmt: skip
 ORDER = [
     *GROUND,

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +10,7 @@ from batchgen.config.bounds import BOUNDS
 from batchgen.config.schema import ATTENTION, SCHEDULERS, Config, flatten
 from batchgen.errors import ConfigError
 from batchgen.placements import PLACEMENTS, UNHOOKED
-from batchgen.units import size_bytes
+from batchgen.units import duration_s, moment_s, size_bytes
 
 _MOST_LISTED = 12
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
@@ -40,6 +41,10 @@ def check(config: Config) -> None:
     for name in ("max_vram", "assume_vram"):
         if (value := getattr(config.memory, name)) is not None:
             size_bytes(f"memory.{name}", value)
+    if config.launch.stop_at is not None:
+        moment_s("launch.stop_at", config.launch.stop_at, time.time())
+    if config.launch.time_limit is not None:
+        duration_s("launch.time_limit", config.launch.time_limit)
     if config.speed.traced and config.memory.policy.placement not in (None, *UNHOOKED):
         raise ConfigError(
             f"speed.traced=true needs a placement that does not move the UNet's weights, but memory.policy.placement="

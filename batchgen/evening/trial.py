@@ -64,7 +64,8 @@ def measure(
         watch = _Watch(plan, made, launched_s)
         code = EXIT_WHOLE
         with suppress(_Enough):
-            code = local.launch(plan, list(devices)[:1], StopEvent(), watch.look, say)
+            crew = local.Crew(plan, local.Share.whole(plan, list(devices)[:1]), say)
+            code = local.launch(crew, StopEvent(), watch.look, say)
         whole = {shard.index for shard, steps in trials if shard.batches[0].prompts[0].steps == steps}
         kind, paces = paces_of(plan, launched_s, front_s + launched_s - began_s, 1.0, None, watch.wanted, whole)
     if code == EXIT_USER:

@@ -1,5 +1,6 @@
 """What the front door shows while workers work: a bar on a terminal, plain lines elsewhere. Nothing here raises."""
 
+import os
 import sys
 import time
 
@@ -13,6 +14,7 @@ from batchgen.units import GIB
 _BAR_EVERY_S = 0.5
 _FIRST_LINE_S = 10.0
 _LINE_EVERY_S = 30.0
+_LINE_OF_A_JOB_EVERY_S = 600.0  # a job of a night has hundreds of elements, each with a file of its own
 # The time left is that of read_progress: tqdm's own goes by images, of which some take longer than others.
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
@@ -24,6 +26,7 @@ class Display:
         self._plan = plan
         self._watch = Watch(plan.config.launch.lease_timeout_s)
         self._is_terminal = sys.stderr.isatty()
+        self._is_job = "SLURM_JOB_ID" in os.environ
         self._next_s = 0.0
         self._peak_bytes = 0
         self._problem = ""
@@ -52,7 +55,8 @@ class Display:
         """Show the progress if it is time to."""
         now_s = time.monotonic()
         if now_s >= self._next_s:
-            self._next_s = now_s + (_BAR_EVERY_S if self._is_terminal else _LINE_EVERY_S)
+            line_every_s = _LINE_OF_A_JOB_EVERY_S if self._is_job else _LINE_EVERY_S
+            self._next_s = now_s + (_BAR_EVERY_S if self._is_terminal else line_every_s)
             self._show()
 
     def _read(self) -> Progress | None:

@@ -39,16 +39,32 @@ class _Child:
     crashes: list[Crash] = field(default_factory=list)
 
 
-def launch(
-    plan: Plan, devices: Sequence[str], stop: StopEvent, tick: Callable[[], None], say: Callable[[str], None]
-) -> int:
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What the workers of one process are of all workers: their numbers, and how many there are with those of others.
+
+    `devices`: the GPUs to use, as CUDA_VISIBLE_DEVICES names them; none for the CPU. `here`: how many workers this
+    machine has.
+    """
+
+    devices: Sequence[str]
+    ranks: range
+    world: int
+    here: int
+
+    @classmethod
+    def whole(cls, plan: Plan, devices: Sequence[str]) -> "Share":
+        """All workers of the plan, on this machine: one for each GPU or one, unless launch.workers says how many."""
+        workers = min(plan.config.launch.workers or len(devices) or 1, plan.shard_count)
+        return cls(devices, range(workers), workers, workers)
+
+
+def launch(crew: "Crew", stop: StopEvent, tick: Callable[[], None], say: Callable[[str], None]) -> int:
     """Start the workers and wait for them; return the exit code.
 
-    `devices`: the GPUs to use, as CUDA_VISIBLE_DEVICES names them; none for the CPU. `tick` is called a few times a
-    second, `say` with each line that a worker has for the user. When `stop` is set, the workers are asked to end after
-    the units under way; what is finished by then stays.
+    `tick` is called a few times a second, `say` with a line about how the work ends. When `stop` is set, the workers
+    are asked to end after the units under way; what is finished by then stays.
     """
-    crew = _Crew(plan, devices, say)
     told = False
     try:
         crew.start()
@@ -56,8 +72,7 @@ def launch(
             tick()
             if stop.is_set() and not told:
                 told = True
-                again = "press Ctrl-C again" if stop.by in (None, "SIGINT") else f"kill -INT {os.getpid()}"
-                say(f"finishing the units under way; {again} to stop at once")
+                say(_ending(stop))
                 crew.ask_to_end()
             crew.look(told)
             time.sleep(_POLL_S)
@@ -67,6 +82,12 @@ def launch(
     if code == EXIT_INTERRUPTED and set(crew.codes.values()) == {EXIT_WHOLE}:
         say("no shard is left for the workers here; if no other worker makes the last ones, run the same command again")
     return code
+
+
+def _ending(stop: StopEvent) -> str:
+    again = "press Ctrl-C again" if stop.by in (None, "SIGINT") else f"kill -INT {os.getpid()}"
+    why = f"{stop.why}: " if stop.why else ""
+    return f"{why}finishing the units under way; {again} to stop at once"
 
 
 def _exit_code(codes: list[int], is_whole: bool, told: bool) -> int:
@@ -81,12 +102,15 @@ def _exit_code(codes: list[int], is_whole: bool, told: bool) -> int:
     return EXIT_USER if EXIT_USER in codes else EXIT_INTERRUPTED
 
 
-class _Crew:
-    """The workers of one command. `codes`: how those that left ended, by rank."""
+class Crew:
+    """The workers of one process. `say`: a line for the user. `codes`: how those that left ended, by rank.
 
-    def __init__(self, plan: Plan, devices: Sequence[str], say: Callable[[str], None]) -> None:
-        self._plan, self._devices, self._say = plan, devices, say
-        self._world = min(plan.config.launch.workers or len(self._devices) or 1, plan.shard_count)
+    `names`: of all its workers so far.
+    """
+
+    def __init__(self, plan: Plan, share: Share, say: Callable[[str], None]) -> None:
+        self._plan, self._share, self.say = plan, share, say
+        self.names: list[str] = []
         self._children: dict[int, _Child] = {}
         self._relays: list[threading.Thread] = []
         self._ended_s = time.monotonic()
@@ -94,12 +118,12 @@ class _Crew:
 
     def start(self) -> None:
         """Start all workers."""
-        for rank in range(self._world):
+        for rank in self._share.ranks:
             self._start(rank)
 
     def is_over(self) -> bool:
         """Whether all workers left, or every shard is committed and the rest do not end because their device hangs."""
-        if len(self.codes) == self._world:
+        if len(self.codes) == len(self._share.ranks):
             return True
         has_waited = time.monotonic() - self._ended_s > self._plan.config.launch.lease_timeout_s
         return has_waited and EXIT_WHOLE in self.codes.values() and self.is_whole()
@@ -123,7 +147,7 @@ class _Crew:
             self._ended_s = time.monotonic()
             crash = self._crash(child, code)
             if code == EXIT_RENEW and not stopping:
-                self._say(f"worker {rank}'s memory kept growing; a new worker takes over (see growth in its log)")
+                self.say(f"worker {rank}'s memory kept growing; a new worker takes over (see growth in its log)")
                 self._start(rank)
             elif code in (EXIT_WHOLE, EXIT_INTERRUPTED, EXIT_USER, EXIT_REFUSED) or stopping:
                 self._leave(child, EXIT_BROKEN if code == EXIT_REFUSED else code)
@@ -141,29 +165,32 @@ class _Crew:
             relay.join(max(0.0, until_s - time.monotonic()))
 
     def _start(self, rank: int, restarts: int = 0, crashes: list[Crash] | None = None) -> None:
-        environment = dict(os.environ) | {WORKERS_HERE: str(self._world)}
+        share = self._share
+        environment = dict(os.environ) | {WORKERS_HERE: str(share.here)}
         device = "cpu"
-        if self._devices:
-            device = environment["CUDA_VISIBLE_DEVICES"] = self._devices[rank % len(self._devices)]
+        if share.devices:
+            place = (rank - share.ranks.start) % len(share.devices)
+            device = environment["CUDA_VISIBLE_DEVICES"] = share.devices[place]
         name = worker_name(rank)
+        self.names.append(name)
         process = subprocess.Popen(
-            [*WORKER_COMMAND, str(self._plan.run.root), str(rank), str(self._world), "--tied", "--name", name],
+            [*WORKER_COMMAND, str(self._plan.run.root), str(rank), str(share.world), "--tied", "--name", name],
             env=environment,
             stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             process_group=0,  # Ctrl-C reaches only this process, which then tells the workers
         )
-        relay = threading.Thread(target=_relay, args=(process, self._say), daemon=True, name=f"worker-{rank}")
+        relay = threading.Thread(target=_relay, args=(process, self.say), daemon=True, name=f"worker-{rank}")
         relay.start()
         self._relays.append(relay)
         self._children[rank] = _Child(rank, device, name, process, restarts, crashes or [])
 
     def _leave(self, child: _Child, code: int) -> None:
         self.codes[child.rank] = code
-        left = self._world - len(self.codes)
+        left = len(self._share.ranks) - len(self.codes)
         if code not in (EXIT_WHOLE, EXIT_INTERRUPTED) and left:
-            self._say(f"worker {child.rank} has left; {left} of {self._world} go on")
+            self.say(f"worker {child.rank} has left; {left} of {len(self._share.ranks)} go on")
 
     def _crash(self, child: _Child, code: int) -> Crash | None:
         """Record a worker's end in failures/ if it was a crash."""
@@ -175,30 +202,37 @@ class _Crew:
         """Start a new worker in place of one that died, unless that has failed `restarts` times in a row."""
         rank, most = child.rank, self._plan.config.launch.restarts
         how = _how(child.process.returncode)
-        got_on = self._got_on(child)
+        got_on = self._got_on(child.name)
         crashes = ([] if got_on else child.crashes) + ([crash] if crash else [])
         if is_device_at_fault(crashes):
             strike(crashes)
-            self._say(f"worker {rank} {how}; its crashes point to its device ({child.device}), not to the images")
+            self.say(f"worker {rank} {how}; its crashes point to its device ({child.device}), not to the images")
             self._leave(child, EXIT_BROKEN)
             return
         restarts = 1 if got_on or (crash and self._narrows(crash)) else child.restarts + 1
         if restarts > most:
-            self._say(f"worker {rank} {how}; given up after {child.restarts} restarts")
+            self.say(f"worker {rank} {how}; given up after {child.restarts} restarts")
             self._leave(child, EXIT_BROKEN)
             return
         where = f" in shard {crash.shard}, rows {crash.rows[0]} to {crash.rows[1] - 1}" if crash else ""
-        self._say(f"worker {rank} {how}{where}; started again ({restarts} of {most})")
+        self.say(f"worker {rank} {how}{where}; started again ({restarts} of {most})")
         self._start(rank, restarts, crashes)
 
-    def _got_on(self, child: _Child) -> bool:
+    def made_anything(self) -> bool:
+        """Whether any of its workers made images; those that ended as they should have put them on the disk."""
+        return any({"made", "commit"} & set(self._events(name)) for name in self.names)
+
+    def _got_on(self, name: str) -> bool:
         """Whether this worker put images on the disk. What others did says nothing about its device."""
-        try:
-            events = [event.get("event") for event in read_events(self._plan.run.worker_log(child.name))]
-        except OSError:
-            return False
+        events = self._events(name)
         # A unit is begun only when the one before it is on the disk.
         return "commit" in events or events.count("made") > 1
+
+    def _events(self, name: str) -> list[str]:
+        try:
+            return [str(event.get("event")) for event in read_events(self._plan.run.worker_log(name))]
+        except OSError:
+            return []
 
     def _narrows(self, crash: Crash) -> bool:
         """Whether the next worker will try the shard in other pieces than this one did."""

@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,19 @@ def identity() -> dict[str, Any]:
 def worker_name(rank: int) -> str:
     """A name that no other worker has: the host, the rank, and 32 random bits in hexadecimal."""
     return f"{socket.gethostname()}-{rank}-{uuid.uuid4().hex[:8]}"
+
+
+def element_of(environ: Mapping[str, str]) -> str | None:
+    """The element of a job array, the step or the job of SLURM that this process is in, as <job>_<task>, <job>.<step>.
+
+    None outside of SLURM.
+    """
+    job, array, task, step = (
+        environ.get(f"SLURM_{name}", "") for name in ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "STEP_ID")
+    )
+    if array and task:
+        return f"{array}_{task}"
+    return (f"{job}.{step}" if step.isdecimal() else job) or None
 
 
 def is_gone(who: Any) -> bool:
@@ -58,9 +72,20 @@ def _boot() -> str:
 
 
 class StopEvent(threading.Event):
-    """It is set when the process is asked to end. `by`: the name of the signal that asked first, None before."""
+    """It is set when the process is asked to end.
+
+    `by`: the name of the signal that asked first; None before, and where no signal did. `why`: why, in words, where it
+    was not a signal that asked.
+    """
 
     by: str | None = None
+    why: str | None = None
+
+    def ask(self, why: str) -> None:
+        """Set it for a reason that is no signal, unless it is set already."""
+        if not self.is_set():
+            self.why = why
+            self.set()
 
 
 def catch_signals(stop: StopEvent, second_ctrl_c_ends: bool = False) -> None:

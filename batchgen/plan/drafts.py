@@ -30,7 +30,14 @@ def new_draft(target: PlanDir) -> PlanDir:
 
 
 def sweep_drafts(run: RunDir) -> None:
-    """Remove the drafts that can no longer become a plan; one whose planner may be alive stays."""
+    """Remove the drafts that can no longer become a plan; one whose planner may be alive stays.
+
+    What rank 0 of a group that is gone told the others goes, too.
+    """
+    for word in run.words():
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            if process.is_gone(json.loads(word.read_bytes())["process"]):
+                word.unlink(missing_ok=True)
     for draft in run.drafts():
         if draft.is_swept:
             shutil.rmtree(draft.root, ignore_errors=True)

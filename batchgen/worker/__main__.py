@@ -5,6 +5,7 @@ python -m batchgen.worker RUN_DIR RANK WORLD
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from batchgen.console import Parser, open_console
 from batchgen.engine import Engine
 from batchgen.errors import (
     EXIT_BROKEN,
+    EXIT_INTERRUPTED,
     EXIT_REFUSED,
     EXIT_WHOLE,
     BatchgenError,
@@ -20,6 +22,8 @@ from batchgen.errors import (
     from_os_error,
     in_one_line,
 )
+from batchgen.launch.deadline import deadline
+from batchgen.launch.drain import Drain
 from batchgen.machine.process import StopEvent, catch_signals, stop_with_parent, worker_name
 from batchgen.paths import RunDir
 from batchgen.plan.replan import at_work
@@ -48,10 +52,13 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
     catch_signals(stop)
     if options.tied:
         stop_with_parent(stop)
+    began_s = time.time()
     try:
         name = options.name or worker_name(options.rank)
         plan = load_plan(RunDir(options.run_dir))
         plan.run.create_directories()
+        if not options.tied:  # else whoever it is tied to looks when it is to end
+            Drain(plan.run, stop, deadline(plan.config.launch, os.environ, began_s)).look_on()
         worker = Worker(plan, name, options.rank, options.world, load, stop)
         real_stderr = _quiet(plan.run.worker_output(name))
     except (BatchgenError, OSError) as error:
@@ -61,6 +68,8 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
     try:
         with at_work(plan):
             code = worker.work()
+        if stop.why is not None and code == EXIT_INTERRUPTED:
+            _say(real_stderr, f"worker {options.rank}: {stop.why}; the command that started the run goes on with it\n")
         if code == EXIT_WHOLE and not options.tied:  # else whoever it is tied to finishes the run
             return finish_alone(plan, lambda line: _say(real_stderr, f"worker {options.rank}: {line}\n"))
         return code

@@ -24,6 +24,7 @@ from batchgen.events import EventLog
 from batchgen.machine.gpus import check_reached
 from batchgen.machine.growth import wants_renewal
 from batchgen.machine.meters import try_cuda
+from batchgen.machine.process import element_of
 from batchgen.memory.frozen import Policies
 from batchgen.models.find import locate
 from batchgen.models.fingerprint import fingerprint_model
@@ -67,7 +68,8 @@ class Worker:
 
     def work(self) -> int:
         """Make shards; return the exit code. Raises BatchgenError where it cannot go on."""
-        self.log.add("start", rank=self._rank, world=self._world, pid=os.getpid())
+        who = {"host": socket.gethostname(), "element": element_of(os.environ)}
+        self.log.add("start", rank=self._rank, world=self._world, pid=os.getpid(), **who)
         while open_shards := self._open():
             if self._stop.is_set():
                 self.log.add("drain")

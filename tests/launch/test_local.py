@@ -168,5 +168,5 @@ def test_what_workers_say_last_is_heard(tmp_path, monkeypatch):
         said.append(line)
 
     plan = plan_run(tmp_path, ["a"])
-    assert local.launch(plan, [], StopEvent(), lambda: None, say) == 2
+    assert local.launch(local.Crew(plan, local.Share.whole(plan, []), say), StopEvent(), lambda: None, say) == 2
     assert said == [f"line {place}" for place in range(300)]

@@ -1,0 +1,58 @@
+"""Whether the work is to end early: at its deadline, or because somebody asked for it in the run's directory."""
+
+import json
+import os
+import threading
+import time
+from contextlib import suppress
+
+from batchgen.launch.deadline import Deadline
+from batchgen.machine.process import StopEvent
+from batchgen.paths import RunDir
+
+_LOOK_EVERY_S = 2.0
+_WAKE_S = 1.0
+
+
+class Drain:
+    """Sets `stop` when the work is to end. `by_limit`: whether a limit of time was what ended it."""
+
+    def __init__(self, run: RunDir, stop: StopEvent, ends: Deadline | None) -> None:
+        self._run, self._stop, self._ends = run, stop, ends
+        self._next_s = 0.0
+        self.by_limit = False
+
+    def look(self) -> None:
+        """Set `stop` if it is time to. It may be called as often as one likes, and never raises OSError."""
+        if self._stop.is_set():
+            return
+        if self._ends is not None and time.time() >= self._ends.at_s:
+            self.by_limit = self._ends.is_limit
+            self._stop.ask(self._ends.why)
+        elif time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + _LOOK_EVERY_S
+            if (why := asked(self._run)) is not None:
+                self._stop.ask(why)
+
+    def look_on(self) -> None:
+        """Keep looking from a thread of its own, for a process that has no loop for it."""
+
+        def wait() -> None:
+            while not self._stop.wait(_WAKE_S):
+                self.look()
+
+        threading.Thread(target=wait, daemon=True, name="drain").start()
+
+
+def asked(run: RunDir) -> str | None:
+    """Who asked in the run's directory that all workers end, in words; None where nobody did."""
+    with suppress(OSError):  # a network file system asks its server again when a directory is opened
+        os.close(os.open(run.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    try:
+        content = run.stop.read_bytes()
+    except OSError:
+        return None
+    try:
+        return f"{json.loads(content)['by']} asked all workers to end"
+    except (ValueError, KeyError, TypeError):
+        return f"{run.stop} asks all workers to end"
