@@ -18,6 +18,7 @@ from batchgen.config.schema import Config
 from batchgen.config.shipped import conf_dir
 from batchgen.console import COMMANDS, complain, open_console, say
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, BatchgenError, UserError, from_os_error
+from batchgen.launch.ranks import is_first_here
 from batchgen.machine.versions import versions
 
 
@@ -53,11 +54,11 @@ def main() -> None:
         sys.argv[1:] = arranged(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
     except BatchgenError as error:
-        sys.exit(complain(error))
+        sys.exit(_complain_once(error))
     except Exception as error:
         if running or (told := explain(error, own_files(), sys.argv[1:])) is None:
             raise
-        sys.exit(complain(told))
+        sys.exit(_complain_once(told))
     except KeyboardInterrupt:  # between two runs of a sweep
         sys.exit(_stopped())
     # A sweep goes on after a run that failed; the worst is what it ends with.
@@ -70,6 +71,11 @@ def _exchange(handler: Any, other: Any) -> None:
         signal.signal(signal.SIGINT, other)
 
 
+def _complain_once(error: BatchgenError) -> int:
+    # Each rank composes the same configuration.
+    return complain(error) if is_first_here(os.environ) else error.exit_code
+
+
 def _run(composed: Any) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
@@ -79,20 +85,21 @@ def _run(composed: Any) -> int:
 
     _exchange(signal.SIG_DFL, signal.default_int_handler)
     warnings.simplefilter("ignore")
-    config = Config()
+    config, is_composed = Config(), False
     try:
         require_job(composed)
         config = load(composed)
         config.run_dir = run_dir_of(config)
         check_run_dir(config.run_dir, dry_run=str(config.dry_run).lower() != "false")
+        is_composed = True
         return run(config)
     except OmegaConfBaseException as error:
         if (told := explain(error, own_files(), arguments)) is None:
             raise
-        return complain(told)
+        return _complain_once(told)
     except UserError as error:
         error.args = (located(str(error), own_files(), arguments),)
-        return complain(error)
+        return complain(error) if is_composed else _complain_once(error)
     except BatchgenError as error:
         return complain(error)
     except OSError as error:  # a full disk, a forbidden directory

@@ -63,12 +63,14 @@ class Part:
 
     `shows`: it shows the progress of the run and says how the run ended. `shares`: other processes work on the run,
     too, and one of them finishes it. `frees`: it leaves when others make all that is left, and puts itself back into
-    SLURM's queue when its time is over.
+    SLURM's queue when its time is over. `parent`: the process that started it as one of several ranks, without which it
+    does not go on.
     """
 
     shows: bool = True
     shares: bool = False
     frees: bool = False
+    parent: int | None = None
 
 
 def over(plan: Plan) -> int | None:
@@ -127,7 +129,7 @@ class _Turn:
         self._stop = StopEvent()
         catch_signals(self._stop, second_ctrl_c_ends=True)
         ends = deadline(plan.config.launch, os.environ, outset.began_s)
-        self._drain = Drain(plan.run, self._stop, ends)
+        self._drain = Drain(plan.run, self._stop, ends, part.parent)
         self._display = Display(plan) if part.shows else None
         self._say = _unheard if self._display is None else self._display.say  # rank 0 says it for all
         self._crew = Crew(plan, share, say if self._display is None else self._display.say)
@@ -138,7 +140,7 @@ class _Turn:
     def launch(self) -> int:
         """Start the workers and wait for them; return the exit code. Raises ResumeError for a plan that gave way."""
         if self._display is not None:
-            self._display.start(len(self._share.ranks))
+            self._display.start(self._share.here)
         try:
             with at_work(self._plan):
                 code = launch(self._crew, self._stop, self._tick, self._say)

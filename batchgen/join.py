@@ -17,6 +17,7 @@ from batchgen.here import Outset, Part
 from batchgen.launch.drain import asked
 from batchgen.launch.local import Share
 from batchgen.launch.ranks import group_of
+from batchgen.launch.requeue import job_of
 from batchgen.machine.gpus import find_gpus
 from batchgen.paths import RunDir
 from batchgen.plan.store import load_plan
@@ -48,8 +49,8 @@ def join(run: RunDir, workers: int | None = None) -> int:
     else:
         share = share_of(os.environ, outset.devices, workers, plan.shard_count)
     plan.config.launch.workers = len(share.ranks)
-    frees = group is None and "SLURM_ARRAY_TASK_ID" in os.environ
-    return here.work(plan, outset, share, Part(shows, shares=True, frees=frees))
+    frees, parent = group is None and job_of(os.environ) is not None, None if group is None else os.getppid()
+    return here.work(plan, outset, share, Part(shows, shares=True, frees=frees, parent=parent))
 
 
 def share_of(environ: Mapping[str, str], devices: Sequence[str], workers: int | None, shards: int) -> Share:

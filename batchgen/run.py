@@ -9,7 +9,7 @@ from batchgen import here
 from batchgen.config.schema import Config
 from batchgen.console import say
 from batchgen.dry_run import dry_run
-from batchgen.errors import EXIT_USER, EXIT_WHOLE, ConfigError
+from batchgen.errors import EXIT_INTERRUPTED, EXIT_USER, EXIT_WHOLE, ConfigError, StoppedError
 from batchgen.evening.outlook import Outlook
 from batchgen.here import Outset, Part
 from batchgen.launch.deadline import settled
@@ -64,7 +64,7 @@ def _lead(run_dir: RunDir, config: Config, group: Group | None, speaker: Speaker
     if group is None:
         return here.work(plan, outset, Share.whole(plan, outset.devices), Part())
     speaker.say(Word("ready"))
-    return here.work(plan, outset, group.share([gpu.device for gpu in gpus]), Part(shares=True))
+    return here.work(plan, outset, group.share([gpu.device for gpu in gpus]), Part(shares=True, parent=os.getppid()))
 
 
 def _follow(run_dir: RunDir, config: Config, group: Group) -> int:
@@ -72,9 +72,12 @@ def _follow(run_dir: RunDir, config: Config, group: Group) -> int:
     began_s = time.time()
     stop = StopEvent()
     catch_signals(stop)
-    word = listen(run_dir, group, config.launch.lease_timeout_s, stop)
+    try:
+        word = listen(run_dir, group, config.launch.lease_timeout_s, stop)
+    except StoppedError:  # with rank 0, which said why
+        return EXIT_INTERRUPTED
     if word.state == "over":
         return word.code
     plan, gpus = load_plan(run_dir), find_gpus()
     outset = Outset(gpus, Outlook.of_plan(plan, gpus), began_s)
-    return here.work(plan, outset, group.share(outset.devices), Part(shows=False, shares=True))
+    return here.work(plan, outset, group.share(outset.devices), Part(shows=False, shares=True, parent=os.getppid()))

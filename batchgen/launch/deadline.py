@@ -33,7 +33,7 @@ def deadline(launch: LaunchConfig, environ: Mapping[str, str], started_s: float)
         found.append(Deadline(at_s, f"launch.stop_at={launch.stop_at} has come", False))
     if launch.time_limit is not None:
         limit_s = duration_s("launch.time_limit", launch.time_limit)
-        why = f"launch.time_limit={launch.time_limit} ends in {duration(min(launch.warn_s, limit_s))}"
+        why = f"launch.time_limit={launch.time_limit} is over in {duration(min(launch.warn_s, limit_s))}"
         found.append(Deadline(started_s + max(0.0, limit_s - launch.warn_s), why, True))
     if (end := environ.get(END_TIME, "")).isdecimal():
         why = f"SLURM ends this job at {datetime.fromtimestamp(int(end)):%H:%M:%S}"

@@ -1,4 +1,7 @@
-"""Whether the work is to end early: at its deadline, or because somebody asked for it in the run's directory."""
+"""Whether the work is to end early: at its deadline, or because somebody asked for it in the run's directory.
+
+Or because what started this process together with others is gone: then nobody would end it any more.
+"""
 
 import json
 import os
@@ -15,10 +18,13 @@ _WAKE_S = 1.0
 
 
 class Drain:
-    """Sets `stop` when the work is to end. `by_limit`: whether a limit of time was what ended it."""
+    """Sets `stop` when the work is to end. `by_limit`: whether a limit of time was what ended it.
 
-    def __init__(self, run: RunDir, stop: StopEvent, ends: Deadline | None) -> None:
-        self._run, self._stop, self._ends = run, stop, ends
+    `parent`: the process that must not end before this one, None where there is none.
+    """
+
+    def __init__(self, run: RunDir, stop: StopEvent, ends: Deadline | None, parent: int | None = None) -> None:
+        self._run, self._stop, self._ends, self._parent = run, stop, ends, parent
         self._next_s = 0.0
         self.by_limit = False
 
@@ -29,6 +35,8 @@ class Drain:
         if self._ends is not None and time.time() >= self._ends.at_s:
             self.by_limit = self._ends.is_limit
             self._stop.ask(self._ends.why)
+        elif self._parent not in (None, os.getppid()):
+            self._stop.ask("what started the ranks is gone")
         elif time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + _LOOK_EVERY_S
             if (why := asked(self._run)) is not None:

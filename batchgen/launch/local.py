@@ -85,9 +85,10 @@ def launch(crew: "Crew", stop: StopEvent, tick: Callable[[], None], say: Callabl
 
 
 def _ending(stop: StopEvent) -> str:
+    if stop.why is not None:
+        return f"{stop.why}: finishing the units under way"
     again = "press Ctrl-C again" if stop.by in (None, "SIGINT") else f"kill -INT {os.getpid()}"
-    why = f"{stop.why}: " if stop.why else ""
-    return f"{why}finishing the units under way; {again} to stop at once"
+    return f"finishing the units under way; {again} to stop at once"
 
 
 def _exit_code(codes: list[int], is_whole: bool, told: bool) -> int:

@@ -41,6 +41,15 @@ def group_of(environ: Mapping[str, str]) -> Group | None:
     return _torch(environ) or _slurm(environ) or _mpi(environ)
 
 
+def is_first_here(environ: Mapping[str, str]) -> bool:
+    """Whether this process was started alone, or is the first of its group on this machine."""
+    try:
+        group = group_of(environ)
+    except UserError:
+        return True
+    return group is None or not group.local_rank
+
+
 def _torch(environ: Mapping[str, str]) -> Group | None:
     """torchrun, and accelerate launch, which uses it."""
     if "MASTER_ADDR" not in environ:

@@ -20,6 +20,7 @@ from batchgen.launch.ranks import Group
 from batchgen.machine import process
 from batchgen.machine.process import StopEvent
 from batchgen.paths import RunDir
+from batchgen.plan.drafts import sweep_words
 from batchgen.shards.leases import Watch
 
 _BEAT_S = 5.0
@@ -42,6 +43,7 @@ class Speaker:
     """Rank 0 of a group, which leaves its word for the others; or a command that was started alone, and has none."""
 
     def __init__(self, run: RunDir, group: Group | None) -> None:
+        self._run = run
         self._path = None if group is None else run.word(group.id)
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -57,7 +59,8 @@ class Speaker:
         if self._path is None:
             yield
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._run.root.mkdir(parents=True, exist_ok=True)
+        sweep_words(self._run)
         self._write()
         threading.Thread(target=self._beat_on, daemon=True, name="word").start()
         try:

@@ -30,14 +30,8 @@ def new_draft(target: PlanDir) -> PlanDir:
 
 
 def sweep_drafts(run: RunDir) -> None:
-    """Remove the drafts that can no longer become a plan; one whose planner may be alive stays.
-
-    What rank 0 of a group that is gone told the others goes, too.
-    """
-    for word in run.words():
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            if process.is_gone(json.loads(word.read_bytes())["process"]):
-                word.unlink(missing_ok=True)
+    """Remove the drafts that can no longer become a plan; one whose planner may be alive stays."""
+    sweep_words(run)
     for draft in run.drafts():
         if draft.is_swept:
             shutil.rmtree(draft.root, ignore_errors=True)
@@ -48,6 +42,14 @@ def sweep_drafts(run: RunDir) -> None:
             with suppress(OSError):
                 draft.root.rename(draft.swept.root)
             shutil.rmtree(draft.swept.root, ignore_errors=True)
+
+
+def sweep_words(run: RunDir) -> None:
+    """Remove what rank 0 of a group that is gone told the others. Never raises OSError."""
+    for word in run.words():
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            if process.is_gone(json.loads(word.read_bytes())["process"]):
+                word.unlink(missing_ok=True)
 
 
 def _is_over(draft: PlanDir) -> bool:
