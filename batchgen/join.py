@@ -49,8 +49,8 @@ def join(run: RunDir, workers: int | None = None) -> int:
     else:
         share = share_of(os.environ, outset.devices, workers, plan.shard_count)
     plan.config.launch.workers = len(share.ranks)
-    frees, parent = group is None and job_of(os.environ) is not None, None if group is None else os.getppid()
-    return here.work(plan, outset, share, Part(shows, shares=True, frees=frees, parent=parent))
+    frees = group is None and job_of(os.environ) is not None
+    return here.work(plan, outset, share, Part(shows, True, frees, group.parent if group else None))
 
 
 def share_of(environ: Mapping[str, str], devices: Sequence[str], workers: int | None, shards: int) -> Share:

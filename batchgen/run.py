@@ -64,7 +64,7 @@ def _lead(run_dir: RunDir, config: Config, group: Group | None, speaker: Speaker
     if group is None:
         return here.work(plan, outset, Share.whole(plan, outset.devices), Part())
     speaker.say(Word("ready"))
-    return here.work(plan, outset, group.share([gpu.device for gpu in gpus]), Part(shares=True, parent=os.getppid()))
+    return here.work(plan, outset, group.share([gpu.device for gpu in gpus]), Part(shares=True, parent=group.parent))
 
 
 def _follow(run_dir: RunDir, config: Config, group: Group) -> int:
@@ -80,4 +80,4 @@ def _follow(run_dir: RunDir, config: Config, group: Group) -> int:
         return word.code
     plan, gpus = load_plan(run_dir), find_gpus()
     outset = Outset(gpus, Outlook.of_plan(plan, gpus), began_s)
-    return here.work(plan, outset, group.share(outset.devices), Part(shows=False, shares=True, parent=os.getppid()))
+    return here.work(plan, outset, group.share(outset.devices), Part(shows=False, shares=True, parent=group.parent))

@@ -119,14 +119,10 @@ def listen(run: RunDir, group: Group, timeout_s: float, stop: StopEvent) -> Word
         if is_ours and word is not None and word.state in _LAST:
             return word
         if has_lived and not is_alive:
-            raise BatchgenError(
-                f"rank 0 ended while it prepared {run.root}: see what it said; the same command goes on"
-            )
+            raise BatchgenError(f"rank 0 ended before {run.root} was prepared: see what it said")
         has_lived = has_lived or (is_ours and is_alive)
         if not has_lived and time.monotonic() - began_s > _PATIENCE_S:
-            raise BatchgenError(
-                f"rank 0 gave no sign in {run.root} within {_PATIENCE_S:.0f} s: does it see that directory?"
-            )
+            raise BatchgenError(f"rank 0 gave no sign in {run.root} for {_PATIENCE_S:.0f} s: is it running there?")
     raise StoppedError("stopped while rank 0 prepared the run; the same command goes on")
 
 
