@@ -134,7 +134,8 @@ class _Turn:
         self._say = _unheard if self._display is None else self._display.say  # rank 0 says it for all
         self._crew = Crew(plan, share, say if self._display is None else self._display.say)
         self._spare = Spare(plan) if part.frees and plan.config.launch.wait_for_others else None
-        self._look_s = time.monotonic() + _SPARE_EVERY_S
+        self._look_every_s = min(_SPARE_EVERY_S, plan.config.launch.lease_timeout_s / 4)
+        self._look_s = time.monotonic() + self._look_every_s
         self.is_spare = False
 
     def launch(self) -> int:
@@ -155,7 +156,7 @@ class _Turn:
         self._drain.look()
         if self._spare is None or self._stop.is_set() or time.monotonic() < self._look_s:
             return
-        self._look_s = time.monotonic() + _SPARE_EVERY_S
+        self._look_s = time.monotonic() + self._look_every_s
         if self._spare.is_spare(self._crew.names):
             self.is_spare = True
             self._stop.ask("other workers make all that is left")

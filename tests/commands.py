@@ -16,6 +16,9 @@ from batchgen.paths import RunDir
 ROOT = Path(__file__).resolve().parents[1]
 FAKE = [sys.executable, str(ROOT / "tests" / "fake_engine.py"), "front"]
 REAL = [sys.executable, "-m", "batchgen"]
+JOIN = [sys.executable, str(ROOT / "tests" / "fake_engine.py"), "join"]
+WORKER = [sys.executable, str(ROOT / "tests" / "fake_engine.py"), "worker"]
+SMALL = ("job=mars_batch", "job.width=64", "job.height=64", "job.batch_size=4", "output.batches_per_shard=2")
 
 
 def run(command, *arguments, cwd=ROOT, timeout_s=300, **environment):
@@ -33,10 +36,15 @@ def run(command, *arguments, cwd=ROOT, timeout_s=300, **environment):
 
 def front(run_dir, prompts, *overrides, command=FAKE, **more):
     """`python -m batchgen` on a prompt file, with small images."""
-    return run(
-        command, "job=mars_batch", f"run_dir={run_dir}", f"job.prompts={prompts}", "job.width=64", "job.height=64",
-        "job.batch_size=4", "output.batches_per_shard=2", *overrides, **more,
-    )  # fmt: skip
+    return run(command, *SMALL, f"run_dir={run_dir}", f"job.prompts={prompts}", *overrides, **more)
+
+
+def planned(run_dir, prompts, *overrides):
+    """Plan a run as `front` does, and begin nothing: its time is over at once."""
+    done = front(run_dir, prompts, *overrides, "launch.time_limit=1s", "launch.warn_s=10")
+    assert done.returncode == 75 and not list((Path(run_dir) / "shards").iterdir()), done.stderr
+    free = Path(run_dir) / "free.yaml"
+    free.write_text(free.read_text().replace("launch.time_limit: 1s", "launch.time_limit: null"))
 
 
 def verify(run_dir):
@@ -60,6 +68,22 @@ def kill_when(delay_s, condition, command, *arguments, number=signal.SIGKILL, cw
     wait_for(lambda: process.poll() is not None or condition(), timeout_s=120)
     time.sleep(delay_s)
     return _kill(process, number)
+
+
+def start(command, *arguments, cwd=ROOT, **environment):
+    """A command that goes on while the test does; its stderr is text."""
+    return _start(command, arguments, cwd, environment)
+
+
+def left_of(run_dir):
+    """The processes that still work on a run: their command lines name its directory."""
+    import psutil
+
+    found = []
+    for one in psutil.process_iter(["cmdline"]):
+        if any(str(run_dir) in word for word in one.info["cmdline"] or ()) and one.pid != os.getpid():
+            found.append(one)
+    return found
 
 
 def _start(command, arguments, cwd, environment):

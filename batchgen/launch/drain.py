@@ -43,7 +43,8 @@ class Drain:
                 self._stop.ask(why)
 
     def look_on(self) -> None:
-        """Keep looking from a thread of its own, for a process that has no loop for it."""
+        """Look now, and keep looking from a thread of its own, for a process that has no loop for it."""
+        self.look()
 
         def wait() -> None:
             while not self._stop.wait(_WAKE_S):
