@@ -14,7 +14,7 @@ that FAKE_DEATH names (SIGSEGV), or in its way (error: an exception; png: SIGSEG
 FAKE_POISONED is the rank whose device does so at every call. FAKE_UNABLE is the rank that cannot work, for FAKE_WHY
 (no_cuda, full; hiccup: it cannot load twice). FAKE_ROWS is how many rows fit into memory at once; FAKE_LEAK_MIB is what
 each micro-batch leaks, and a worker that has grown by ten times that is renewed. Worker k is loaded FAKE_APART_S times
-k seconds late, and rows take the worker of rank FAKE_SLOW twice as long.
+k seconds late, and rows take the worker of rank FAKE_SLOW twice as long. FAKE_PLAN_S is how long planning waits first.
 """
 
 import hashlib
@@ -181,6 +181,11 @@ def main():
         from batchgen.join import main as join
 
         sys.exit(join())
+    if "FAKE_PLAN_S" in os.environ:
+        from batchgen import run
+
+        plan = run.prepare
+        vars(run)["prepare"] = lambda *inputs: (time.sleep(float(os.environ["FAKE_PLAN_S"])), plan(*inputs))[1]
     front()
 
 
