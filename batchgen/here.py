@@ -21,7 +21,7 @@ from batchgen.launch.local import Crew, Share, launch
 from batchgen.launch.requeue import job_of, requeue
 from batchgen.launch.spare import Spare
 from batchgen.machine.gpus import Gpu
-from batchgen.machine.process import StopEvent, catch_signals, worker_name
+from batchgen.machine.process import StopEvent, catch_signals, started_s, worker_name
 from batchgen.memory.forecast import refused_on
 from batchgen.memory.frozen import task_of
 from batchgen.models.find import find_model
@@ -109,7 +109,7 @@ def work(plan: Plan, outset: Outset, share: Share, part: Part) -> int:
     """Start this process's share of the workers, wait for them and finish the run; return the exit code."""
     sweep(plan.run)
     launched_s = time.time()
-    turn = _Turn(plan, outset, share, part)
+    turn = _Turn(plan, share, part)
     code = turn.launch()
     end = None
     if code == EXIT_WHOLE and not turn.is_spare:
@@ -124,11 +124,12 @@ def work(plan: Plan, outset: Outset, share: Share, part: Part) -> int:
 class _Turn:
     """The workers of this process, and what may end them early."""
 
-    def __init__(self, plan: Plan, outset: Outset, share: Share, part: Part) -> None:
+    def __init__(self, plan: Plan, share: Share, part: Part) -> None:
         self._plan, self._share, self._part = plan, share, part
         self._stop = StopEvent()
         catch_signals(self._stop, second_ctrl_c_ends=True)
-        ends = deadline(plan.config.launch, os.environ, outset.began_s)
+        # Of a sweep, each run comes after others: its time is that of the process.
+        ends = deadline(plan.config.launch, os.environ, started_s())
         self._drain = Drain(plan.run, self._stop, ends, part.parent)
         self._display = Display(plan) if part.shows else None
         self._say = _unheard if self._display is None else self._display.say  # rank 0 says it for all
@@ -140,6 +141,10 @@ class _Turn:
 
     def launch(self) -> int:
         """Start the workers and wait for them; return the exit code. Raises ResumeError for a plan that gave way."""
+        self._drain.look()
+        if self._stop.why is not None:
+            self._say(f"{self._stop.why}: nothing is begun here")
+            return EXIT_INTERRUPTED
         if self._display is not None:
             self._display.start(self._share.here)
         try:

@@ -10,11 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 
 from batchgen import here
-from batchgen.console import run_dir_command, say
-from batchgen.errors import EXIT_INTERRUPTED, UserError
+from batchgen.console import run_dir_command
+from batchgen.errors import UserError
 from batchgen.evening.outlook import Outlook
 from batchgen.here import Outset, Part
-from batchgen.launch.drain import asked
 from batchgen.launch.local import Share
 from batchgen.launch.ranks import group_of
 from batchgen.launch.requeue import job_of
@@ -34,10 +33,6 @@ def join(run: RunDir, workers: int | None = None) -> int:
     plan = load_plan(run)
     group = group_of(os.environ)
     shows = group is None or not group.rank
-    if (why := asked(run)) is not None:
-        if shows:
-            say(f"{why}; the command that started the run goes on with it")
-        return EXIT_INTERRUPTED
     if (code := here.over(plan)) is not None:
         return code
     gpus = find_gpus()

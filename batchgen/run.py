@@ -17,7 +17,7 @@ from batchgen.launch.local import Share
 from batchgen.launch.ranks import Group, group_of
 from batchgen.launch.word import Speaker, Word, listen
 from batchgen.machine.gpus import find_gpus
-from batchgen.machine.process import StopEvent, catch_signals
+from batchgen.machine.process import StopEvent, catch_signals, started_s
 from batchgen.paths import RunDir
 from batchgen.plan.store import load_plan
 from batchgen.prepare import keep_edition, prepare
@@ -49,7 +49,8 @@ def _lead(run_dir: RunDir, config: Config, group: Group | None, speaker: Speaker
     # How many workers there will be is settled here: the plan is cut for them.
     gpus = find_gpus()
     workers = config.launch.workers or (group.world if group else len(gpus)) or 1
-    config = replace(config, launch=replace(config.launch, workers=workers, stop_at=settled(config.launch, began_s)))
+    stop_at = settled(config.launch, started_s())
+    config = replace(config, launch=replace(config.launch, workers=workers, stop_at=stop_at))
     if config.dry_run:
         return dry_run(run_dir, config, gpus)
     plan = prepare(run_dir, config)

@@ -182,10 +182,13 @@ def main():
 
         sys.exit(join())
     if "FAKE_PLAN_S" in os.environ:
-        from batchgen import run
+        from batchgen import prepare, run
 
-        plan = run.prepare
-        vars(run)["prepare"] = lambda *inputs: (time.sleep(float(os.environ["FAKE_PLAN_S"])), plan(*inputs))[1]
+        def late(*inputs):
+            time.sleep(float(os.environ["FAKE_PLAN_S"]))
+            return prepare.prepare(*inputs)
+
+        vars(run)["prepare"] = late
     front()
 
 

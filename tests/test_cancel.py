@@ -44,7 +44,7 @@ def test_all_workers_end_within_seconds_and_the_same_command_goes_on(tmp_path, p
     assert not list((here / "leases").iterdir())
     assert (here / "stop.json").is_file()
     late = run(JOIN, here)
-    assert late.returncode == 75 and "asked all workers to end; the command that started the run" in late.stderr
+    assert late.returncode == 75 and "asked all workers to end: nothing is begun here" in late.stderr
     again = front(here, prompts)
     assert again.returncode == 0 and not (here / "stop.json").exists()
     assert "0 batches were made twice\nwhole" in verify(here).stdout

@@ -25,6 +25,11 @@ def identity() -> dict[str, Any]:
     }
 
 
+def started_s() -> float:
+    """When this process began, in s since the epoch."""
+    return float(psutil.Process().create_time())
+
+
 def worker_name(rank: int) -> str:
     """A name that no other worker has: the host, the rank, and 32 random bits in hexadecimal."""
     return f"{socket.gethostname()}-{rank}-{uuid.uuid4().hex[:8]}"

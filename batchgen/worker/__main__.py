@@ -5,7 +5,6 @@ python -m batchgen.worker RUN_DIR RANK WORLD
 
 import os
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,7 @@ from batchgen.errors import (
 )
 from batchgen.launch.deadline import deadline
 from batchgen.launch.drain import Drain
-from batchgen.machine.process import StopEvent, catch_signals, stop_with_parent, worker_name
+from batchgen.machine.process import StopEvent, catch_signals, started_s, stop_with_parent, worker_name
 from batchgen.paths import RunDir
 from batchgen.plan.replan import at_work
 from batchgen.plan.store import Plan, load_plan
@@ -52,13 +51,12 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
     catch_signals(stop)
     if options.tied:
         stop_with_parent(stop)
-    began_s = time.time()
     try:
         name = options.name or worker_name(options.rank)
         plan = load_plan(RunDir(options.run_dir))
         plan.run.create_directories()
         if not options.tied:  # else whoever it is tied to looks when it is to end
-            Drain(plan.run, stop, deadline(plan.config.launch, os.environ, began_s)).look_on()
+            Drain(plan.run, stop, deadline(plan.config.launch, os.environ, started_s())).look_on()
         worker = Worker(plan, name, options.rank, options.world, load, stop)
         real_stderr = _quiet(plan.run.worker_output(name))
     except (BatchgenError, OSError) as error:
