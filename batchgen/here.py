@@ -14,10 +14,11 @@ from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE
 from batchgen.evening.outlook import Outlook
 from batchgen.evening.start import check_disk, keep_run
 from batchgen.files import supports_link, sync_directory
+from batchgen.launch import local
 from batchgen.launch.deadline import deadline
 from batchgen.launch.display import Display
 from batchgen.launch.drain import Drain
-from batchgen.launch.local import Crew, Share, launch
+from batchgen.launch.local import Crew, Share
 from batchgen.launch.requeue import job_of, requeue
 from batchgen.launch.spare import Spare
 from batchgen.machine.gpus import Gpu
@@ -127,7 +128,8 @@ class _Turn:
     def __init__(self, plan: Plan, share: Share, part: Part) -> None:
         self._plan, self._share, self._part = plan, share, part
         self._stop = StopEvent()
-        catch_signals(self._stop, second_ctrl_c_ends=True)
+        # What starts ranks hands Ctrl-C on to those who have heard it already.
+        catch_signals(self._stop, second_ctrl_c_ends=part.parent is None)
         # Of a sweep, each run comes after others: its time is that of the process.
         ends = deadline(plan.config.launch, os.environ, started_s())
         self._drain = Drain(plan.run, self._stop, ends, part.parent)
@@ -149,7 +151,7 @@ class _Turn:
             self._display.start(self._share.here)
         try:
             with at_work(self._plan):
-                code = launch(self._crew, self._stop, self._tick, self._say)
+                code = local.launch(self._crew, self._stop, self._tick, self._say)
         finally:
             if self._display is not None:
                 self._display.close()

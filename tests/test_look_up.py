@@ -12,7 +12,6 @@ from batchgen import run as run_module
 from batchgen.config.schema import Config
 from batchgen.launch import local
 from batchgen.models import fingerprint
-from batchgen.plan.store import Plan
 from batchgen.prepare import prepare
 from tests.builders import finish_run, make_config, plan_run, write_rows
 
@@ -31,8 +30,8 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         counts["model"] += 1
         return digest(files)
 
-    def launch(plan: Plan, *_: Any) -> int:
-        finish_run(plan)
+    def launch(crew: local.Crew, *_: Any) -> int:
+        finish_run(crew.plan)
         return 0
 
     monkeypatch.setattr("batchgen.plan.inputs.sha256_file", counted_hash)

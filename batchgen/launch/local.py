@@ -85,8 +85,8 @@ def launch(crew: "Crew", stop: StopEvent, tick: Callable[[], None], say: Callabl
 
 
 def _ending(stop: StopEvent) -> str:
-    if stop.why is not None:
-        return f"{stop.why}: finishing the units under way"
+    if stop.why is not None or not stop.again_ends:
+        return f"{stop.why or stop.by}: finishing the units under way"
     again = "press Ctrl-C again" if stop.by in (None, "SIGINT") else f"kill -INT {os.getpid()}"
     return f"finishing the units under way; {again} to stop at once"
 
@@ -110,7 +110,7 @@ class Crew:
     """
 
     def __init__(self, plan: Plan, share: Share, say: Callable[[str], None]) -> None:
-        self._plan, self._share, self.say = plan, share, say
+        self.plan, self._share, self.say = plan, share, say
         self.names: list[str] = []
         self._children: dict[int, _Child] = {}
         self._relays: list[threading.Thread] = []
@@ -126,12 +126,12 @@ class Crew:
         """Whether all workers left, or every shard is committed and the rest do not end because their device hangs."""
         if len(self.codes) == len(self._share.ranks):
             return True
-        has_waited = time.monotonic() - self._ended_s > self._plan.config.launch.lease_timeout_s
+        has_waited = time.monotonic() - self._ended_s > self.plan.config.launch.lease_timeout_s
         return has_waited and EXIT_WHOLE in self.codes.values() and self.is_whole()
 
     def is_whole(self) -> bool:
         """Whether every shard is committed."""
-        return self._plan.run.committed() >= set(range(self._plan.shard_count))
+        return self.plan.run.committed() >= set(range(self.plan.shard_count))
 
     def ask_to_end(self) -> None:
         """Ask the workers to end after the units under way."""
@@ -175,7 +175,7 @@ class Crew:
         name = worker_name(rank)
         self.names.append(name)
         process = subprocess.Popen(
-            [*WORKER_COMMAND, str(self._plan.run.root), str(rank), str(share.world), "--tied", "--name", name],
+            [*WORKER_COMMAND, str(self.plan.run.root), str(rank), str(share.world), "--tied", "--name", name],
             env=environment,
             stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
             stdout=subprocess.DEVNULL,
@@ -197,11 +197,11 @@ class Crew:
         """Record a worker's end in failures/ if it was a crash."""
         at_work = {one.device for one in self._children.values() if one.rank not in self.codes}
         gpu = f"{socket.gethostname()} {child.device}"
-        return record(self._plan.run, self._plan.run_id, child.name, code, gpu, len(at_work))
+        return record(self.plan.run, self.plan.run_id, child.name, code, gpu, len(at_work))
 
     def _died(self, child: _Child, crash: Crash | None) -> None:
         """Start a new worker in place of one that died, unless that has failed `restarts` times in a row."""
-        rank, most = child.rank, self._plan.config.launch.restarts
+        rank, most = child.rank, self.plan.config.launch.restarts
         how = _how(child.process.returncode)
         got_on = self._got_on(child.name)
         crashes = ([] if got_on else child.crashes) + ([crash] if crash else [])
@@ -231,14 +231,14 @@ class Crew:
 
     def _events(self, name: str) -> list[str]:
         try:
-            return [str(event.get("event")) for event in read_events(self._plan.run.worker_log(name))]
+            return [str(event.get("event")) for event in read_events(self.plan.run.worker_log(name))]
         except OSError:
             return []
 
     def _narrows(self, crash: Crash) -> bool:
         """Whether the next worker will try the shard in other pieces than this one did."""
-        shard, _ = self._plan.shard(crash.shard)
-        known = read_crashes(self._plan.run, self._plan.run_id).get(crash.shard, [])
+        shard, _ = self.plan.shard(crash.shard)
+        known = read_crashes(self.plan.run, self.plan.run_id).get(crash.shard, [])
         before = [one for one in known if one.path != crash.path]
         return trials(shard, known) != trials(shard, before)
 

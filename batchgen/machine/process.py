@@ -80,11 +80,12 @@ class StopEvent(threading.Event):
     """It is set when the process is asked to end.
 
     `by`: the name of the signal that asked first; None before, and where no signal did. `why`: why, in words, where it
-    was not a signal that asked.
+    was not a signal that asked. `again_ends`: whether Ctrl-C ends the process at once when it is set already.
     """
 
     by: str | None = None
     why: str | None = None
+    again_ends = False
 
     def ask(self, why: str) -> None:
         """Set it for a reason that is no signal, unless it is set already."""
@@ -98,6 +99,7 @@ def catch_signals(stop: StopEvent, second_ctrl_c_ends: bool = False) -> None:
 
     With `second_ctrl_c_ends`, Ctrl-C raises KeyboardInterrupt if `stop` is already set.
     """
+    stop.again_ends = second_ctrl_c_ends
 
     def handle(number: int, _: object) -> None:
         if number == signal.SIGINT and second_ctrl_c_ends and stop.is_set():

@@ -11,7 +11,19 @@ from batchgen.launch.deadline import Deadline
 from batchgen.launch.drain import Drain, asked
 from batchgen.machine.process import StopEvent
 from batchgen.paths import RunDir
-from tests.commands import WORKER, front, planned, run, samples, verify, wait_for, worker_events, write_prompts
+from tests.commands import (
+    FAKE,
+    SMALL,
+    WORKER,
+    front,
+    planned,
+    run,
+    samples,
+    verify,
+    wait_for,
+    worker_events,
+    write_prompts,
+)
 
 
 @pytest.fixture
@@ -44,6 +56,14 @@ def test_an_hour_to_stop_at_holds_for_all_workers_until_the_same_command_sets_th
     assert late.returncode == 75, "the hour of this night has come, also for who begins later"
     assert "has come; the command that started the run goes on with it" in late.stderr
     assert front(tmp_path / "run", prompts, f"launch.stop_at={soon}").returncode == 0, "the next day"
+
+
+def test_a_sweep_has_one_time_for_all_its_runs(tmp_path, prompts):
+    arguments = (*SMALL, "-m", f"run_dir={tmp_path}/run", f"job.prompts={prompts}", "job.seed=1,2")
+    ended = run(FAKE, *arguments, "launch.time_limit=5s", "launch.warn_s=1", FAKE_STEP_S="0.7")
+    assert ended.returncode == 75, ended.stderr
+    assert ended.stderr.count("launch.time_limit=5s is over in 1s: finishing the units under way") == 1
+    assert ended.stderr.count("launch.time_limit=5s is over in 1s: nothing is begun here") == 1
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from batchgen import here
 from batchgen import run as run_module
 from batchgen.errors import EXIT_WHOLE, UserError
 from batchgen.launch import local
@@ -37,14 +38,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         model = ModelFiles(Path(asked.pop("folder")), asked.pop("variant"), asked.pop("safety_checker"))
         return json.loads(json.dumps(check(model, **asked)))
 
-    def launch(plan: Any, devices: Any, stop: Any, tick: Any, say: Any) -> int:
+    def launch(crew: local.Crew, stop: Any, tick: Any, say: Any) -> int:
         names.append(worker_name(0))
-        return Worker(plan, names[-1], 0, 1, load_engine, stop).work()
+        return Worker(crew.plan, names[-1], 0, 1, load_engine, stop).work()
 
     names: list[str] = []
     monkeypatch.setattr(admit, "_answer", answer)
     monkeypatch.setattr(local, "launch", launch)
-    monkeypatch.setattr(run_module, "catch_signals", lambda *_, **__: None)
+    monkeypatch.setattr(here, "catch_signals", lambda *_, **__: None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     yield names
 
