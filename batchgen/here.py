@@ -148,7 +148,8 @@ class _Turn:
             self._say(f"{self._stop.why}: nothing is begun here")
             return EXIT_INTERRUPTED
         if self._display is not None:
-            self._display.start(self._share.here)
+            in_group = self._part.parent is not None
+            self._display.start(self._share.world if in_group else len(self._share.ranks))
         try:
             with at_work(self._plan):
                 code = local.launch(self._crew, self._stop, self._tick, self._say)

@@ -86,7 +86,7 @@ def launch(crew: "Crew", stop: StopEvent, tick: Callable[[], None], say: Callabl
 
 def _ending(stop: StopEvent) -> str:
     if stop.why is not None or not stop.again_ends:
-        return f"{stop.why or stop.by}: finishing the units under way"
+        return f"{stop.why or f'{stop.by} came'}: finishing the units under way"
     again = "press Ctrl-C again" if stop.by in (None, "SIGINT") else f"kill -INT {os.getpid()}"
     return f"finishing the units under way; {again} to stop at once"
 
@@ -150,6 +150,8 @@ class Crew:
             if code == EXIT_RENEW and not stopping:
                 self.say(f"worker {rank}'s memory kept growing; a new worker takes over (see growth in its log)")
                 self._start(rank)
+            elif stopping and code == -signal.SIGTERM:  # it had not begun
+                self._leave(child, EXIT_INTERRUPTED)
             elif code in (EXIT_WHOLE, EXIT_INTERRUPTED, EXIT_USER, EXIT_REFUSED) or stopping:
                 self._leave(child, EXIT_BROKEN if code == EXIT_REFUSED else code)
             else:
