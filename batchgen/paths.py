@@ -84,10 +84,8 @@ class RunDir:
 
     def plans(self) -> list[PlanDir]:
         """The plan and its extensions (plan-001, ...), in the order in which they were added."""
-        extensions = sorted(
-            (PlanDir(path) for path in self.root.glob("plan-*") if _EXTENSION_DIR.fullmatch(path.name)),
-            key=lambda extension: int(extension.root.name.partition("-")[2]),
-        )
+        paths = [path for path in self.root.glob("plan-*") if _EXTENSION_DIR.fullmatch(path.name)]
+        extensions = [PlanDir(path) for path in sorted(paths, key=lambda path: int(path.name.partition("-")[2]))]
         return ([self.plan] if self.plan.root.is_dir() else []) + extensions
 
     def extension(self, number: int) -> PlanDir:
@@ -101,10 +99,6 @@ class RunDir:
     def word(self, group: str) -> Path:
         """What rank 0 of a group tells the other ranks; its name begins as a draft's does."""
         return self.root / f"plan.group-{group}.json"
-
-    def words(self) -> list[Path]:
-        """What rank 0 of each group has told."""
-        return list(self.root.glob("plan.group-*.json"))
 
     @property
     def free(self) -> Path:
@@ -132,8 +126,7 @@ class RunDir:
 
     def failure_files(self) -> list[Path]:
         """The crashes that count."""
-        paths = self.failures.iterdir() if self.failures.is_dir() else ()
-        return [path for path in paths if _FAILURE_FILE.fullmatch(path.name)]
+        return [path for path in self.failures.glob("*") if _FAILURE_FILE.fullmatch(path.name)]
 
     @property
     def shards(self) -> Path:
@@ -268,12 +261,9 @@ class RunDir:
 
     def attempts(self, shard: int | None = None) -> list[AttemptFiles]:
         """The attempts that have any file in work/, of one shard or of all."""
-        found = set()
-        for path in self.work.iterdir() if self.work.is_dir() else ():
-            match = _ATTEMPT_FILE.fullmatch(path.name)
-            if match and shard in (None, int(match[1])):
-                found.add((int(match[1]), match[2]))
-        return [self.attempt(*names) for names in sorted(found)]
+        paths = self.work.iterdir() if self.work.is_dir() else ()
+        found = {(int(match[1]), match[2]) for path in paths if (match := _ATTEMPT_FILE.fullmatch(path.name))}
+        return [self.attempt(*names) for names in sorted(found) if shard in (None, names[0])]
 
     def committed(self) -> set[int]:
         """The shards that have a manifest."""
@@ -284,15 +274,14 @@ class RunDir:
         return self._numbered(".tar")
 
     def _numbered(self, suffix: str) -> set[int]:
-        names = (path.name for path in self.shards.glob(f"*{suffix}")) if self.shards.is_dir() else ()
-        return {int(match[1]) for name in names if (match := _SHARD_FILE.fullmatch(name))}
+        paths = self.shards.glob(f"*{suffix}")
+        return {int(match[1]) for path in paths if (match := _SHARD_FILE.fullmatch(path.name))}
 
     def shard_files(self) -> dict[int, list[Path]]:
         """Every path in shards/ that is named like a manifest or a tar, by the shard's number; manifests come first."""
         found: dict[int, list[Path]] = {}
         for path in sorted(self.shards.iterdir(), key=lambda path: path.suffix) if self.shards.is_dir() else ():
-            match = _SHARD_FILE.fullmatch(path.name)
-            if match and path.suffix in (".json", ".tar"):
+            if (match := _SHARD_FILE.fullmatch(path.name)) and path.suffix in (".json", ".tar"):
                 found.setdefault(int(match[1]), []).append(path)
         return found
 

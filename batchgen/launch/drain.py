@@ -14,6 +14,7 @@ from batchgen.machine.process import StopEvent
 from batchgen.paths import RunDir
 
 _LOOK_EVERY_S = 2.0
+_LOOK_ALONE_EVERY_S = 15.0  # for a worker that nobody watches: hundreds of them may ask one file server
 _WAKE_S = 1.0
 
 
@@ -25,7 +26,7 @@ class Drain:
 
     def __init__(self, run: RunDir, stop: StopEvent, ends: Deadline | None, parent: int | None = None) -> None:
         self._run, self._stop, self._ends, self._parent = run, stop, ends, parent
-        self._next_s = 0.0
+        self._every_s, self._next_s = _LOOK_EVERY_S, 0.0
         self.by_limit = False
 
     def look(self) -> None:
@@ -38,12 +39,13 @@ class Drain:
         elif self._parent not in (None, os.getppid()):
             self._stop.ask("what started the ranks is gone")
         elif time.monotonic() >= self._next_s:
-            self._next_s = time.monotonic() + _LOOK_EVERY_S
+            self._next_s = time.monotonic() + self._every_s
             if (why := asked(self._run)) is not None:
                 self._stop.ask(why)
 
     def look_on(self) -> None:
-        """Look now, and keep looking from a thread of its own, for a process that has no loop for it."""
+        """Look now, and keep looking from a thread of its own, for a worker that has no launcher."""
+        self._every_s = _LOOK_ALONE_EVERY_S
         self.look()
 
         def wait() -> None:

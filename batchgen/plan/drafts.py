@@ -46,7 +46,7 @@ def sweep_drafts(run: RunDir) -> None:
 
 def sweep_words(run: RunDir) -> None:
     """Remove what rank 0 of a group that is gone told the others. Never raises OSError."""
-    for word in run.words():
+    for word in run.root.glob(run.word("*").name):
         with suppress(OSError, ValueError, KeyError, TypeError):
             if process.is_gone(json.loads(word.read_bytes())["process"]):
                 word.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from batchgen.launch import drain as drain_module
 from batchgen.launch.deadline import Deadline
 from batchgen.launch.drain import Drain, asked
 from batchgen.machine.process import StopEvent
@@ -61,10 +62,10 @@ def test_an_hour_to_stop_at_holds_for_all_workers_until_the_same_command_sets_th
 def test_a_sweep_has_one_time_for_all_its_runs(tmp_path, prompts):
     planned(tmp_path / "checked", prompts)  # the model is, which takes a while
     arguments = (*SMALL, "-m", f"run_dir={tmp_path}/run", f"job.prompts={prompts}", "job.seed=1,2")
-    ended = run(FAKE, *arguments, "launch.time_limit=10s", "launch.warn_s=1", FAKE_STEP_S="3")
+    ended = run(FAKE, *arguments, "launch.time_limit=25s", "launch.warn_s=1", FAKE_STEP_S="6")
     assert ended.returncode == 75, ended.stderr
-    assert ended.stderr.count("launch.time_limit=10s is over in 1s: finishing the units under way") == 1
-    assert ended.stderr.count("launch.time_limit=10s is over in 1s: nothing is begun here") == 1
+    assert ended.stderr.count("launch.time_limit=25s is over in 1s: finishing the units under way") == 1
+    assert ended.stderr.count("launch.time_limit=25s is over in 1s: nothing is begun here") == 1
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,9 @@ def test_a_note_that_cannot_be_read_counts_too(tmp_path: Path, content: str) -> 
     assert asked(run_dir) == f"{run_dir.stop} asks all workers to end"
 
 
-def test_a_note_that_comes_later_is_seen(tmp_path: Path) -> None:
+def test_a_note_that_comes_later_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain_module, "_LOOK_ALONE_EVERY_S", 0.1)
+    monkeypatch.setattr(drain_module, "_WAKE_S", 0.1)
     stop = StopEvent()
     Drain(RunDir(tmp_path), stop, None).look_on()
     RunDir(tmp_path).stop.write_text('{"by": "ann"}')
