@@ -55,6 +55,17 @@ def test_commands_that_join_share_the_work_and_one_finishes_the_run(tmp_path, pr
     assert again.returncode == 0 and "is already done" in again.stderr
 
 
+def test_tasks_of_a_step_that_join_start_one_worker_each_and_one_shows_the_progress(tmp_path, prompts):
+    planned(tmp_path / "run", prompts)
+    step = {"SLURM_JOB_ID": "41", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "FAKE_STEP_S": "0.2"}
+    tasks = [start(JOIN, tmp_path / "run", SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank), **step) for rank in (0, 1)]
+    said = [task.communicate(timeout=120)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], said
+    assert "2 workers load the model" in said[0] and said[1] == ""
+    ranks = [event["rank"] for event in worker_events(tmp_path / "run") if event["event"] == "start"]
+    assert sorted(ranks) == [0, 1]
+
+
 def test_a_crash_is_recorded_as_the_front_door_records_it(tmp_path, prompts):
     planned(tmp_path / "run", prompts)
     done = run(JOIN, tmp_path / "run", FAKE_POISON="000000023-")

@@ -59,6 +59,19 @@ def test_progress_is_shown(plan: Plan, stderr: io.StringIO) -> None:
     assert "3/8" in stderr.getvalue()
 
 
+def test_a_job_in_a_queue_adds_a_line_now_and_then(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display, "_FIRST_LINE_S", 0.0)
+    monkeypatch.setattr(display, "_LINE_EVERY_S", 0.0)
+    said = {}
+    for job in ("", "41"):
+        stream = io.StringIO()
+        with monkeypatch.context() as patch:
+            patch.setenv("SLURM_JOB_ID", job) if job else patch.delenv("SLURM_JOB_ID", raising=False)
+            look(plan, stream)
+        said[job] = stream.getvalue().count(" shards")
+    assert said == {"": 3, "41": 1}
+
+
 def test_the_bar_and_the_lines_say_the_same_rate_and_time_left(
     plan: Plan, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
