@@ -28,16 +28,16 @@ def cancel(run: RunDir) -> int:
         return EXIT_WHOLE
     who = {"by": f"{_user()} on {socket.gethostname()}", "at": now()}
     replace(run.stop, (json.dumps(who) + "\n").encode())
-    if run.slurm.is_dir():
-        from batchgen.launch.submit import cancel_submitted
-
-        cancel_submitted(run, say)
     leases = live_leases(run, Watch(plan.config.launch.lease_timeout_s)).values()
     at_work = {read_lease(content).worker for content in leases} | {one.worker for one in starting(run)}
     say(
         f"{count(len(at_work), 'worker')} asked to end after what is under way; `batchgen status {run.root}` shows "
         "when none is left, and the same command goes on"
     )
+    if run.slurm.is_dir():
+        from batchgen.launch.submit import cancel_submitted
+
+        cancel_submitted(run, say)
     return EXIT_WHOLE
 
 
