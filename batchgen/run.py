@@ -9,18 +9,23 @@ from batchgen import here
 from batchgen.config.schema import Config
 from batchgen.console import say
 from batchgen.dry_run import dry_run
-from batchgen.errors import EXIT_INTERRUPTED, EXIT_USER, EXIT_WHOLE, ConfigError, StoppedError
+from batchgen.errors import EXIT_INTERRUPTED, EXIT_USER, EXIT_WHOLE, ConfigError, StoppedError, UserError
 from batchgen.evening.outlook import Outlook
 from batchgen.here import Outset, Part
 from batchgen.launch.deadline import settled
+from batchgen.launch.display import Display
 from batchgen.launch.local import Share
 from batchgen.launch.ranks import Group, group_of
+from batchgen.launch.submit import submit
+from batchgen.launch.wait import wait
 from batchgen.launch.word import Speaker, Word, listen
+from batchgen.machine import slurm
 from batchgen.machine.gpus import find_gpus
 from batchgen.machine.process import StopEvent, catch_signals, started_s
 from batchgen.paths import RunDir
-from batchgen.plan.store import load_plan
+from batchgen.plan.store import Plan, load_plan
 from batchgen.prepare import keep_edition, prepare
+from batchgen.shards.progress import shard_states
 
 
 def run(config: Config) -> int:
@@ -47,18 +52,24 @@ def _lead(run_dir: RunDir, config: Config, group: Group | None, speaker: Speaker
     began_s = time.time()
     config = keep_edition(run_dir, config)
     # How many workers there will be is settled here: the plan is cut for them.
-    gpus = find_gpus()
+    is_array = config.launch.launcher == "slurm"
+    gpus = [] if is_array else find_gpus()
     workers = config.launch.workers or (group.world if group else len(gpus)) or 1
     stop_at = settled(config.launch, started_s())
     config = replace(config, launch=replace(config.launch, workers=workers, stop_at=stop_at))
     if config.dry_run:
         return dry_run(run_dir, config, gpus)
+    if is_array:
+        slurm.require_here()
     plan = prepare(run_dir, config)
     run_dir.stop.unlink(missing_ok=True)
     if (code := here.over(plan)) is not None:
         return code
     outset = here.set_out(plan, gpus, began_s)
-    if not here.furnish(plan):
+    is_shared = here.furnish(plan)
+    if is_array:
+        return _in_array(plan, outset.outlook, is_shared)
+    if not is_shared:
         say("this file system has no hard links: one worker, and start no second batchgen on this run meanwhile")
         plan.config.launch.workers = 1
         group = None
@@ -66,6 +77,20 @@ def _lead(run_dir: RunDir, config: Config, group: Group | None, speaker: Speaker
         return here.work(plan, outset, Share.whole(plan, outset.devices), Part())
     speaker.say(Word("ready"))
     return here.work(plan, outset, group.share([gpu.device for gpu in gpus]), Part(shares=True, parent=group.parent))
+
+
+def _in_array(plan: Plan, outlook: Outlook, is_shared: bool) -> int:
+    """Submit the workers as an array and, where that is asked for, wait for them; return the exit code."""
+    if not is_shared:
+        raise UserError(f"{plan.run.root}: its file system has no hard links, so only one worker can use it: move it")
+    open_shards = shard_states(plan).open
+    code = submit(plan, open_shards, outlook.work(plan, open_shards), say)
+    if not plan.config.launch.wait:
+        return code
+    stop = StopEvent()
+    catch_signals(stop, second_ctrl_c_ends=True)
+    code = wait(plan, Display(plan), stop)
+    return here.over(plan) or EXIT_WHOLE if code == EXIT_WHOLE else code
 
 
 def _follow(run_dir: RunDir, config: Config, group: Group) -> int:

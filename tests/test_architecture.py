@@ -20,7 +20,7 @@ GROUND = [
 ]  # fmt: skip
 WINGS = {
     "config": [
-        "bounds", "schema", "check", "shipped", "keys", "quoting", "arguments", "syntax", "own_files", "run_dir",
+        "bounds", "schema", "sbatch", "check", "shipped", "keys", "quoting", "arguments", "syntax", "own_files", "run_dir",
         "compose", "explain", "describe",
     ],
     "stores": ["filesystem"],
@@ -28,7 +28,7 @@ WINGS = {
         "records", "settings", "sniff", "mapping", "advice", "found", "values", "remedies", "json_items", "lines",
         "json_files", "parquet", "rows", "tables", "formats", "find",
     ],
-    "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "process", "versions"],
+    "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "process", "slurm", "versions"],
     "plan": [
         "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "nearby", "store", "rejects", "replan",
         "settled", "edits", "stream",
@@ -46,7 +46,10 @@ WINGS = {
         "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise", "scaling",
         "schedulers", "load", "rehearse", "check", "streaming", "placement", "apply", "strict", "tiling", "engine",
     ],
-    "launch": ["display", "local", "deadline", "drain", "spare", "requeue", "ranks", "word"],
+    "launch": [
+        "display", "local", "deadline", "drain", "spare", "requeue", "ranks", "word",
+        "arrays", "notes", "script", "submit", "wait",
+    ],
     "worker": ["out_of_memory", "shard", "loop", "__main__"],
     "evening": [
         "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "policies", "start", "cuts",

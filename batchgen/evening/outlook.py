@@ -95,6 +95,11 @@ class Outlook:
         strict = self._config.determinism == "strict"
         return takes(shards, lambda job: known[job.size], self.crew(workers), self.paces, strict)
 
+    def work(self, plan: Plan, shards: Iterable[int]) -> tuple[float, float] | None:
+        """(Seconds of work on these shards of a plan, seconds until it begins); None as for `takes`."""
+        found = self.takes([[job_of(batch) for batch in plan.shard(shard)[0].batches] for shard in shards])
+        return None if found is None else (found.work_s, found.start_s)
+
     def room(self, images: Counter[tuple[int, int]], run_dir: Path) -> Room:
         """What so many images of each size take on the disk of the run. Raises OSError."""
         return room(images, self._config.output, self.paces.image_bytes, free_bytes(run_dir))
