@@ -9,9 +9,11 @@ from itertools import islice
 import psutil
 
 from batchgen.config.schema import Config
+from batchgen.config.site import used_site
 from batchgen.console import complain, say
 from batchgen.errors import EXIT_WHOLE, BatchgenError, BrokenRunError, ConfigError, UserError
 from batchgen.evening import kept
+from batchgen.evening.array import array_lines
 from batchgen.evening.cuts import cut_warning, may_be_cut
 from batchgen.evening.download import in_cache
 from batchgen.evening.lines import Line, as_json, as_text, warnings
@@ -69,10 +71,12 @@ def collect(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> tuple[list[Line
         _probe(config, inputs, known, able, began_s)
     lines += policy_lines(config, known, gpus, counts.sizes)
     told, warned, refused = told_of(config, run, known, able, counts.jobs)
+    took = {key: value for line in told for key, value in line.values.items()}
+    array, misspelt, impossible = array_lines(run, config, counts.left, took)
     cut = None if model is None else cut_warning(model, list(counts.long_texts))
-    lines += [*told, *warnings([*_warnings(config, counts), *warned, *filter(None, (cut,))])]
-    if refused is not None:
-        return lines, UserError(refused)
+    lines += [*told, *array, *warnings([*_warnings(config, counts), *warned, *misspelt, *filter(None, (cut,))])]
+    if refused is not None or impossible is not None:
+        return lines, impossible or UserError(refused)
     return lines, BrokenRunError(counts.harm) if counts.harm is not None else None
 
 
@@ -215,6 +219,8 @@ def _plan_lines(run: RunDir, config: Config, counts: Counts) -> Iterator[Line]:
     yield Line(
         "run", f"{run.root}{done}", {"run_dir": str(run.root), "planned": planned, "shards_done": counts.done_shards}
     )
+    if (site := used_site()) is not None:
+        yield Line("site", str(site), {"site_file": str(site)})
     yield Line("prompts", str(counts.prompts), {"prompts": counts.prompts})
     if counts.added is not None:
         yield Line("extension", counts.added, {"extension": counts.added})

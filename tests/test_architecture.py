@@ -20,8 +20,8 @@ GROUND = [
 ]  # fmt: skip
 WINGS = {
     "config": [
-        "bounds", "schema", "sbatch", "check", "shipped", "keys", "quoting", "arguments", "syntax", "own_files", "run_dir",
-        "compose", "explain", "describe",
+        "bounds", "schema", "sbatch", "check", "shipped", "keys", "quoting", "options", "arguments", "syntax",
+        "own_files", "run_dir", "site", "compose", "explain", "describe",
     ],
     "stores": ["filesystem"],
     "prompts": [
@@ -52,7 +52,7 @@ WINGS = {
     ],
     "worker": ["out_of_memory", "shard", "loop", "__main__"],
     "evening": [
-        "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "policies", "start", "cuts",
+        "lines", "array", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "policies", "start", "cuts",
         "download", "trial", "told",
     ],
 }  # fmt: skip

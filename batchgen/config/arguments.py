@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from batchgen.config.check import CHOICES
 from batchgen.config.keys import GROUPS_OF_OPTIONS, decimal_point, expected, kinds, meant, no_such_key
+from batchgen.config.options import open_word
 from batchgen.config.quoting import list_word, text_word
 from batchgen.config.shipped import options_of
 from batchgen.console import COMMANDS, typed_as
@@ -24,6 +25,7 @@ def arranged(arguments: Sequence[str]) -> list[str]:
     Raises ConfigError, with the right line, for what can be neither an option nor a setting, and for values that Hydra
     would not read as they are meant.
     """
+    arguments = [open_word(word) for word in arguments]
     options, late = _parse(arguments)
     settings = [*options.overrides, *(word for word in late if not word.startswith("-"))]
     if options.shell_completion:
@@ -185,6 +187,8 @@ def unparsed(word: str) -> str:
     """What to say of a setting that Hydra cannot parse."""
     key, value = _key_of(word), word.partition("=")[2]
     if key in kinds() and not _is_text(key) and key != "job.prompts":
+        if kinds()[key][0] == list[str]:
+            return f"{word!r} cannot be parsed: put each text of the list in quotes: {_shell_list(key)}"
         number = value.strip("=,;' \"")
         return f"{word!r} cannot be parsed: {key} must be {expected(key)}, such as {key}={number or 'VALUE'}"
     if key not in kinds() and key not in GROUPS_OF_OPTIONS and meant(key):
@@ -192,6 +196,10 @@ def unparsed(word: str) -> str:
     if (key == "job.prompts" and value[:1] == "[") or key not in kinds():
         return f"{word!r} cannot be parsed: put it in quotes, like \"key='a value'\" or 'key=[a,list]'"
     return _in_quotes(word, f"{word!r} cannot be parsed: put it in quotes")
+
+
+def _shell_list(key: str) -> str:
+    return f"\"{key}=['module load cuda','export A=1']\""
 
 
 def _in_quotes(word: str, problem: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from batchgen.config.bounds import BOUNDS
+from batchgen.config.sbatch import require_right
 from batchgen.config.schema import ATTENTION, SCHEDULERS, Config, flatten
 from batchgen.errors import ConfigError
 from batchgen.placements import PLACEMENTS, UNHOOKED
@@ -14,6 +15,8 @@ from batchgen.units import duration_s, moment_s, size_bytes
 
 _MOST_LISTED = 12
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
+# A password or the like that is written out; one that comes from a variable or a command is not.
+_SECRET = re.compile(r"\b(\w*(?:TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_KEY\w*))=[\"']?(?![\"'$`]|\s|$)", re.IGNORECASE)
 CHOICES = {
     "dry_run": ("false", "true", "probe", "json"),
     "job.scheduler": SCHEDULERS,
@@ -45,6 +48,14 @@ def check(config: Config) -> None:
         moment_s("launch.stop_at", config.launch.stop_at, time.time())
     if config.launch.time_limit is not None:
         duration_s("launch.time_limit", config.launch.time_limit)
+    require_right("launch.slurm", config.launch.slurm)
+    require_right("launch.collector", config.launch.collector)
+    for line in config.launch.setup:
+        if (secret := _SECRET.search(line)) is not None:
+            raise ConfigError(
+                f"launch.setup: {secret[1]}=... would be readable in the run's files: set it in the shell that starts "
+                "batchgen, from which SLURM takes it over, or read it there from a file of your own"
+            )
     if config.speed.traced and config.memory.policy.placement not in (None, *UNHOOKED):
         raise ConfigError(
             f"speed.traced=true needs a placement that does not move the UNet's weights, but memory.policy.placement="

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config.check import check
+from batchgen.config.options import with_texts
 from batchgen.config.own_files import OwnFile, linked
 from batchgen.config.run_dir import name_of_prompts
 from batchgen.config.schema import Config
 from batchgen.config.shipped import conf_dir, jobs_dir
+from batchgen.config.site import NAME, let_choices_win, read_site, used_site
 from batchgen.console import usage
 from batchgen.errors import ConfigError
 
@@ -40,12 +42,22 @@ def load(composed: Any) -> Config:
     """Turn what Hydra composed into a checked `Config`. Raises ConfigError, or OmegaConf's own errors."""
     from omegaconf import OmegaConf
 
+    _yield_to_choices(composed)
     # Merge into the schema again: a key that was added with + has not been checked against it.
     plain = OmegaConf.to_container(composed, resolve=False)
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
     assert isinstance(config, Config)
     check(config)
     return config
+
+
+def _yield_to_choices(composed: Any) -> None:
+    """Let the options that a job or the command line chose count more than the site file."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if HydraConfig.initialized() and (site := used_site()) is not None:
+        hydra = HydraConfig.get()
+        let_choices_win(composed, read_site(site), dict(hydra.runtime.choices), list(hydra.overrides.task))
 
 
 def require_job(composed: Any) -> None:
@@ -90,6 +102,11 @@ def _watch_files() -> None:
         path = Path(source.path, source._normalize_file_name(config_path)).resolve()
         if path.exists():
             _OPENED[path] = config_path
-        return opens(source, config_path)
+        found = opens(source, config_path)
+        with_texts(path, found.config)
+        if path == conf_dir() / "config.yaml" and (site := used_site()) is not None:
+            _OPENED[site.resolve()] = NAME
+            found.config.merge_with(read_site(site))
+        return found
 
     files.load_config = load_config

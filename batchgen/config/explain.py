@@ -13,11 +13,11 @@ from batchgen.config.check import did_you_mean
 from batchgen.config.keys import decimal_point, expected, kinds, no_such_key
 from batchgen.config.own_files import OwnFile
 from batchgen.config.quoting import text_word
-from batchgen.config.schema import known_keys
+from batchgen.config.schema import OPEN, known_keys
 from batchgen.errors import ConfigError
 
 _LIBRARIES = ("hydra", "omegaconf", "yaml", "antlr4", "codecs")
-_KEY = re.compile(r"(?P<key>[a-z_]+(\.[a-z_]+)*)(?=[=: ])")
+_KEY = re.compile(r"(?P<key>[a-z_]+(\.[a-z_-]+)*)(?=[=: ])")
 
 _MARKS = "'\""
 
@@ -66,10 +66,14 @@ def located(message: str, files: Sequence[OwnFile], arguments: Sequence[str]) ->
     key = found["key"] if found else None
     if key is not None and key.startswith("hydra."):
         key = "hydra"
-    elif key is None or key not in known_keys() or _argument(key, arguments) is not None:
+    elif key is None or not _is_known(key) or _argument(key, arguments) is not None:
         return message
     places = [place for file in files if (place := file.place(key)) is not None]
     return f"{places[-1]}: {message}" if places else message
+
+
+def _is_known(key: str) -> bool:
+    return key in known_keys() or any(key.startswith(f"{one}.") for one in OPEN)
 
 
 def _of_arguments(error: Exception, text: str) -> str | None:

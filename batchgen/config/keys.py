@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from batchgen.config.check import CHOICES
+from batchgen.config.sbatch import BARE, KNOWN, meant_options, option_name
 from batchgen.config.schema import Config, known_keys
 
 GROUPS_OF_OPTIONS = ("job", "launch", "memory", "model", "output", "speed")  # the folders of conf/
@@ -94,6 +95,8 @@ def meant(wrong: str) -> list[str]:
     columns = "column" in wrong
     keys = [key for key in known_keys() if key.startswith("job.columns.") == columns]
     same = [key for key in keys if _word(key) == word and key != wrong]
+    if (option := _option_of(wrong)) is not None:
+        return [option]
     if same:
         return sorted(same, key=lambda key: key.count("."))[:_MOST_SHOWN]
     score = {
@@ -107,6 +110,16 @@ def meant(wrong: str) -> list[str]:
     if not close:
         return [key for key in keys if word.lower() in _word(key).split("_")][:_MOST_SHOWN]
     return [key for key in close if score[key] > score[close[0]] - _SAME_GROUP][:_MOST_SHOWN]
+
+
+def _option_of(wrong: str) -> str | None:
+    """The key of an option of sbatch that was written without launch.slurm before it, or nearly with it."""
+    group, _, word = wrong.rpartition(".")
+    option = option_name(word)
+    near = difflib.SequenceMatcher(None, group, "launch.slurm").ratio() >= _CLOSE or group == "slurm"
+    if near and group != "launch":
+        return f"launch.slurm.{next(iter(meant_options(option)), option)}"
+    return f"launch.slurm.{option}" if option in (KNOWN if group == "launch" else BARE) else None
 
 
 def _word(key: str) -> str:

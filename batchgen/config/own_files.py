@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from batchgen.config.keys import GROUPS_OF_OPTIONS, decimal_point, expected, kinds, meant, no_such_key
-from batchgen.config.schema import Config, known_keys
+from batchgen.config.sbatch import option_name
+from batchgen.config.schema import OPEN, Config, known_keys
 from batchgen.config.shipped import options_of
 from batchgen.config.syntax import read_text, syntax_problem
 
@@ -74,7 +75,10 @@ class OwnFile:
             return None
         if not isinstance(node, yaml.MappingNode) or not isinstance(text, str):
             return None
-        lines = [_line(name) for full, name, _ in _entries(node, self._prefix(text)) if full == key]
+        entries = list(_entries(node, self._prefix(text)))
+        for full, _, value in [one for one in entries if one[0] in OPEN and isinstance(one[2], yaml.MappingNode)]:
+            entries += [(f"{full}.{option_name(name.value)}", name, option) for name, option in value.value]
+        lines = [_line(name) for full, name, _ in entries if full == key]
         return f"{self.shown}:{lines[-1]}" if lines else None
 
     def _package(self, text: str) -> str | None:

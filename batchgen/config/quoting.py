@@ -23,6 +23,12 @@ def list_word(key: str, texts: list[str]) -> str:
     return shlex.quote(f"{key}=[{written}]")
 
 
+def as_text(text: str) -> str:
+    """A value that Hydra reads as this very text; one that is in quotes already means what is within them."""
+    inner = text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+    return _quoted(inner, '"')
+
+
 def _quoted(text: str, mark: str) -> str:
     # Hydra leaves a backslash as it is, except before a quotation mark.
     return mark + re.sub(rf"(\\*)({mark}|\Z)", lambda found: found[1] * 2 + (found[2] and f"\\{mark}"), text) + mark

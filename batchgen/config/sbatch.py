@@ -8,33 +8,37 @@ from typing import Any
 from batchgen.errors import ConfigError
 
 # Long options of sbatch, and of pyxis; a site may have more of its own, and sbatch decides.
-KNOWN = frozenset(
-    "account acctg-freq bb bbf batch begin chdir cluster-constraint comment constraint container container-entrypoint "
-    "container-env container-image container-mount-home container-mounts container-name container-readonly "
-    "container-remap-root container-save container-workdir container-writable contiguous core-spec cores-per-socket "
-    "cpu-freq cpus-per-gpu cpus-per-task deadline delay-boot dependency distribution error exclude exclusive export "
-    "export-file extra-node-info get-user-env gid gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket gpus-per-task "
-    "gres gres-flags hint input job-name kill-on-invalid-dep licenses mail-type mail-user mcs-label mem mem-bind "
-    "mem-per-cpu mem-per-gpu mincpus network nice no-kill no-requeue nodefile nodelist nodes ntasks ntasks-per-core "
-    "ntasks-per-gpu ntasks-per-node ntasks-per-socket open-mode output overcommit oversubscribe partition power "
-    "prefer priority profile propagate qos quiet reboot reservation signal sockets-per-node spread-job switches "
-    "thread-spec threads-per-core time time-min tmp uid use-min-nodes verbose wckey".split()
-)
+_KNOWN = """
+account acctg-freq bb bbf batch begin chdir cluster-constraint comment constraint container container-entrypoint
+container-env container-image container-mount-home container-mounts container-name container-readonly
+container-remap-root container-save container-workdir container-writable contiguous core-spec cores-per-socket
+cpu-freq cpus-per-gpu cpus-per-task deadline delay-boot dependency distribution error exclude exclusive export
+export-file extra-node-info get-user-env gid gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket gpus-per-task gres
+gres-flags hint input job-name kill-on-invalid-dep licenses mail-type mail-user mcs-label mem mem-bind mem-per-cpu
+mem-per-gpu mincpus network nice no-kill no-requeue nodefile nodelist nodes ntasks ntasks-per-core ntasks-per-gpu
+ntasks-per-node ntasks-per-socket open-mode output overcommit oversubscribe partition power prefer priority profile
+propagate qos quiet reboot reservation signal sockets-per-node spread-job switches thread-spec threads-per-core time
+time-min tmp uid use-min-nodes verbose wckey
+"""
+KNOWN = frozenset(_KNOWN.split())
+# Those that people also write without launch.slurm before them.
+_BARE = "account constraint cpus-per-task exclude gpus-per-node gpus-per-task gres mail-type mail-user mem nodelist"
+BARE = frozenset([*_BARE.split(), "partition", "qos", "reservation", "time"])
 GPU_OPTIONS = ("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task", "gres")
 # Of these the job that checks the run has no use, since it takes no GPU.
 ONLY_FOR_GPUS = (*GPU_OPTIONS, "gpu-bind", "gpu-freq", "cpus-per-gpu", "mem-per-gpu", "ntasks-per-gpu", "gres-flags")
 # What batchgen sets itself, and what to set or do instead.
 _OURS = {
-    "array": "launch.workers and launch.workers_per_element decide how many elements there are, launch.at_once how many "
-    "of them run at once",
+    "array": "launch.workers and launch.workers_per_element decide how many elements there are, and launch.at_once how "
+    "many of them run at once",
     "clusters": "set the variable SLURM_CLUSTERS, so that all commands of SLURM ask the same cluster",
     "error": "an element writes into one file in logs/slurm/ of the run",
     "hold": "an array is released as soon as its number is noted in the run; launch.slurm.begin starts it later",
     "input": "an element reads nothing",
-    "no-requeue": "an element whose node is lost always goes back into the queue; launch.requeue=false is for time limits",
+    "no-requeue": "an element whose node is lost goes back into the queue; launch.requeue=false is for time limits",
     "output": "an element writes into one file in logs/slurm/ of the run",
     "parsable": "batchgen reads the number of the job itself",
-    "requeue": "an element whose node is lost always goes back into the queue; launch.requeue is for time limits",
+    "requeue": "an element whose node is lost goes back into the queue; launch.requeue is for time limits",
     "signal": "launch.warn_s says how long before its end an element is told",
     "test-only": "dry_run=true shows what would be submitted",
     "wait": "set launch.wait=true, which shows the progress",

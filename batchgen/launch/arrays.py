@@ -1,4 +1,4 @@
-"""How many elements an array gets, and what of the request no cluster would run. Pure: facts come in, decisions go out."""
+"""How many elements an array gets, and what of the request no cluster would run. Pure."""
 
 import math
 from dataclasses import dataclass, field
@@ -64,11 +64,11 @@ def _refuse_partition(launch: LaunchConfig, limits: Limits) -> None:
     wanted_s = None if (text := options.get("time")) is None else time_s(text)
     if text is not None and wanted_s is None and text.upper() not in ("UNLIMITED", "INFINITE"):
         raise ConfigError(f"launch.slurm.time={text}: write HOURS:MINUTES:SECONDS or DAYS-HOURS, such as 08:00:00")
-    if named is None or not limits.partitions:
+    if not limits.partitions:
         return
-    found = [limits.partition(one) for one in named.split(",")]
+    found = [limits.partition(one) for one in (named.split(",") if named else [None])]
     known = ", ".join(one.name for one in limits.partitions)
-    if None in found:
+    if named and None in found:
         missing = next(name for name, one in zip(named.split(","), found, strict=True) if one is None)
         raise ConfigError(
             f"launch.slurm.partition={named}: this cluster has no partition {missing}; choose one of {known}"
@@ -76,9 +76,10 @@ def _refuse_partition(launch: LaunchConfig, limits: Limits) -> None:
     longest = [one.max_time_s for one in found if one is not None]
     if wanted_s is not None and all(most is not None and wanted_s > most for most in longest):
         most_s = max(most for most in longest if most is not None)
+        where = f"partition {named}" if named else "the default partition"
         raise ConfigError(
-            f"launch.slurm.time={text}: partition {named} lets a job run for {duration(most_s)} at most (MaxTime); what "
-            "an element does not finish in its time, it goes on with when it is put into the queue again"
+            f"launch.slurm.time={text}: {where} runs a job for {duration(most_s)} at most (MaxTime); what an element "
+            "does not finish in its time, it goes on with when it is put into the queue again"
         )
 
 
@@ -107,9 +108,8 @@ def rounds_line(work_s: float | None, start_s: float, launch: LaunchConfig, limi
         )
     rounds = math.ceil(work_s / usable_s)
     said = f"about {duration(work_s)} of work if all elements run at once, and an element may run for {duration(wall)}"
-    return (
-        f"{said}: {count(rounds, 'round')}{'' if rounds == 1 else ', each element goes on where the last ones ended'}"
-    )
+    how = "" if rounds == 1 else ", each of which goes on where the last one ended"
+    return f"{said}: {count(rounds, 'round')}{how}"
 
 
 def spelling_notes(launch: LaunchConfig) -> list[str]:

@@ -17,7 +17,7 @@ _CHECK = re.compile(r"check-(\d+)\.json")
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """An array that was submitted: its job's id, its number of elements, the id of the job that checks the run after it.
+    """An array that was submitted: its id, its number of elements, and the id of the job that checks the run after it.
 
     `submitted_at`: s since the epoch. `collector` is "" where there is none.
     """

@@ -5,7 +5,7 @@ its array: of two commands at once the other one cancels its own. The same comma
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from batchgen.config.schema import Config
@@ -13,7 +13,7 @@ from batchgen.console import typed_as
 from batchgen.errors import EXIT_WHOLE, ConfigError
 from batchgen.files import replace
 from batchgen.launch import notes
-from batchgen.launch.arrays import Request, request, rounds_line, spelling_notes
+from batchgen.launch.arrays import Request, request, rounds_line
 from batchgen.launch.notes import Submission
 from batchgen.launch.script import Here, collector_script, element_script
 from batchgen.machine import slurm
@@ -23,7 +23,7 @@ from batchgen.plan.store import Plan
 Say = Callable[[str], None]
 
 
-def submit(plan: Plan, open_shards: Sequence[int], work_s: tuple[float, float] | None, say: Say) -> int:
+def submit(plan: Plan, open_shards: Collection[int], work_s: tuple[float, float] | None, say: Say) -> int:
     """Submit what the run lacks of elements, say what was done, and return the exit code.
 
     `work_s`: (seconds of work if all workers work at once, seconds until one begins), None where that is not known.
@@ -90,6 +90,7 @@ def _submit(plan: Plan, wanted: Request, before: Sequence[Submission], alive: Se
     element, check = scripts(run, plan.config)
     run.slurm_logs.mkdir(parents=True, exist_ok=True)
     try:
+        slurm.check_possible(element)
         job = slurm.submit(element, "--hold", f"--array={wanted.spec}")
     except slurm.RefusedError as error:
         raise ConfigError(_refused(str(error), options)) from error

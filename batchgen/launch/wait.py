@@ -11,9 +11,7 @@ from batchgen.plan.store import Plan
 
 _TICK_S = 0.5
 _ASK_S = 30.0  # between two questions to the queue
-_GONE_AFTER = (
-    2  # that many answers in a row without a living element count: one that is put back is missing for a while
-)
+_GONE_AFTER = 2  # so many answers in a row without an element count, since one that is put back is away for a while
 
 
 def wait(plan: Plan, display: Display, stop: StopEvent, ask_s: float = _ASK_S) -> int:

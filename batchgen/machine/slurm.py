@@ -14,11 +14,8 @@ from batchgen.errors import BatchgenError, UserError
 from batchgen.units import count
 
 ANSWER_S = 20.0  # a controller that hangs must not hang us
-# States of a job that ends by itself no more, or still will. Any other state, such as COMPLETED, is over.
-_LIVE = frozenset(
-    "PENDING RUNNING CONFIGURING SUSPENDED REQUEUED REQUEUE_HOLD REQUEUE_FED RESIZING SIGNALING STAGE_OUT STOPPED "
-    "SPECIAL_EXIT RESV_DEL_HOLD".split()
-)
+# States of a job that works, or will without anybody's doing.
+_LIVE = ("PENDING", "RUNNING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_FED", "RESIZING", "SIGNALING")
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 _FORMAT = "%i|%T|%r|%N|%S|%P"
 
@@ -102,7 +99,7 @@ def require_here() -> None:
 
 
 def _missing(command: str) -> str:
-    return f"{command}: this machine has no such command: start this on a login node of the cluster, or without launch=slurm"
+    return f"{command}: this machine has no such command: start this on a login node, or without launch=slurm"
 
 
 def call(*command: str, text: str = "", limit_s: float = ANSWER_S) -> str:
@@ -156,7 +153,7 @@ def live(job_ids: Collection[str]) -> list[Element]:
 
 
 def listed(job_ids: Collection[str]) -> list[Element]:
-    """What the queue holds of these jobs; one that it has forgotten is left out. Raises SlurmError, SlurmMissingError."""
+    """What the queue holds of these jobs; one that it has forgotten is left out. Raises what `call` does."""
     if not job_ids:
         return []
     try:
@@ -227,6 +224,15 @@ def submit(script: str, *options: str, limit_s: float = 3 * ANSWER_S) -> str:
     if not job.isdecimal():
         raise SlurmError(f"sbatch printed no number of a job but {printed!r}: see with squeue whether it was submitted")
     return job
+
+
+def check_possible(script: str) -> None:
+    """Ask whether a script could ever run: of a job that is held SLURM finds that out too late. Raises RefusedError."""
+    try:
+        call("sbatch", "--test-only", text=script)
+    except RefusedError as error:
+        if "configuration is not available" in str(error) or "nvalid" in str(error) or "nrecognized" in str(error):
+            raise
 
 
 def release(job: str) -> None:
