@@ -7,8 +7,11 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from batchgen.errors import BatchgenError, UserError
 from batchgen.units import count
@@ -17,6 +20,9 @@ ANSWER_S = 20.0  # a controller that hangs must not hang us
 # States of a job that works, or will without anybody's doing.
 _LIVE = ("PENDING", "RUNNING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_FED", "RESIZING", "SIGNALING")
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+_POLL_S = 0.2
+_MOST_BYTES = 1 << 24  # of what a command prints
+_WAITS = "sleeping and retrying"  # what sbatch says while the queue is full
 _FORMAT = "%i|%T|%r|%N|%S|%P"
 
 
@@ -108,27 +114,50 @@ def call(*command: str, text: str = "", limit_s: float = ANSWER_S) -> str:
     Raises SlurmMissingError where it is not here, RefusedError or SlurmError with what it says where it fails.
     """
     environment = {**os.environ, "LC_ALL": "C", "SLURM_TIME_FORMAT": "standard"}
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
+        given.write(text.encode())
+        given.seek(0)
+        try:
+            process = subprocess.Popen(command, stdin=given, stdout=printed, stderr=said, env=environment)
+        except FileNotFoundError as error:
+            raise SlurmMissingError(_missing(command[0])) from error
+        except OSError as error:
+            raise SlurmError(f"{command[0]} cannot be started: {error.strerror}") from error
+        code = _wait(process, said, limit_s)
+        output, errors = (_content(file) for file in (printed, said))
+    if code is None:
+        raise SlurmError(unanswered(command[0], errors, limit_s))
+    if code:
+        raise refusal(command[0], errors or output)
+    return output
+
+
+def _wait(process: subprocess.Popen[bytes], said: IO[bytes], limit_s: float) -> int | None:
+    """The exit code of a command; None where it was ended: at its limit, or because it waits for room in the queue."""
+    end_s = time.monotonic() + limit_s
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=limit_s, env=environment,
-            input=text, check=False,
-        )  # fmt: skip
-    except FileNotFoundError as error:
-        raise SlurmMissingError(_missing(command[0])) from error
-    except subprocess.TimeoutExpired as error:
-        said = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else str(error.stderr or "")
-        raise SlurmError(unanswered(command[0], said, limit_s)) from error
-    except OSError as error:
-        raise SlurmError(f"{command[0]} cannot be started: {error.strerror}") from error
-    if done.returncode:
-        raise refusal(command[0], done.stderr or done.stdout)
-    return done.stdout
+        while time.monotonic() < end_s:
+            try:
+                return process.wait(_POLL_S)
+            except subprocess.TimeoutExpired:
+                if _WAITS in _content(said):
+                    return None
+        return None
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _content(file: IO[bytes]) -> str:
+    data = os.pread(file.fileno(), _MOST_BYTES, 0)
+    return data.decode(errors="replace")
 
 
 def unanswered(command: str, said: str, limit_s: float) -> str:
-    """What to say of a command that was still waiting at its time limit, after it had `said` something."""
-    if "queue full" in said:
-        return f"SLURM's queue is full ({command} waits for room in it): run the same command again later"
+    """What to say of a command that was still waiting when it was ended, after it had `said` something."""
+    if _WAITS in said:
+        return f"{command}: the queue of this cluster is full; nothing was submitted, run the same command again later"
     return f"{command} got no answer from SLURM within {limit_s:g} s: see whether sinfo answers, and try again later"
 
 
