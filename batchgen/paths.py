@@ -198,11 +198,6 @@ class RunDir:
         return self.root / "slurm"
 
     @property
-    def slurm_logs(self) -> Path:
-        """What the elements of job arrays print, one file each."""
-        return self.root / "logs" / "slurm"
-
-    @property
     def stop(self) -> Path:
         """A note that asks all workers to end after what is under way; the next command on the run removes it."""
         return self.root / "stop.json"

@@ -37,6 +37,11 @@ class Check:
     ended_at: float
 
 
+def logs_dir(run: RunDir) -> Path:
+    """What the elements of the arrays print, one file each."""
+    return run.worker_logs.parent / "slurm"
+
+
 def submissions(run: RunDir) -> list[Submission]:
     """What was submitted for this run, in order. Raises BrokenRunError for a note that cannot be read."""
     return [_read(path) for path in _numbered(run)]

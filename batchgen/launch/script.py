@@ -9,6 +9,7 @@ from pathlib import Path
 
 from batchgen.config.sbatch import GPU_OPTIONS, ONLY_FOR_GPUS, settled
 from batchgen.config.schema import LaunchConfig
+from batchgen.launch.notes import logs_dir
 from batchgen.paths import RunDir
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:,=@%^+&-]+")
@@ -37,7 +38,7 @@ def element_script(run: RunDir, launch: LaunchConfig, here: Here) -> str:
     head: dict[str, str | None] = {"job-name": here.name}
     if (warn_s := math.ceil(launch.warn_s)) > 0:
         head["signal"] = f"B:USR1@{warn_s}"
-    head |= {"requeue": None, "open-mode": "append", "output": f"{_pattern(run.slurm_logs)}/%A_%a.log", **options}
+    head |= {"requeue": None, "open-mode": "append", "output": f"{_pattern(logs_dir(run))}/%A_%a.log", **options}
     command = ["-m", "batchgen.join", str(run.root.absolute()), "--workers", str(launch.workers_per_element)]
     return _script(
         f"An element of the array that works on {run.root.name}: batchgen wrote this script and submits it.",
@@ -54,7 +55,7 @@ def collector_script(run: RunDir, launch: LaunchConfig, here: Here) -> str:
     head = {"job-name": f"{here.name}-check", "nodes": "1", "ntasks": "1", **shared, **own}
     left_out = {name for name, value in launch.collector.items() if value is None or value is False}
     head = {name: value for name, value in head.items() if name not in left_out}
-    head["output"] = f"{_pattern(run.slurm_logs)}/%j-check.log"
+    head["output"] = f"{_pattern(logs_dir(run))}/%j-check.log"
     verify = shlex.join([here.python, "-m", "batchgen.verify", str(run.root.absolute())])
     note = shlex.quote(str(run.slurm.absolute()))
     return _script(

@@ -88,7 +88,7 @@ def _submit(plan: Plan, wanted: Request, before: Sequence[Submission], alive: Se
     """Submit the array and its check, note them and let the array go; None where another command was first."""
     run, options = plan.run, plan.config.launch.slurm
     element, check = scripts(run, plan.config)
-    run.slurm_logs.mkdir(parents=True, exist_ok=True)
+    notes.logs_dir(run).mkdir(parents=True, exist_ok=True)
     try:
         slurm.check_possible(element)
         job = slurm.submit(element, "--hold", f"--array={wanted.spec}")
