@@ -42,7 +42,7 @@ def submit(plan: Plan, open_shards: Collection[int], work_s: tuple[float, float]
         return EXIT_WHOLE
     if alive:
         say(f"{_elements(len(alive))} of {wanted.wanted} live; {_elements(wanted.elements)} are added")
-    made = _submit(plan, wanted, before, sorted({element.job for element in alive}))
+    made = _submit(plan, wanted, before, sorted({element.job for element in alive}), say)
     if made is None:
         winner = notes.submissions(run)[len(before)]
         say(f"another command submitted array {winner.job} for this run at the same time; this one's was cancelled")
@@ -84,13 +84,16 @@ def cancel_submitted(run: RunDir, say: Say, running: bool = False) -> list[str]:
     return [element.id for element in chosen]
 
 
-def _submit(plan: Plan, wanted: Request, before: Sequence[Submission], alive: Sequence[str]) -> Submission | None:
+def _submit(
+    plan: Plan, wanted: Request, before: Sequence[Submission], alive: Sequence[str], say: Say
+) -> Submission | None:
     """Submit the array and its check, note them and let the array go; None where another command was first."""
     run, options = plan.run, plan.config.launch.slurm
     element, check = scripts(run, plan.config)
     notes.logs_dir(run).mkdir(parents=True, exist_ok=True)
     try:
-        slurm.check_possible(element)
+        if (doubt := slurm.doubt(element)) is not None:
+            say(f"no node that works now could run an element, so the array waits for others: {doubt}")
         job = slurm.submit(element, "--hold", f"--array={wanted.spec}")
     except slurm.RefusedError as error:
         raise ConfigError(_refused(str(error), options)) from error

@@ -19,6 +19,7 @@ from batchgen.units import count
 ANSWER_S = 20.0  # a controller that hangs must not hang us
 # States of a job that works, or will without anybody's doing.
 _LIVE = ("PENDING", "RUNNING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_FED", "RESIZING", "SIGNALING")
+_WORKING = {"alloc", "comp", "idle", "mix", "plnd"}  # states of a node that can run jobs, now or later
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 _POLL_S = 0.2
 _MOST_BYTES = 1 << 24  # of what a command prints
@@ -255,13 +256,21 @@ def submit(script: str, *options: str, limit_s: float = 3 * ANSWER_S) -> str:
     return job
 
 
-def check_possible(script: str) -> None:
-    """Ask whether a script could ever run: of a job that is held SLURM finds that out too late. Raises RefusedError."""
+def doubt(script: str) -> str | None:
+    """Why no node that works now could run a script, as far as SLURM says; None where one could.
+
+    Of a job that is submitted held SLURM finds that out when it is too late to refuse it. Raises RefusedError where no
+    node could ever run it: all nodes work, and none of them is enough.
+    """
     try:
         call("sbatch", "--test-only", text=script)
     except RefusedError as error:
-        if "configuration is not available" in str(error) or "nvalid" in str(error) or "nrecognized" in str(error):
+        if "configuration is not available" not in str(error):
+            return None  # sbatch itself will say it
+        if {state.rstrip("*~#!%$@^-") for state in call("sinfo", "-h", "-o", "%t").split()} <= _WORKING:
             raise
+        return str(error)
+    return None
 
 
 def release(job: str) -> None:
