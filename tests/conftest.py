@@ -25,9 +25,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+LEFT_OUT = ("torture", "cluster")
+
+
 def pytest_collection_modifyitems(config, items):
-    """Leave out what is marked `torture` unless `-m` names it; so `-m "not slow"` leaves it out too."""
-    if "torture" not in config.getoption("-m"):
-        left_out = [item for item in items if item.get_closest_marker("torture")]
+    """Leave out what is marked with one of `LEFT_OUT` unless `-m` names it; so `-m "not slow"` leaves it out too."""
+    marks = [mark for mark in LEFT_OUT if mark not in config.getoption("-m")]
+    left_out = [item for item in items if any(map(item.get_closest_marker, marks))]
+    if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

@@ -4,6 +4,7 @@ An array is submitted held. Its number is noted in slurm/ under the next free na
 its array: of two commands at once the other one cancels its own. The same command again submits what lacks.
 """
 
+import shlex
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -37,11 +38,12 @@ def submit(plan: Plan, open_shards: Collection[int], work_s: tuple[float, float]
     for line in wanted.notes:
         say(line)
     if not wanted.elements:
-        say(f"{_elements(len(alive))} of this run live, which is enough: {slurm.told_of_queue(alive)}")
+        arrays = ", ".join(sorted({element.job for element in alive}))
+        say(f"{_elements(len(alive))} of array {arrays} live, which is enough: {slurm.told_of_queue(alive)}")
         _tell(run, before[-1], say)
         return EXIT_WHOLE
     if alive:
-        say(f"{_elements(len(alive))} of {wanted.wanted} live; {_elements(wanted.elements)} are added")
+        say(f"{_elements(len(alive))} of {wanted.wanted} live; {_elements(wanted.elements)} {'is' if wanted.elements == 1 else 'are'} added")
     made = _submit(plan, wanted, before, sorted({element.job for element in alive}), say)
     if made is None:
         winner = notes.submissions(run)[len(before)]
@@ -157,4 +159,5 @@ def _elements(number: int) -> str:
 def _tell(run: RunDir, made: Submission, say: Say) -> None:
     if made.collector:
         say(f"job {made.collector} checks the run when the array is over; it ends with 0 only if the run is whole")
-    say(f"{typed_as()} status {run.root} shows the progress, {typed_as()} cancel {run.root} ends it")
+    where = shlex.quote(str(run.root))
+    say(f"{typed_as('status')} {where} shows the progress, {typed_as('cancel')} {where} ends it")
