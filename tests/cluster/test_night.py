@@ -27,7 +27,7 @@ def command(site, prompts, run_dir, *more):
 
 def elements_on(cluster, job):
     """{node: the elements of the array that run on it}."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for name, (state, node) in cluster.queue().items():
         if state == "RUNNING" and name.startswith(f"{job}_"):
             found.setdefault(node, []).append(name)

@@ -73,7 +73,10 @@ def test_a_job_counts_more_than_the_site(site, tmp_path):
         ("launch:\n\tworkers: 3\n", "site.yaml:2: it is indented with a tab"),
         ("defaults:\n  - override /model: sdxl\n", "a site file sets keys"),
         ("- launch\n", "site.yaml:1: the file holds a list"),
-        ("launch:\n  setup:\n    - export HF_TOKEN=hf_abc\n", "site.yaml:2: launch.setup: HF_TOKEN=... would be readable"),
+        (
+            "launch:\n  setup:\n    - export HF_TOKEN=hf_abc\n",
+            "site.yaml:2: launch.setup: HF_TOKEN=... would be readable",
+        ),
         ("launch:\n  workers: 0\n", "site.yaml:2: launch.workers must be between 1 and"),
     ],
 )

@@ -78,7 +78,9 @@ def main():
     elif command == "scontrol" and arguments[0] == "release":
         state["jobs"][arguments[1]]["reason"] = "Resources"
     elif command == "scontrol":
-        print("MaxArraySize            = 1001\nMaxJobCount             = 10000" if "config" in arguments else PARTITIONS)
+        print(
+            "MaxArraySize            = 1001\nMaxJobCount             = 10000" if "config" in arguments else PARTITIONS
+        )
     elif command == "scancel":
         for job in [one for one in arguments if one.isdecimal()]:
             old = state["jobs"][job]["states"]

@@ -48,7 +48,8 @@ def test_one_array_and_a_check_are_submitted_noted_and_released(tmp_path, prompt
 
 def test_the_same_command_submits_what_lacks(tmp_path, prompts, site):
     submit(tmp_path, prompts)
-    assert "8 elements of array 100 live, which is enough: 0 elements run, 8 wait (Resources)" in submit(tmp_path, prompts)
+    enough = "8 elements of array 100 live, which is enough: 0 elements run, 8 wait (Resources)"
+    assert enough in submit(tmp_path, prompts)
     site.set_states("100", ["RUNNING"] * 4 + ["COMPLETED", "PREEMPTED", "NODE_FAIL", "PENDING"])
     told = submit(tmp_path, prompts)
     assert "5 elements of 8 live; 3 elements are added" in told
@@ -57,7 +58,8 @@ def test_the_same_command_submits_what_lacks(tmp_path, prompts, site):
     site.set_states("100", ["COMPLETED"] * 8)
     site.set_states("102", ["CANCELLED"] * 3)
     assert "array 104 was submitted: 8 elements" in submit(tmp_path, prompts)
-    assert sorted(path.name for path in RunDir(tmp_path / "run").slurm.glob("0*")) == ["001.json", "002.json", "003.json"]
+    found = sorted(path.name for path in RunDir(tmp_path / "run").slurm.glob("0*"))
+    assert found == ["001.json", "002.json", "003.json"]
 
 
 def test_a_changed_recipe_is_refused_as_on_any_resume(tmp_path, prompts, site):
@@ -133,7 +135,8 @@ def test_a_dry_run_shows_the_script_and_changes_nothing(tmp_path, prompts, site)
 def test_cancel_takes_out_what_waits_and_leaves_what_runs(tmp_path, prompts, site):
     submit(tmp_path, prompts)
     site.set_states("100", ["RUNNING"] * 2 + ["PENDING"] * 6)
-    said = []
+    said: list[str] = []
     assert len(cancel_submitted(RunDir(tmp_path / "run"), said.append)) == 6
     assert site.jobs()["100"]["states"] == ["RUNNING"] * 2 + ["CANCELLED"] * 6
-    assert said == ["6 elements of array 100 were cancelled", "2 elements run, 0 wait: they end after what is under way"]
+    left = "2 elements run, 0 wait: they end after what is under way"
+    assert said == ["6 elements of array 100 were cancelled", left]

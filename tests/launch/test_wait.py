@@ -4,17 +4,19 @@ import pytest
 
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE
 from batchgen.launch import notes
+from batchgen.launch.display import Display
 from batchgen.launch.wait import wait
 from batchgen.machine import slurm
 from batchgen.machine.process import StopEvent
 from tests.builders import finish_run, plan_run
 
 
-class Listener:
+class Listener(Display):
     """In place of a display."""
 
-    def __init__(self):
-        self.said, self.is_closed = [], False
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.is_closed = False
 
     def tick(self):
         pass

@@ -61,12 +61,12 @@ def test_times_are_read_as_slurm_means_them(text, seconds):
 @pytest.mark.parametrize(
     ("said", "kind", "told"),
     [
-        ("sbatch: error: invalid partition specified: nix\nsbatch: error: Batch job submission failed: Invalid partition "
-         "name specified", RefusedError, "sbatch: invalid partition specified: nix; Invalid partition name specified"),
+        ("sbatch: error: invalid partition specified: nix\nsbatch: error: Batch job submission failed: Invalid "
+         "partition name specified", RefusedError, "sbatch: invalid partition specified: nix; Invalid partition name specified"),
         ("sbatch: unrecognized option '--nixx=3'\nTry \"sbatch --help\" for more information", RefusedError,
          "sbatch: unrecognized option '--nixx=3'"),
-        ("sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates accounting/QOS "
-         "policy (job submit limit, user's size and/or time limits)", SlurmError, "the queue takes no more jobs now"),
+        ("sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates "
+         "accounting/QOS policy (job submit limit, user's size and/or time limits)", SlurmError, "the queue takes no more jobs now"),
         ("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", SlurmError, "does not answer"),
         ("sbatch: fatal: Could not establish a configuration source", RefusedError, "not set up for a cluster"),
         ("", RefusedError, "sbatch: it failed"),
@@ -111,7 +111,8 @@ def test_a_job_is_submitted_by_its_text(tmp_path, monkeypatch):
 
 
 def test_jobs_that_the_queue_has_forgotten_are_left_out(tmp_path, monkeypatch):
-    forgotten = 'case "$5" in 12) echo "12_0|RUNNING|None|n|N/A|gpu";; *) echo Invalid job id specified >&2; exit 1;; esac'
+    known = 'if [ "$5" = 12 ]; then echo "12_0|RUNNING|None|n|N/A|gpu"; exit; fi'
+    forgotten = f"{known}; echo Invalid job id specified >&2; exit 1"
     command(tmp_path, "squeue", forgotten, monkeypatch)
     assert [one.id for one in slurm.live(["12", "7"])] == ["12_0"]
     assert slurm.live(["7"]) == []
