@@ -47,11 +47,38 @@ job:
 and run it with `python -m batchgen --config-dir mine job=venus`. A mistake in the file is told with its line. Prompts
 need no job: `python -m batchgen job.prompts=venus.csv` makes them with the bundled model, in `outputs/venus`.
 """
+_SITE = """
+## The settings of a site
+
+What is the same for all jobs of a site goes into one file, which is found without an option: `batchgen/site.yaml` in
+the user's configuration directory (`~/.config`), or the file that `BATCHGEN_SITE` names. It has the keys of a job file:
+
+```yaml
+launch:
+  workers: 8
+  scratch: /scratch/$USER
+  slurm:
+    partition: gpu
+    account: my_project
+    time: 08:00:00
+    gpus-per-task: 1
+  collector:
+    partition: cpu
+  setup:
+    - module load cuda
+```
+
+It counts more than the defaults, and less than a job or the command line. Under `launch.slurm` and `launch.collector`
+any long option of sbatch may stand, with dashes or underscores: `true` is an option without a value, `null` leaves one
+out. On the command line write `launch.slurm.partition=gpu`. What batchgen sets itself, such as `--array`, is refused
+with the key to set instead. A password or token that is written out in `launch.setup` is refused, too: export it in the
+shell that starts batchgen.
+"""
 
 
 def page() -> str:
     """Return the text of docs/configuration.md."""
-    return "\n".join([_INTRODUCTION, *_group(schema.Config, ""), _JOBS, *_options()]).rstrip("\n") + "\n"
+    return "\n".join([_INTRODUCTION, *_group(schema.Config, ""), _JOBS, _SITE, *_options()]).rstrip("\n") + "\n"
 
 
 def _group(kind: Any, prefix: str, about: str | None = None) -> Iterator[str]:

@@ -101,6 +101,7 @@ RIGHTS = (
 
 def install(accounting=False):
     """Install Debian's packages where they lack."""
+    assert os.geteuid() == 0, "these tests start a real SLURM on this machine, which takes root on Debian"
     wanted = PACKAGES | (ACCOUNTING_PACKAGES if accounting else {})
     lacking = [
         package for what, package in wanted.items() if not (shutil.which(what, path=PATH) or Path(what).is_file())

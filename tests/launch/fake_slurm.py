@@ -55,8 +55,8 @@ def install(folder):
 
 def main():
     command, folder, *arguments = sys.argv[1:]
-    lock = Path(folder, "lock").open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = os.open(Path(folder, "lock"), os.O_CREAT | os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # until this process ends
     queue = Queue(Path(folder))
     answers = Path(folder, "answers.json")
     told = json.loads(answers.read_text()).get(command) if answers.exists() else None

@@ -62,11 +62,12 @@ def test_times_are_read_as_slurm_means_them(text, seconds):
     ("said", "kind", "told"),
     [
         ("sbatch: error: invalid partition specified: nix\nsbatch: error: Batch job submission failed: Invalid "
-         "partition name specified", RefusedError, "sbatch: invalid partition specified: nix; Invalid partition name specified"),
+         "partition name specified", RefusedError, "specified: nix; Invalid partition name specified"),
         ("sbatch: unrecognized option '--nixx=3'\nTry \"sbatch --help\" for more information", RefusedError,
          "sbatch: unrecognized option '--nixx=3'"),
         ("sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates "
-         "accounting/QOS policy (job submit limit, user's size and/or time limits)", SlurmError, "the queue takes no more jobs now"),
+         "accounting/QOS policy (job submit limit, user's size and/or time limits)", SlurmError,
+         "the queue takes no more jobs now"),
         ("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", SlurmError, "does not answer"),
         ("sbatch: fatal: Could not establish a configuration source", RefusedError, "not set up for a cluster"),
         ("", RefusedError, "sbatch: it failed"),
