@@ -194,14 +194,17 @@ def test_no_block_is_left_out_by_mistake() -> None:
 
 def test_a_job_of_ones_own_is_found_as_the_documents_say(tmp_path: Path) -> None:
     document = ROOT / "docs" / "configuration.md"
-    (job,) = [block.text for block in blocks(document) if block.language == "yaml"]
+    job, site = [block.text for block in blocks(document) if block.language == "yaml"]
     (command,) = [text for text in inline(document) if "--config-dir mine" in text]
     (tmp_path / "mine" / "job").mkdir(parents=True)
     (tmp_path / "mine" / "job" / "venus.yaml").write_text(job)
     (tmp_path / "venus.csv").write_text("prompt\na volcano on venus\n")
-    done = run([sys.executable, *shlex.split(command)[1:]], "dry_run=true", cwd=tmp_path)
+    (tmp_path / "site.yaml").write_text(site)
+    ours = {"BATCHGEN_SITE": str(tmp_path / "site.yaml")}
+    done = run([sys.executable, *shlex.split(command)[1:]], "dry_run=true", "launch=slurm", cwd=tmp_path, **ours)
     assert done.returncode == 0, done.stderr
     assert "prompts    1" in done.stdout and "scheduler unipc" in done.stdout
+    assert "#SBATCH --account=my_project" in done.stdout and "module load cuda" in done.stdout
 
 
 def test_scripts_can_be_read_by_bash() -> None:

@@ -50,8 +50,8 @@ need no job: `python -m batchgen job.prompts=venus.csv` makes them with the bund
 _SITE = """
 ## The settings of a site
 
-What is the same for all jobs of a site goes into one file, which is found without an option: `batchgen/site.yaml` in
-the user's configuration directory (`~/.config`), or the file that `BATCHGEN_SITE` names. It has the keys of a job file:
+What is the same for all jobs of a site goes into one file, which is found without an option:
+`~/.config/batchgen/site.yaml`, or the file that `BATCHGEN_SITE` names. It has the keys of a job file:
 
 ```yaml
 launch:

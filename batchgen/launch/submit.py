@@ -43,9 +43,8 @@ def submit(plan: Plan, open_shards: Collection[int], work_s: tuple[float, float]
         _tell(run, before[-1], say)
         return EXIT_WHOLE
     if alive:
-        say(
-            f"{_elements(len(alive))} of {wanted.wanted} live; {_elements(wanted.elements)} {'is' if wanted.elements == 1 else 'are'} added"
-        )
+        more = f"{_elements(wanted.elements)} {'is' if wanted.elements == 1 else 'are'} added"
+        say(f"{_elements(len(alive))} of {wanted.wanted} live; {more}")
     made = _submit(plan, wanted, before, sorted({element.job for element in alive}), say)
     if made is None:
         winner = notes.submissions(run)[len(before)]
