@@ -22,6 +22,7 @@ from batchgen.evening.policies import ASSUMED, able_of, assumed, model_line, pol
 from batchgen.evening.told import told_of
 from batchgen.evening.trial import measure
 from batchgen.evening.work import Job, job_of
+from batchgen.launch.script import takes_gpus
 from batchgen.machine.gpus import Gpu
 from batchgen.models.admit import Admission
 from batchgen.models.fingerprint import fingerprint_model
@@ -71,7 +72,8 @@ def collect(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> tuple[list[Line
         _probe(config, inputs, known, able, began_s)
     lines += policy_lines(config, known, gpus, counts.sizes)
     told, warned, refused = told_of(config, run, known, able, counts.jobs)
-    took = {key: value for line in told for key, value in line.values.items()}
+    knows_devices = bool(gpus) or not takes_gpus(config.launch)
+    took = {key: value for line in told for key, value in line.values.items()} if knows_devices else {}
     array, misspelt, impossible = array_lines(run, config, counts.left, took)
     cut = None if model is None else cut_warning(model, list(counts.long_texts))
     lines += [*told, *array, *warnings([*_warnings(config, counts), *warned, *misspelt, *filter(None, (cut,))])]

@@ -10,6 +10,7 @@ from batchgen.config.schema import Config
 from batchgen.console import say
 from batchgen.dry_run import dry_run
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_USER, EXIT_WHOLE, ConfigError, StoppedError, UserError
+from batchgen.evening.array import work_of
 from batchgen.evening.outlook import Outlook
 from batchgen.here import Outset, Part
 from batchgen.launch.deadline import settled
@@ -84,7 +85,7 @@ def _in_array(plan: Plan, outlook: Outlook, is_shared: bool) -> int:
     if not is_shared:
         raise UserError(f"{plan.run.root}: its file system has no hard links, so only one worker can use it: move it")
     open_shards = shard_states(plan).open
-    code = submit(plan, open_shards, outlook.work(plan, open_shards), say)
+    code = submit(plan, open_shards, work_of(plan, outlook, open_shards), say)
     if not plan.config.launch.wait:
         return code
     stop = StopEvent()

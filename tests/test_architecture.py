@@ -52,7 +52,7 @@ WINGS = {
     ],
     "worker": ["out_of_memory", "shard", "loop", "__main__"],
     "evening": [
-        "lines", "array", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "policies", "start", "cuts",
+        "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "array", "policies", "start", "cuts",
         "download", "trial", "told",
     ],
 }  # fmt: skip

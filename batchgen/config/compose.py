@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.config.check import check
-from batchgen.config.options import with_texts
+from batchgen.config.options import with_texts, without_slurm
 from batchgen.config.own_files import OwnFile, linked
 from batchgen.config.run_dir import name_of_prompts
 from batchgen.config.schema import Config
@@ -55,9 +55,14 @@ def _yield_to_choices(composed: Any) -> None:
     """Let the options that a job or the command line chose count more than the site file."""
     from hydra.core.hydra_config import HydraConfig
 
-    if HydraConfig.initialized() and (site := used_site()) is not None:
-        hydra = HydraConfig.get()
-        let_choices_win(composed, read_site(site), dict(hydra.runtime.choices), list(hydra.overrides.task))
+    if not HydraConfig.initialized():
+        return
+    hydra = HydraConfig.get()
+    typed = list(hydra.overrides.task)
+    if (site := used_site()) is not None:
+        let_choices_win(composed, read_site(site), dict(hydra.runtime.choices), typed)
+    if composed.launch.launcher != "slurm" and (lost := without_slurm(typed)) is not None:
+        raise ConfigError(f"{lost}: an option of SLURM needs launch=slurm; without it this machine does the work")
 
 
 def require_job(composed: Any) -> None:

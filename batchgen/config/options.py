@@ -1,5 +1,6 @@
 """The options of sbatch on the command line and in files: launch.slurm.NAME=VALUE takes any name, and any text."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ def open_word(word: str) -> str:
     if not equals:
         raise ConfigError(f"{word} needs a value: write {word}=VALUE, or {word}=true for an option that takes none")
     return f"++{group}.{name}={value.lower() if value.lower() in _WORDS and value else as_text(value)}"
+
+
+def without_slurm(typed: Iterable[str]) -> str | None:
+    """The first of the settings that sets an option of sbatch; None if none does."""
+    keys = (word.lstrip("+~").partition("=")[0] for word in typed)
+    return next((key for key in keys if any(key.startswith(f"{one}.") for one in OPEN)), None)
 
 
 def with_texts(path: Path, composed: Any) -> None:

@@ -13,6 +13,10 @@ from batchgen.launch.notes import logs_dir
 from batchgen.paths import RunDir
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:,=@%^+&-]+")
+# Options that a variable must not set, and those whose variable has another name.
+_NEVER = {"ARRAY_INX", "HOLD", "NO_REQUEUE", "OUTPUT", "ERROR", "TEST_ONLY", "WAIT", "WAIT_ALL_NODES"}
+_OTHER_NAMES = {"TIME": "TIMELIMIT", "NTASKS": "NPROCS", "MEM": "MEM_PER_NODE"}
+_OF_THE_SITE = ("SLURM_CONF", "SLURM_CLUSTERS")
 # SLURM before 23.02 does not tell a job when it ends.
 _END_TIME = """\
 if [ -z "${SLURM_JOB_END_TIME:-}" ]; then
@@ -74,6 +78,32 @@ def collector_script(run: RunDir, launch: LaunchConfig, here: Here) -> str:
             'exit "$code"',
         ],
     )
+
+
+def takes_gpus(launch: LaunchConfig) -> bool:
+    """Whether an element asks for GPUs."""
+    return bool(element_options(launch).keys() & set(GPU_OPTIONS))
+
+
+def environment(script: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment to submit a script in.
+
+    A variable such as SBATCH_PARTITION counts more than the script for sbatch, so those of options that the script sets
+    are left out, and so is what an outer job of SLURM tells its processes.
+    """
+    options = {
+        line.removeprefix("#SBATCH --").partition("=")[0] for line in script.splitlines() if "#SBATCH --" in line
+    }
+    words = {option.replace("-", "_").upper() for option in options} | _NEVER
+    ours = {f"SBATCH_{word}" for word in words} | {
+        f"SBATCH_{_OTHER_NAMES[word]}" for word in words & _OTHER_NAMES.keys()
+    }
+    outer = "SLURM_JOB_ID" in environ
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in ours and not (outer and name.startswith("SLURM_") and name not in _OF_THE_SITE)
+    }
 
 
 def element_options(launch: LaunchConfig) -> dict[str, str | None]:

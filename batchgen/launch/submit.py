@@ -4,6 +4,7 @@ An array is submitted held. Its number is noted in slurm/ under the next free na
 its array: of two commands at once the other one cancels its own. The same command again submits what lacks.
 """
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -16,7 +17,7 @@ from batchgen.files import replace
 from batchgen.launch import notes
 from batchgen.launch.arrays import Request, request, rounds_line
 from batchgen.launch.notes import Submission
-from batchgen.launch.script import Here, collector_script, element_script
+from batchgen.launch.script import Here, collector_script, element_script, environment
 from batchgen.machine import slurm
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan
@@ -95,14 +96,16 @@ def _submit(
     element, check = scripts(run, plan.config)
     notes.logs_dir(run).mkdir(parents=True, exist_ok=True)
     try:
-        if (doubt := slurm.doubt(element)) is not None:
+        if (doubt := slurm.doubt(element, environment(element, os.environ))) is not None:
             say(f"no node that works now could run an element, so the array waits for others: {doubt}")
-        job = slurm.submit(element, "--hold", f"--array={wanted.spec}")
+        job = slurm.submit(element, "--hold", f"--array={wanted.spec}", environ=environment(element, os.environ))
     except slurm.RefusedError as error:
         raise ConfigError(_refused(str(error), options)) from error
     collector = ""
     try:
-        collector = slurm.submit(check, f"--dependency=afterany:{':'.join([*alive, job])}")
+        collector = slurm.submit(
+            check, f"--dependency=afterany:{':'.join([*alive, job])}", environ=environment(check, os.environ)
+        )
         run.slurm.mkdir(exist_ok=True)
         if notes.note(run, before, job, wanted.elements, collector):
             replace(run.slurm / "job.sh", element.encode())

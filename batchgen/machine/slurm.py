@@ -109,12 +109,12 @@ def _missing(command: str) -> str:
     return f"{command}: this machine has no such command: start this on a login node, or without launch=slurm"
 
 
-def call(*command: str, text: str = "", limit_s: float = ANSWER_S) -> str:
+def call(*command: str, text: str = "", limit_s: float = ANSWER_S, environ: Mapping[str, str] = os.environ) -> str:
     """What a command of SLURM prints, with `text` as its input.
 
     Raises SlurmMissingError where it is not here, RefusedError or SlurmError with what it says where it fails.
     """
-    environment = {**os.environ, "LC_ALL": "C", "SLURM_TIME_FORMAT": "standard"}
+    environment = {**environ, "LC_ALL": "C", "SLURM_TIME_FORMAT": "standard"}
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
         given.write(text.encode())
         given.seek(0)
@@ -247,23 +247,23 @@ def time_s(text: str) -> float | None:
     return 3600.0 * first + 60 * second + third if match[4] else 60.0 * first + second
 
 
-def submit(script: str, *options: str, limit_s: float = 3 * ANSWER_S) -> str:
+def submit(script: str, *options: str, environ: Mapping[str, str] = os.environ) -> str:
     """Submit the text of a script, return the job's id. Raises SlurmError, SlurmMissingError or RefusedError."""
-    printed = call("sbatch", "--parsable", *options, text=script, limit_s=limit_s).strip()
+    printed = call("sbatch", "--parsable", *options, text=script, limit_s=3 * ANSWER_S, environ=environ).strip()
     job = printed.splitlines()[-1].partition(";")[0] if printed else ""
     if not job.isdecimal():
         raise SlurmError(f"sbatch printed no number of a job but {printed!r}: see with squeue whether it was submitted")
     return job
 
 
-def doubt(script: str) -> str | None:
+def doubt(script: str, environ: Mapping[str, str] = os.environ) -> str | None:
     """Why no node that works now could run a script, as far as SLURM says; None where one could.
 
     Of a job that is submitted held SLURM finds that out when it is too late to refuse it. Raises RefusedError where no
     node could ever run it: all nodes work, and none of them is enough.
     """
     try:
-        call("sbatch", "--test-only", text=script)
+        call("sbatch", "--test-only", text=script, environ=environ)
     except RefusedError as error:
         if "configuration is not available" not in str(error):
             return None  # sbatch itself will say it

@@ -3,10 +3,12 @@
 import pytest
 
 from batchgen.config.schema import Config, JobConfig, LaunchConfig
-from batchgen.evening.array import array_lines
+from batchgen.evening.array import array_lines, work_of
 from batchgen.evening.lines import as_json, as_text
+from batchgen.evening.outlook import Outlook
 from batchgen.machine import slurm
 from batchgen.paths import RunDir
+from tests.builders import RECORD, full_attempt, plan_run
 
 TOOK = {"work_s": 7000.0, "start_s": 60.0}
 
@@ -54,3 +56,13 @@ def test_nothing_is_left(monkeypatch, tmp_path, open_shards):
 
 def test_a_local_run_has_no_such_lines(tmp_path):
     assert array_lines(RunDir(tmp_path), Config(), 4, {}) == ([], [], None)
+
+
+def test_the_speed_of_gpus_is_that_of_the_shards_that_were_made(tmp_path):
+    few = {"job__batch_size": 1, "output__batches_per_shard": 1, "launch__launcher": "slurm", "launch__workers": 2}
+    plan = plan_run(tmp_path, ["a", "b", "c", "d", "e"], **few)
+    outlook = Outlook.of_plan(plan, [])
+    assert work_of(plan, outlook, [0, 1, 2, 3, 4]) is None
+    assert full_attempt(plan).commit()
+    seconds = RECORD["seconds"] / RECORD["images"]
+    assert work_of(plan, outlook, [1, 2, 3, 4]) == (4 * seconds / 2, 0.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.config.schema import LaunchConfig
-from batchgen.launch.script import Here, collector_script, element_script
+from batchgen.launch.script import Here, collector_script, element_script, environment
 from batchgen.paths import RunDir
 
 HERE = Here("/opt/my venv/bin/python", Path("/home/a user"), "mars")
@@ -116,3 +116,16 @@ def test_the_check_takes_no_gpu_and_has_options_of_its_own():
         "--mem=2G",
         "--output='/data/my runs/100%%/logs/slurm/%j-check.log'",
     ]
+
+
+def test_variables_of_sbatch_do_not_undo_what_the_script_says():
+    script = element_script(RUN, LaunchConfig(slurm={"partition": "gpu", "time": "1:00:00"}), HERE)
+    mine = {
+        "SBATCH_PARTITION": "debug", "SBATCH_TIMELIMIT": "5", "SBATCH_NO_REQUEUE": "1", "SBATCH_SIGNAL": "9",
+        "SBATCH_WAIT": "1", "SBATCH_ACCOUNT": "us", "SLURM_CONF": "/etc/x", "PATH": "/bin", "SLURM_JOB_END_TIME": "7",
+    }  # fmt: skip
+    kept = environment(script, mine)
+    assert kept == {"SBATCH_ACCOUNT": "us", "SLURM_CONF": "/etc/x", "PATH": "/bin", "SLURM_JOB_END_TIME": "7"}
+    # A job that submits tells its element nothing of itself.
+    outer = {"SLURM_JOB_ID": "5", "SLURM_JOB_END_TIME": "7", "SLURM_CONF": "/x"}
+    assert environment(script, outer) == {"SLURM_CONF": "/x"}

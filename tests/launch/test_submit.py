@@ -115,6 +115,13 @@ def test_what_fails_is_one_line_and_leaves_nothing(tmp_path, prompts, site, answ
     assert site.jobs() == {}
 
 
+def test_options_of_slurm_without_launch_slurm_begin_nothing_here(tmp_path, prompts, site):
+    done = front(tmp_path / "run", prompts, "launch.slurm.partition=gpu")
+    assert done.returncode == 2
+    assert "launch.slurm.partition: an option of SLURM needs launch=slurm" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_that_is_whole_submits_nothing(tmp_path, prompts, site):
     assert front(tmp_path / "run", prompts, "launch.workers=2").returncode == 0
     assert "is already done" in submit(tmp_path, prompts)
