@@ -11,10 +11,10 @@ from batchgen.paths import RunDir
 from tests.cluster.conftest import Site
 from tests.commands import REAL, ROOT, samples, verify, wait_for, write_prompts
 
-SHARDS = 240
+SHARDS = 120
 PER_SHARD = 8
 # Of each micro-batch, of which a shard has two: eight elements need about a minute and a half for the run.
-STEP_S = "1.4"
+STEP_S = "2.8"
 
 
 def command(site, prompts, run_dir, *more):
@@ -59,7 +59,7 @@ class Night:
     def again(self):
         """The same command again; what it says."""
         process = self.start()
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=180)
         assert process.returncode == 0, said
         return said
 
@@ -82,7 +82,7 @@ class Night:
 
 def two_submitters(night):
     both = [night.start(), night.start()]
-    said = [one.communicate(timeout=60)[1] for one in both]
+    said = [one.communicate(timeout=180)[1] for one in both]
     assert [one.returncode for one in both] == [0, 0], said
     notes = submitted(night.run)
     assert len(notes) == 1, notes
