@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from batchgen.paths import RunDir
 from tests.cluster.conftest import Site
 from tests.commands import REAL, ROOT, samples, verify, worker_events, write_prompts
 
@@ -85,3 +86,21 @@ def test_a_controller_that_hangs_is_not_waited_for(cluster, site):
         process.send_signal(signal.SIGCONT)
     assert done.returncode == 1, done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_cancel_drains_what_runs_takes_out_what_waits_and_the_same_command_goes_on(cluster, site):
+    slow = {"FAKE_STEP_S": "1.5"}
+    command = [*job(site), "launch=slurm", "launch.workers=8", "launch.at_once=2"]
+    assert site.batchgen(REAL, *command, **site.environment(**slow)).returncode == 0
+    run = RunDir(site.folder / "run")
+    cluster.until(60, "the first shard", lambda: run.committed())
+    done = site.batchgen([*REAL, "cancel"], run.root)
+    assert done.returncode == 0, done.stderr
+    assert "cancelled" in done.stderr
+    cluster.until(60, "the end of all elements", lambda: not cluster.queue())
+    made = len(run.committed())
+    assert 0 < made < 8 and not run.index.exists()
+    assert not list(run.failures.glob("*")) if run.failures.is_dir() else True
+    assert "8 elements" not in (said := site.batchgen(REAL, *command, **site.environment()).stderr), said
+    cluster.until(60, "the run", run.index.exists)
+    assert verify(run.root).returncode == 0
