@@ -48,6 +48,11 @@ class PlanDir:
         return self.root / "rejects.jsonl"
 
     @property
+    def prompts(self) -> Path:
+        """Copies of the prompt files that were fetched from addresses."""
+        return self.root / "prompts"
+
+    @property
     def owner(self) -> Path:
         """In a draft: which process makes it, and which plan it is to become."""
         return self.root / "owner.json"
@@ -84,10 +89,8 @@ class RunDir:
 
     def plans(self) -> list[PlanDir]:
         """The plan and its extensions (plan-001, ...), in the order in which they were added."""
-        extensions = sorted(
-            (PlanDir(path) for path in self.root.glob("plan-*") if _EXTENSION_DIR.fullmatch(path.name)),
-            key=lambda extension: int(extension.root.name.partition("-")[2]),
-        )
+        paths = [path for path in self.root.glob("plan-*") if _EXTENSION_DIR.fullmatch(path.name)]
+        extensions = [PlanDir(path) for path in sorted(paths, key=lambda path: int(path.name.partition("-")[2]))]
         return ([self.plan] if self.plan.root.is_dir() else []) + extensions
 
     def extension(self, number: int) -> PlanDir:
@@ -255,11 +258,9 @@ class RunDir:
 
     def attempts(self, shard: int | None = None) -> list[AttemptFiles]:
         """The attempts that have any file in work/, of one shard or of all."""
-        found = set()
-        for path in self.work.iterdir() if self.work.is_dir() else ():
-            match = _ATTEMPT_FILE.fullmatch(path.name)
-            if match and shard in (None, int(match[1])):
-                found.add((int(match[1]), match[2]))
+        paths = self.work.iterdir() if self.work.is_dir() else ()
+        matches = (match for path in paths if (match := _ATTEMPT_FILE.fullmatch(path.name)))
+        found = {(int(match[1]), match[2]) for match in matches if shard in (None, int(match[1]))}
         return [self.attempt(*names) for names in sorted(found)]
 
     def committed(self) -> set[int]:

@@ -26,12 +26,12 @@ WINGS = {
     "stores": ["filesystem"],
     "prompts": [
         "records", "settings", "sniff", "mapping", "advice", "found", "values", "remedies", "json_items", "lines",
-        "json_files", "parquet", "rows", "tables", "formats", "find",
+        "json_files", "parquet", "rows", "tables", "formats", "fetch", "find",
     ],
     "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "process", "versions"],
     "plan": [
-        "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "nearby", "store", "rejects", "replan",
-        "settled", "edits", "stream",
+        "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "contents", "nearby", "store", "rejects",
+        "replan", "settled", "edits", "stream",
     ],
     "models": ["parts", "find", "beside", "admit", "fingerprint"],
     "shards": [
