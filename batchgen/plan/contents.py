@@ -59,4 +59,4 @@ def _free_name(name: str, taken: set[str]) -> str:
 def copies_in(run_root: Path, entries: Iterable[Entry]) -> Mapping[str, Path]:
     """The copies of fetched prompt files that plans hold, by the files' names."""
     found = {entry["file"]: PurePath(entry["copy"]) for entry in entries if "copy" in entry}
-    return {name: run_root / copy for name, copy in found.items() if ".." not in copy.parts}
+    return {name: run_root / copy for name, copy in found.items() if ".." not in copy.parts and not copy.is_absolute()}

@@ -65,13 +65,18 @@ class Fetcher:
         """
         _refuse_password(pattern)
         try:
-            return [self._file(address) for address in _listed(pattern)]
+            addresses = list(_listed(pattern))
+            if any(without_query(one) not in self._fetched for one in addresses):
+                say(f"fetching {path_name(_settled(pattern))}")
+            return [self._file(address) for address in addresses]
         except _AwayError as error:
             name = _settled(pattern)
             copies = [one for one in self._planned if one == name or fnmatch.fnmatchcase(one, name)]
             if not copies:
                 raise
-            say(f"{error.told}: the {'copy' if len(copies) == 1 else 'copies'} in the plan count instead")
+            say(
+                f"{error.told}: {'the copy in the plan counts' if len(copies) == 1 else 'the copies in the plan count'}"
+            )
             return [self._keep(one, self._planned[one]) for one in copies]
 
     def _file(self, address: str) -> PromptFile:
@@ -83,7 +88,6 @@ class Fetcher:
             )
         if name not in self._fetched:
             format_of(name)
-            say(f"fetching {path_name(name)}")
             target = self._place(name)
             _fetch(name, address, target)
             self._fetched[name] = PromptFile(target, name)
@@ -209,7 +213,8 @@ def _problem(name: str, error: Exception) -> _AwayError:
         words = http.client.responses.get(status, "")
         return _AwayError(name, f"the server answers {f'{status} {words}'.strip()}", f"try again later, or {here}")
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    why = in_one_line(reason) if isinstance(reason, Exception) else str(reason)
+    said = isinstance(reason, OSError) and reason.strerror  # without its number
+    why = said or (in_one_line(reason) if isinstance(reason, Exception) else str(reason))
     return _AwayError(name, f"it cannot be reached ({path_name(why)})", f"check the network, or {here}")
 
 
