@@ -33,7 +33,7 @@ WINGS = {
         "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "contents", "nearby", "store", "rejects",
         "replan", "settled", "edits", "stream",
     ],
-    "models": ["parts", "find", "beside", "admit", "fingerprint"],
+    "models": ["parts", "find", "beside", "admit", "fingerprint", "staging"],
     "shards": [
         "images", "records", "failures", "leases", "memory_log", "journal", "samples", "tars", "attempt", "eta",
         "amounts", "starting", "progress", "index", "finish",
@@ -46,7 +46,7 @@ WINGS = {
         "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise", "scaling",
         "schedulers", "load", "rehearse", "check", "streaming", "placement", "apply", "strict", "tiling", "engine",
     ],
-    "worker": ["out_of_memory", "shard", "loop", "__main__"],
+    "worker": ["out_of_memory", "shard", "spread", "loop", "__main__"],
     "launch": ["display", "local"],
     "evening": [
         "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "policies", "start", "cuts",
