@@ -16,7 +16,7 @@ from batchgen.paths import RunDir
 from batchgen.plan.store import Plan, check_plan, load_plan
 from batchgen.prepare import prepare
 from tests.builders import finish_run, make_config, plan_run
-from tests.commands import FAKE, front, run, samples, verify
+from tests.commands import front, samples, verify
 from tests.web import Web, serving
 
 
@@ -196,13 +196,27 @@ def test_a_run_from_s3_by_the_command(tmp_path: Path, bucket: Any) -> None:
     gone = front(tmp_path / "other", f"s3://{name}/night/c.txt")
     assert gone.returncode == 2 and "c.txt: there is no such file (404)" in gone.stderr
     assert len(gone.stderr.splitlines()) == 2, gone.stderr
-    away = front(tmp_path / "run", address, AWS_ENDPOINT_URL="http://127.0.0.1:9")
+    away = front(tmp_path / "run", address, AWS_ENDPOINT_URL="http://127.0.0.1:9", AWS_MAX_ATTEMPTS="1")
     assert away.returncode == 0, away.stderr
     assert "it cannot be reached" in away.stderr and "the copies in the plan count" in away.stderr
 
 
-def test_a_job_is_named_after_the_file_of_an_address(tmp_path: Path, web: Web) -> None:
-    address = web.address("p.txt?a=1")
-    done = run(FAKE, f"job.prompts='{address}'", "job.width=64", "job.height=64", "dry_run=true", cwd=tmp_path)
+def test_a_run_from_the_hub_by_the_command(tmp_path: Path, web: Web) -> None:
+    prompts = {"night/a.jsonl": b'{"prompt": "fox"}\n', "night/b.txt": b"hen\n"}
+    listed = [
+        {"type": "file", "path": path, "size": len(content), "oid": "b" * 40} for path, content in prompts.items()
+    ]
+    web.files["api/datasets/o/n"] = json.dumps({"id": "o/n", "sha": "a" * 40, "siblings": [], "tags": []}).encode()
+    folder = {"type": "directory", "path": "night", "size": 0, "oid": "c" * 40}
+    web.files["api/datasets/o/n/tree/main"] = json.dumps([folder]).encode()
+    web.files["api/datasets/o/n/tree/main/night"] = json.dumps(listed).encode()
+    web.files |= {f"datasets/o/n/resolve/main/{path}": content for path, content in prompts.items()}
+    hub = {"HF_ENDPOINT": web.address("").rstrip("/"), "HF_TOKEN": "hf_secret"}
+    done = front(tmp_path / "run", "hf://datasets/o/n/night/*", **hub)
     assert done.returncode == 0, done.stderr
-    assert "run        outputs/p\n" in done.stdout
+    plan = load_plan(RunDir(tmp_path / "run"))
+    assert [entry["file"] for entry in plan.inputs] == [f"hf://datasets/o/n/{path}" for path in prompts]
+    assert prompts_of(plan) == ["fox", "hen"]
+    assert [path for path in plan.run.root.rglob("*") if path.is_file() and b"hf_secret" in path.read_bytes()] == []
+    gone = front(tmp_path / "other", "hf://datasets/o/n/night/c.txt", **hub)
+    assert gone.returncode == 2 and "if it is private, set HF_TOKEN" in gone.stderr

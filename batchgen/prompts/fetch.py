@@ -215,6 +215,8 @@ def _problem(name: str, error: Exception) -> _AwayError:
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     said = isinstance(reason, OSError) and reason.strerror  # without its number
     why = said or (in_one_line(reason) if isinstance(reason, Exception) else str(reason))
+    if isinstance(error, ValueError):
+        return _AwayError(name, f"it cannot be used ({path_name(why)})", f"correct the address in {_KEY}")
     return _AwayError(name, f"it cannot be reached ({path_name(why)})", f"check the network, or {here}")
 
 

@@ -152,6 +152,10 @@ class HubError(Exception):
         (HubError(401), ["access is denied (401)", "set HF_TOKEN"]),
         (HubError(404), ["no such file (404)", "if it is private, set HF_TOKEN"]),
         (FileNotFoundError("datasets/o/n/p.jsonl"), ["no such file (404)"]),
+        (
+            ValueError("the id must be 'namespace/name'"),
+            ["cannot be used (the id", "correct the address"],
+        ),
         (ConnectionError("Name or service not known\n"), ["cannot be reached (Name or service not known)"]),
     ],
 )
