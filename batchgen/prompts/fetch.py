@@ -6,14 +6,12 @@ The web is read by urllib, which streams a file of any size and needs no package
 import errno
 import fnmatch
 import glob
-import http.client
 import re
 import shutil
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +171,8 @@ def _fetch(name: str, address: str, target: Path) -> None:
 
 
 def _from_web(name: str, address: str, target: Path) -> None:
+    import urllib.request  # late: with the protocols behind it, it takes as long as all of batchgen's own modules
+
     quoted = urllib.parse.quote(address, safe=":/?#[]@!$&'()*+,;=%~")
     request = urllib.request.Request(quoted, headers={"User-Agent": f"batchgen/{__version__}"})
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer, target.open("wb") as file:
@@ -210,9 +210,9 @@ def _problem(name: str, error: Exception) -> _AwayError:
     if status in (401, 403) or "Credentials" in type(error).__name__:
         return _AwayError(name, f"access is denied ({status or 'no credentials'})", access)
     if status is not None:
-        words = http.client.responses.get(status, "")
+        words = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
         return _AwayError(name, f"the server answers {f'{status} {words}'.strip()}", f"try again later, or {here}")
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    reason = getattr(error, "reason", error)  # that of an error of urllib
     said = isinstance(reason, OSError) and reason.strerror  # without its number
     why = said or (in_one_line(reason) if isinstance(reason, Exception) else str(reason))
     if isinstance(error, ValueError):
