@@ -32,7 +32,7 @@ from batchgen.plan.recipe import recipe_of
 from batchgen.plan.rejects import first_reject
 from batchgen.plan.store import Plan, Sources, load_plan
 from batchgen.plan.stream import plan_shards
-from batchgen.prepare import Inputs, extension, look_up, outdated_plan, refuse_used
+from batchgen.prepare import Inputs, extension, look_up, outdated_plan, refuse_used, without_secrets
 from batchgen.prompts import Found, Reading, read_prompts
 from batchgen.prompts.remedies import remedy
 from batchgen.quality import refuse_large
@@ -62,9 +62,15 @@ def collect(run: RunDir, config: Config, gpus: Sequence[Gpu]) -> tuple[list[Line
     """
     began_s = time.time()
     gpus = assumed(config, gpus)
-    inputs = look_up(config)
+    with look_up(config) as inputs:
+        return _collect(run, without_secrets(config), gpus, inputs, began_s)
+
+
+def _collect(
+    run: RunDir, config: Config, gpus: Sequence[Gpu], inputs: Inputs, began_s: float
+) -> tuple[list[Line], BatchgenError | None]:
     counts = summary(run, config, inputs)
-    lines = [*_plan_lines(run, config, counts), model_line(config, gpus)]
+    lines = [*_plan_lines(run, config, counts), *_fetched_line(inputs), model_line(config, gpus)]
     model = inputs.fetched if config.dry_run == "probe" else inputs.model or in_cache(config.model)
     known = None if model is None else Model(model, inputs.fingerprint() if inputs.model else fingerprint_model(model))
     able = able_of(config, known, gpus, counts.sizes)
@@ -87,7 +93,7 @@ def _probe(config: Config, inputs: Inputs, model: Model, gpus: Sequence[Gpu], be
     if any(gpu.device == ASSUMED for gpu in gpus):
         raise ConfigError("dry_run=probe measures on a GPU that is here: leave out memory.assume_vram, or the probe")
     settled = replace(config, model=replace(config.model, path=inputs.settled_path))
-    sources = Sources(settled, inputs.files, recipe_of(config, model.fingerprint))
+    sources = Sources(settled, inputs.looked_at, recipe_of(config, model.fingerprint))
     outlook = Outlook(config, model, gpus)
 
     def rows(width: int, height: int) -> int:
@@ -96,7 +102,7 @@ def _probe(config: Config, inputs: Inputs, model: Model, gpus: Sequence[Gpu], be
 
     front_s = began_s - psutil.Process().create_time()
     devices = [gpu.device for gpu in gpus]
-    _, paces = measure(lambda: plan_shards(config, inputs.paths), sources, devices, rows, front_s, say)
+    _, paces = measure(lambda: plan_shards(config, inputs.files), sources, devices, rows, front_s, say)
     kept.keep(outlook.key, paces)
 
 
@@ -172,7 +178,7 @@ def summary(run: RunDir, config: Config, inputs: Inputs) -> Counts:
         refuse_used(run)
     refuse_large(config.output.format, config.job.width, config.job.height)
     counts = Counts(found=inputs.found)
-    shards = plan_shards(config, inputs.paths, inputs.found)
+    shards = plan_shards(config, inputs.files, inputs.found)
     if inputs.model is not None:
         shards = Admission(inputs.model, config, inputs.fingerprint).watch(shards)
     counts.take(shards, config)
@@ -209,8 +215,8 @@ def _planned(run: RunDir, config: Config, inputs: Inputs) -> Counts:
 def _look_at(plan: Plan, inputs: Inputs) -> Found:
     """What the beginnings of the planned files hold, and the first prompt of the plan."""
     found = Found(example=next(plan.prompts(), None))
-    for path in inputs.paths:
-        for _ in islice(read_prompts([path], Reading.of(plan.config.job, plan.reads), found=found), _LOOKED_AT_ROWS):
+    for file in inputs.files:
+        for _ in islice(read_prompts([file], Reading.of(plan.config.job, plan.reads), found=found), _LOOKED_AT_ROWS):
             pass
     return found
 
@@ -246,6 +252,16 @@ def _plan_lines(run: RunDir, config: Config, counts: Counts) -> Iterator[Line]:
             f"cut: the last ones keep {at_last} of {workers} workers busy",
             {"strict_more_rows_percent": round(counts.strict_percent, 1), "workers_busy_at_last": at_last},
         )
+
+
+def _fetched_line(inputs: Inputs) -> Iterator[Line]:
+    """What was fetched from addresses, for this dry run only."""
+    fetched = [one for one in inputs.looked_at if one.file.address is not None]
+    if fetched:
+        size_bytes = sum(one.size_bytes for one in fetched)
+        said = f"{count(len(fetched), 'prompt file')}, {size_bytes / 1e6:.1f} MB, for this dry run; a run keeps copies"
+        fields = [{"file": one.file.name, "bytes": one.size_bytes} for one in fetched]
+        yield Line("fetched", said, {"fetched": fields})
 
 
 def _shards_left(left: int) -> str:

@@ -48,6 +48,11 @@ class PlanDir:
         return self.root / "rejects.jsonl"
 
     @property
+    def prompts(self) -> Path:
+        """Copies of the prompt files that were fetched from addresses."""
+        return self.root / "prompts"
+
+    @property
     def owner(self) -> Path:
         """In a draft: which process makes it, and which plan it is to become."""
         return self.root / "owner.json"

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
 
-from batchgen.config.schema import Config, ModelConfig, prompt_patterns
+from batchgen.config.schema import Config, ModelConfig, prompt_patterns, without_query
 from batchgen.console import say
 from batchgen.errors import ResumeError
 from batchgen.files import sync_directory, to_json
@@ -18,19 +20,21 @@ from batchgen.models.find import EARLIER_EDITIONS, ModelFiles, download, find_mo
 from batchgen.models.fingerprint import VERSION, fingerprint_model
 from batchgen.paths import RunDir
 from batchgen.places import models_dir
+from batchgen.plan.contents import copies_in
 from batchgen.plan.cutting import cut_shards
 from batchgen.plan.edits import file_changes, refusal
 from batchgen.plan.free import save_free
-from batchgen.plan.inputs import Entry, Matched, inputs_of, match_inputs, row_reader
+from batchgen.plan.inputs import Input, Matched, inputs_of, match_inputs, row_reader
 from batchgen.plan.planner import pack_batches
 from batchgen.plan.recipe import changes, computed_otherwise, recipe_of
 from batchgen.plan.replan import give_way, is_untouched
 from batchgen.plan.store import Plan, Sources, load_plan, save_plan
 from batchgen.plan.stream import plan_shards, rows_to_add
-from batchgen.prompts import Found, find_files
+from batchgen.prompts import Fetcher, Found, find_files
 from batchgen.quality import refuse_large
 from batchgen.shards.progress import failed_samples, shard_states
-from batchgen.types import Reject, Shard
+from batchgen.stores.filesystem import is_address
+from batchgen.types import PromptFile, Reject, Shard
 
 _TRIES = 10  # to plan more while other commands do
 
@@ -38,19 +42,28 @@ _TRIES = 10  # to plan more while other commands do
 class Inputs:
     """The prompt files and the model of a command. Each is looked up when it is first needed, and only once.
 
-    `paths`: the prompt files, in order. `found`: what is found in those that are read.
+    `files`: the prompt files, in order. `found`: what is found in those that are read. Files that were fetched are
+    removed at the end of its `with` block.
     """
 
-    def __init__(self, paths: list[Path], wanted: ModelConfig) -> None:
-        self.paths = paths
+    def __init__(self, files: list[PromptFile], wanted: ModelConfig, fetched: TemporaryDirectory[str] | None) -> None:
+        self.files = files
         self.found = Found()
         self._wanted = wanted
+        self._fetched = fetched
         self._fingerprints: dict[str | None, str] = {}
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fetched is not None:
+            self._fetched.cleanup()
+
     @cached_property
-    def files(self) -> list[Entry]:
-        """Name, bytes and sha256 of each prompt file, in the order of `paths`."""
-        return inputs_of(self.paths)
+    def looked_at(self) -> list[Input]:
+        """Size and content of each prompt file, in the order of `files`."""
+        return inputs_of(self.files)
 
     @cached_property
     def model(self) -> ModelFiles | None:
@@ -79,8 +92,28 @@ class Inputs:
 
 
 def look_up(config: Config) -> Inputs:
-    """Find the prompt files and the model of a command. Raises PromptError where no file has that name."""
-    return Inputs(find_files(prompt_patterns(config), Path.cwd()), config.model)
+    """Find the prompt files and the model of a command, and fetch the files that are named by addresses.
+
+    Raises PromptError where no file has that name, or one cannot be fetched.
+    """
+    patterns = prompt_patterns(config)
+    if not any(map(is_address, patterns)):
+        return Inputs(find_files(patterns, Path.cwd()), config.model, None)
+    run = RunDir(Path(config.run_dir))
+    planned = copies_in(run.root, load_plan(run).inputs) if run.plans() else {}
+    folder = TemporaryDirectory(prefix="batchgen-prompts-", ignore_cleanup_errors=True)
+    try:
+        fetcher = Fetcher(Path(folder.name), planned)
+        return Inputs(find_files(patterns, Path.cwd(), fetcher.files), config.model, folder)
+    except BaseException:
+        folder.cleanup()
+        raise
+
+
+def without_secrets(config: Config) -> Config:
+    """The configuration as it may be kept: addresses of the web without their queries."""
+    kept = [without_query(one) for one in prompt_patterns(config)]
+    return replace(config, job=replace(config.job, prompts=kept if isinstance(config.job.prompts, list) else kept[0]))
 
 
 def keep_edition(run: RunDir, config: Config) -> Config:
@@ -104,7 +137,11 @@ def prepare(run: RunDir, config: Config) -> Plan:
     `retry_failed` plans failed images again.
     Raises UserError: ResumeError, with a diff, where the configuration would change what the run makes.
     """
-    inputs = look_up(config)
+    with look_up(config) as inputs:
+        return _prepared(run, without_secrets(config), inputs)
+
+
+def _prepared(run: RunDir, config: Config, inputs: Inputs) -> Plan:
     new = None
     if (unwanted := outdated_plan(run, config, inputs)) is not None:
         new = _new_plan(config, inputs)  # refuses what could not run before the old plan is gone
@@ -172,15 +209,15 @@ def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard |
         settled = replace(settled, revision=hub_revision(inputs.fetched.folder))
     admission = Admission(inputs.fetched, config, inputs.fingerprint)
     recipe = recipe_of(config, inputs.fingerprint())
-    sources = Sources(replace(config, model=settled), inputs.files, recipe)
-    return sources, admission.watch(plan_shards(config, inputs.paths, inputs.found))
+    sources = Sources(replace(config, model=settled), inputs.looked_at, recipe)
+    return sources, admission.watch(plan_shards(config, inputs.files, inputs.found))
 
 
 def _matched(plan: Plan, config: Config, inputs: Inputs) -> tuple[list[str], Matched]:
     """The settings that differ from those of the plan, and how the prompt files compare with the planned ones."""
     diff = changes(plan.recipe, recipe_of(config, _model_fingerprint(plan, config, inputs)))
     settings = [_other_model(plan, config, inputs) if one.startswith("model: ") else one for one in diff]
-    return settings, match_inputs(plan.inputs, inputs.files)
+    return settings, match_inputs(plan.inputs, inputs.looked_at)
 
 
 def _other_model(plan: Plan, config: Config, inputs: Inputs) -> str:
@@ -198,17 +235,17 @@ def extension(plan: Plan, config: Config, inputs: Inputs) -> tuple[Sources, Iter
     without `extend`; ModelError as `prepare` does.
     """
     settings, matched = _matched(plan, config, inputs)
-    files = file_changes(plan, matched, inputs.paths, row_reader(plan.planned.job, plan.reads))
+    files = file_changes(plan, matched, inputs.files, row_reader(plan.planned.job, plan.reads))
     if (told := refusal(settings, files, config.extend)) is not None:
         raise ResumeError(f"{plan.run.root} {told}, or start a new run with another run_dir=DIR")
-    more = rows_to_add(plan, config, matched, inputs.files, files.places, inputs.found)
+    more = rows_to_add(plan, config, matched, inputs.looked_at, files.places, inputs.found)
     _refuse_other_bits(plan, more is not None)
     if more is None:
         return None
-    entries, shards = more
+    added, shards = more
     if inputs.model is not None:
         shards = Admission(inputs.model, config, inputs.fingerprint).watch(shards)
-    return Sources(config, entries, plan.recipe, plan.reads), shards
+    return Sources(config, added, plan.recipe, plan.reads), shards
 
 
 def _refuse_other_bits(plan: Plan, is_extended: bool) -> None:

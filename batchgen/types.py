@@ -1,6 +1,7 @@
 """What flows between the stages: frozen, plain, no torch. The words are those of README's glossary."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 # A row or the job may give these words, in any case, instead of a negative prompt. The first says that there is none,
@@ -25,6 +26,19 @@ class Columns:
     steps: str | None = "steps"
     guidance: str | None = "guidance"
     images_per_prompt: str | None = "images_per_prompt"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFile:
+    """A prompt file: where its bytes are on this machine, and the address that they were fetched from, if they were."""
+
+    path: Path
+    address: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages, plans and samples call the file: its address, without secrets, or its path."""
+        return str(self.path) if self.address is None else self.address
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,14 +26,14 @@ WINGS = {
     "stores": ["filesystem"],
     "prompts": [
         "records", "settings", "sniff", "mapping", "advice", "found", "values", "remedies", "json_items", "lines",
-        "json_files", "parquet", "rows", "tables", "formats", "find",
+        "json_files", "parquet", "rows", "tables", "formats", "fetch", "find",
     ],
     "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "process", "slurm", "versions"],
     "plan": [
-        "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "nearby", "store", "rejects", "replan",
-        "settled", "edits", "stream",
+        "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "contents", "nearby", "store", "rejects",
+        "replan", "settled", "edits", "stream",
     ],
-    "models": ["parts", "find", "beside", "admit", "fingerprint"],
+    "models": ["parts", "find", "beside", "admit", "fingerprint", "staging"],
     "shards": [
         "images", "records", "failures", "leases", "memory_log", "journal", "samples", "tars", "attempt", "eta",
         "amounts", "starting", "progress", "index", "finish",
@@ -50,7 +50,7 @@ WINGS = {
         "display", "local", "deadline", "drain", "spare", "requeue", "ranks", "word",
         "arrays", "notes", "script", "submit", "wait",
     ],
-    "worker": ["out_of_memory", "shard", "loop", "__main__"],
+    "worker": ["out_of_memory", "shard", "spread", "loop", "__main__"],
     "evening": [
         "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "array", "policies", "start", "cuts",
         "download", "trial", "told",

@@ -8,7 +8,7 @@ import pytest
 from batchgen.config.schema import JobConfig
 from batchgen.plan.planner import Planner
 from batchgen.prompts import Reading, read_prompts
-from batchgen.types import Prompt, Reject
+from batchgen.types import Prompt, PromptFile, Reject
 
 CORRUPT_ROWS = {
     "blank": b'{"prompt": "   "}',
@@ -74,7 +74,7 @@ def planned(tmp_path: Path, lines: list[bytes]) -> list[Prompt | Reject]:
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(b"\n".join(lines) + b"\n")
     job = JobConfig(name="test", prompts=str(path), width=64, height=64, steps=2, guidance=7.5)
-    return list(Planner(job).prompts(read_prompts([path], Reading()), None))
+    return list(Planner(job).prompts(read_prompts([PromptFile(path)], Reading()), None))
 
 
 def test_there_are_as_many_as_were_promised() -> None:

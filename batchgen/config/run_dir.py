@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from errno import EACCES, EINVAL, ENAMETOOLONG, ENOENT, ENOSYS, ENOTDIR, EOPNOTSUPP, EPERM, EROFS
 from pathlib import Path, PurePath
 
-from batchgen.config.schema import Config
+from batchgen.config.schema import Config, without_query
 from batchgen.errors import ConfigError
 
 # These keys do not become part of the name of a run in a sweep.
@@ -24,7 +24,7 @@ def name_of_prompts(prompts: str | Sequence[str]) -> str:
 
     A list may grow at its end, and a glob may match more files, without another name.
     """
-    first = prompts if isinstance(prompts, str) else prompts[0]
+    first = without_query(prompts if isinstance(prompts, str) else prompts[0])
     path = PurePath(os.path.expanduser(first))
     if _MAGIC.search(first):
         literal = []
@@ -55,7 +55,7 @@ def run_dir_of(config: Config) -> str:
         return config.run_dir
     overrides = sorted(
         override
-        for override in map(str, hydra.overrides.task)
+        for override in map(without_query, hydra.overrides.task)
         if override.partition("=")[0] not in _UNNAMED and not override.startswith("launch.")
     )
     name = ",".join(overrides)

@@ -4,6 +4,7 @@ The comment above a field is its description in docs/configuration.md (`make doc
 sees OmegaConf: a run holds a plain `Config`.
 """
 
+import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from batchgen.types import Columns
 SCHEDULERS = ("model", "ddim", "unipc", "euler", "euler_a", "dpm++")
 # These keys hold any names, with values that another program understands.
 OPEN = ("launch.slurm", "launch.collector")
+_QUERY = re.compile(r"(https?://[^?#]*)[?#].*", re.DOTALL)
 ATTENTION = ("sdpa", "flash", "efficient", "cudnn", "plain", "xformers")
 
 
@@ -22,7 +24,8 @@ class JobConfig:
     # The job's name; it becomes the name of the run's directory. A job without one has the name of its file; prompts
     # without a job have that of the first prompt file.
     name: str = "???"
-    # The prompt files: a path, a glob, or a list of them. Paths are relative to the working directory.
+    # The prompt files: a path, a glob, an address such as s3://BUCKET/FILE.csv, or a list of them. Paths are relative
+    # to the working directory.
     prompts: Any = "???"
     # The text encoding of the prompt files.
     encoding: str = "utf-8-sig"
@@ -228,6 +231,11 @@ def prompt_patterns(config: Config) -> list[str]:
     """Return `job.prompts` as a list."""
     prompts = config.job.prompts
     return [prompts] if isinstance(prompts, str) else list(prompts)
+
+
+def without_query(text: str) -> str:
+    """Return a text without the query of an address of the web: it may hold a signature, which is a secret."""
+    return _QUERY.sub(r"\1", text)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

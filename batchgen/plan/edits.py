@@ -19,7 +19,8 @@ from batchgen.plan.settled import numbered_prompts, numbered_rejects
 from batchgen.plan.store import Plan
 from batchgen.prompts.formats import format_of
 from batchgen.prompts.records import path_name, shown
-from batchgen.types import Prompt, Reject, Row
+from batchgen.stores.filesystem import is_address
+from batchgen.types import Prompt, PromptFile, Reject, Row
 
 _SUM = 1 << 128
 
@@ -46,8 +47,8 @@ def _digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "big")
 
 
-def edit(plan: Plan, number: int, path: Path, read: ReadRows) -> str:
-    """How the file `path` differs from what was planned of it, in a few words.
+def edit(plan: Plan, number: int, file: PromptFile, read: ReadRows) -> str:
+    """How the file differs from what was planned of it, in a few words.
 
     It reads the file and the plan, and holds a digest for each line.
     """
@@ -57,14 +58,14 @@ def edit(plan: Plan, number: int, path: Path, read: ReadRows) -> str:
             planned.setdefault(prompt.line, _Line()).add(prompt)
     left_out = {reject.line: reject.reason for owner, reject in numbered_rejects(plan) if owner == number}
     last = max([*planned, *left_out], default=0)
-    word = "item" if format_of(path) in (".json", ".parquet") else "line"
+    word = "item" if format_of(file.name) in (".json", ".parquet") else "line"
     try:
-        for line, said in _lines(plan.planned.job, path, read, planned):
+        for line, said in _lines(plan.planned.job, file, read, planned):
             gone = min((one for one in planned if one < line), default=None)
             if gone is not None:
                 return f"{word} {gone} was {_text(plan, number, gone)} and is gone"
             if line > last:
-                return _added(plan, path, f"{word} {last}")
+                return _added(plan, file, f"{word} {last}")
             if said is None:
                 planned.pop(line)
             elif not left_out.get(line, "").startswith("duplicate key"):  # a row of another file has the key
@@ -79,13 +80,15 @@ def edit(plan: Plan, number: int, path: Path, read: ReadRows) -> str:
     return "no prompt differs, but its bytes do (the line ends or the encoding, say)"
 
 
-def _lines(job: JobConfig, path: Path, read: ReadRows, planned: dict[int, _Line]) -> Iterator[tuple[int, str | None]]:
+def _lines(
+    job: JobConfig, file: PromptFile, read: ReadRows, planned: dict[int, _Line]
+) -> Iterator[tuple[int, str | None]]:
     """Each line that is planned or has rows now, and what it says now; None where that is as it was planned.
 
     A line that was left out at planning and cannot be used now is passed over.
     """
     planner = Planner(job)
-    for line, rows in groupby(read([(0, path)]), lambda row: row.line):
+    for line, rows in groupby(read([(0, file)]), lambda row: row.line):
         now, said, seeded = _Line(), "", False
         for row in rows:
             if isinstance(row, Row):
@@ -108,15 +111,15 @@ def _text(plan: Plan, number: int, line: int) -> str:
     return shown(next(prompts).prompt)
 
 
-def _added(plan: Plan, path: Path, last: str) -> str:
+def _added(plan: Plan, file: PromptFile, last: str) -> str:
     """What to say where the planned rows are there and others follow, but the first bytes are not the planned ones."""
     if plan.limit is not None:
         return f"its planned prompts are the same, but what follows {last} is not"
-    kind = format_of(path)
+    kind = format_of(file.name)
     if kind not in GROWING:
         own = "put them into a file of their own, with extend=true"
         return f"rows were added, but a {kind} file cannot grow in a run: {own}"
-    if path.suffix.lower() == ".gz":
+    if file.name.lower().endswith(".gz"):
         return "rows were added, but it was packed anew: add them by `gzip -c MORE >> FILE`, or as a file of their own"
     return "rows were added, but its earlier bytes changed too: add them to the old file, or as a file of their own"
 
@@ -135,33 +138,34 @@ class FileChanges:
     places: list[int]
 
 
-def file_changes(plan: Plan, matched: Matched, paths: Sequence[Path], read: ReadRows) -> FileChanges:
+def file_changes(plan: Plan, matched: Matched, files: Sequence[PromptFile], read: ReadRows) -> FileChanges:
     """Look at each prompt file that is not as it was planned. Raises PromptError, OSError.
 
     A file that got longer without getting rows, by a line end say, has not changed.
     """
-    names = {str(path): place for place, path in enumerate(paths)}
+    names = {file.name: place for place, file in enumerate(files)}
     edited, gone, more, places = [], [], [], []
     planned = plan.inputs
     missing = {planned[number]["file"]: number for number in matched.lost}
     for name, lost in missing.items():
         if name in names and matched.numbers[names[name]] is None:
-            edited.append(f"{path_name(name)}: edited: {edit(plan, lost, Path(name), read)}")
+            edited.append(f"{path_name(name)}: edited: {edit(plan, lost, files[names[name]], read)}")
         else:
-            gone.append(f"{path_name(name)}: {'not named in job.prompts' if Path(name).exists() else 'gone'}")
-    for place, path in enumerate(paths):
+            is_there = is_address(name) or Path(name).exists()
+            gone.append(f"{path_name(name)}: {'not named in job.prompts' if is_there else 'gone'}")
+    for place, file in enumerate(files):
         number = matched.numbers[place]
         if number is None:
-            if str(path) not in missing:
-                more.append(f"{path_name(path)}: new")
+            if file.name not in missing:
+                more.append(f"{path_name(file.name)}: new")
                 places.append(place)
         elif place in matched.grown:
-            found = growth(path, planned[number]["bytes"], read)
+            found = growth(file, planned[number]["bytes"], read)
             if found.continued is not None:
                 what = f"line {found.continued}, which was planned, reads otherwise with what was added after it"
-                edited.append(f"{path_name(path)}: edited: {what}")
+                edited.append(f"{path_name(file.name)}: edited: {what}")
             elif found.rows:
-                more.append(f"{path_name(path)}: rows were appended")
+                more.append(f"{path_name(file.name)}: rows were appended")
                 places.append(place)
     return FileChanges(edited, gone, more, places)
 

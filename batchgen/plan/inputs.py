@@ -15,22 +15,39 @@ from batchgen.config.schema import JobConfig
 from batchgen.files import sha256_file
 from batchgen.prompts import READS, Found, Reading, read_prompts
 from batchgen.prompts.formats import format_of
-from batchgen.types import Reject, Row
+from batchgen.types import PromptFile, Reject, Row
 
 # In these formats, rows can be added behind a file's bytes. They may be gzipped: gzip files can be put together.
 GROWING = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson")
 _PIECE_BYTES = 1 << 20
 
 Entry = dict[str, Any]
-"""A prompt file in a plan: `file`, `bytes`, `sha256`, and in an extension `continues`, the number that it has already.
+"""A prompt file in a plan: `file`, its name; `bytes`, `sha256`; in an extension `continues`, the number that it has
+already; and, if it was fetched, `copy`, the place of its copy in the run.
 
 A file without `continues` gets the next number. Numbers are those in the keys.
 """
 
 
-def inputs_of(files: Sequence[Path]) -> list[Entry]:
-    """Name, bytes and sha256 of each prompt file, in order."""
-    return [{"file": str(path), "bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files]
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A prompt file of a command, as it was looked at. `continues`: as in an `Entry`."""
+
+    file: PromptFile
+    size_bytes: int
+    sha256: str
+    continues: int | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """The file as a plan lists it."""
+        facts: Entry = {"file": self.file.name, "bytes": self.size_bytes, "sha256": self.sha256}
+        return facts if self.continues is None else facts | {"continues": self.continues}
+
+
+def inputs_of(files: Sequence[PromptFile]) -> list[Input]:
+    """Look at the size and the content of each prompt file, in order."""
+    return [Input(file, file.path.stat().st_size, sha256_file(file.path)) for file in files]
 
 
 def numbers_of(plans: Iterable[list[Entry]]) -> list[list[int]]:
@@ -74,9 +91,14 @@ class Matched:
         return [place for place, number in enumerate(self.numbers) if number is None]
 
 
-def match_inputs(old: Sequence[Entry], new: Sequence[Entry]) -> Matched:
+def match_inputs(old: Sequence[Entry], inputs: Sequence[Input]) -> Matched:
     """Find each planned file among the files of a command: under its name, if it is there, else under another."""
     numbers: dict[int, int] = {}
+    new = [one.entry for one in inputs]
+    paths = {one.file.name: one.file.path for one in inputs}
+
+    def begins(was: Entry, now: Entry) -> bool:
+        return now["bytes"] > was["bytes"] and _begins(paths[now["file"]], was) and format_of(now["file"]) in GROWING
 
     def take(key: Callable[[Entry], Any], fits: Callable[[Entry, Entry], bool]) -> Iterator[int]:
         """Match the files of one key that fit, in order; return the places."""
@@ -99,10 +121,10 @@ def match_inputs(old: Sequence[Entry], new: Sequence[Entry]) -> Matched:
     kept = {entry["file"] for entry in old} & {entry["file"] for entry in new}  # these did not move
 
     def moved(was: Entry, now: Entry) -> bool:
-        return not kept & {was["file"], now["file"]} and was["bytes"] > 0 and _begins(was, now)
+        return not kept & {was["file"], now["file"]} and was["bytes"] > 0 and begins(was, now)
 
     list(take(lambda entry: (entry["file"], entry["sha256"]), always))
-    grown = list(take(lambda entry: entry["file"], _begins))
+    grown = list(take(lambda entry: entry["file"], begins))
     list(take(lambda entry: entry["sha256"], always))
     grown += take(lambda entry: None, moved)
     taken = set(numbers.values())
@@ -110,11 +132,8 @@ def match_inputs(old: Sequence[Entry], new: Sequence[Entry]) -> Matched:
     return Matched(tuple(numbers.get(place) for place in range(len(new))), tuple(sorted(grown)), lost)
 
 
-def _begins(was: Entry, now: Entry) -> bool:
-    """Whether a file holds the planned bytes and more, in a format whose rows can be added to."""
-    path = Path(now["file"])
-    if now["bytes"] <= was["bytes"] or format_of(path) not in GROWING:
-        return False
+def _begins(path: Path, was: Entry) -> bool:
+    """Whether a file begins with the planned bytes."""
     digest = hashlib.sha256()
     for piece in _first_bytes(path, was["bytes"]):
         digest.update(piece)
@@ -128,7 +147,7 @@ def _first_bytes(path: Path, count: int) -> Iterator[bytes]:
             yield piece
 
 
-ReadRows = Callable[[Iterable[tuple[int, Path]]], Iterator[Row | Reject]]
+ReadRows = Callable[[Iterable[tuple[int, PromptFile]]], Iterator[Row | Reject]]
 """It reads prompt files, each with its number, in order."""
 
 
@@ -138,9 +157,9 @@ def row_reader(job: JobConfig, reads: int = READS, found: Found | None = None) -
     What it returns raises PromptError for a file that cannot be read.
     """
 
-    def read(files: Iterable[tuple[int, Path]]) -> Iterator[Row | Reject]:
-        for number, path in files:
-            yield from read_prompts([path], Reading.of(job, reads), number, found)
+    def read(files: Iterable[tuple[int, PromptFile]]) -> Iterator[Row | Reject]:
+        for number, file in files:
+            yield from read_prompts([file], Reading.of(job, reads), number, found)
 
     return read
 
@@ -157,10 +176,10 @@ class Growth:
     rows: bool
 
 
-def growth(path: Path, planned_bytes: int, read: ReadRows) -> Growth:
+def growth(file: PromptFile, planned_bytes: int, read: ReadRows) -> Growth:
     """Compare the rows of a file's first bytes with the rows of the whole file. Raises PromptError, OSError."""
-    with _copy_of(path, planned_bytes) as before:
-        now = read([(0, path)])
+    with _copy_of(file.path, planned_bytes) as path:
+        before, now = replace(file, path=path), read([(0, file)])
         for was in read([(0, before)] if planned_bytes else []):
             one = next(now, None)
             if one is None or one != replace(was, source=one.source):

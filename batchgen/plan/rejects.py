@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from batchgen.plan.store import Plan
 from batchgen.prompts.records import path_name
 from batchgen.prompts.remedies import cure, remedy
-from batchgen.types import Reject
+from batchgen.types import PromptFile, Reject
 
 
 def rejected_line(plan: Plan) -> str | None:
@@ -36,10 +35,10 @@ def first_reject(plan: Plan) -> Reject | None:
     return None
 
 
-def none_usable(files: Sequence[Path], count: int, first: Reject | None) -> str:
+def none_usable(files: Sequence[PromptFile], count: int, first: Reject | None) -> str:
     """What to say where no row of the files can be used. `count`: how many were left out."""
     if first is None:
-        named = path_name(files[0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+        named = path_name(files[0].name) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
         return f"the prompt files hold no rows: {named}. Write a prompt into them, or name other files in job.prompts"
     helps = cure(first.source, first.reason) or "correct the rows, or name other files in job.prompts"
     what = "the only row cannot be used" if count == 1 else f"none of the {count} rows can be used; the first"

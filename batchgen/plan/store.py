@@ -18,15 +18,16 @@ import yaml
 
 from batchgen.config.schema import Config
 from batchgen.errors import BrokenRunError, UserError
-from batchgen.files import sha256_bytes, sha256_file, sync, sync_directory, to_json, write_new
+from batchgen.files import sha256_bytes, sha256_file, sync_directory, write_new
 from batchgen.machine.versions import versions
 from batchgen.paths import PlanDir, RunDir
+from batchgen.plan.contents import write_prompts, write_shards
 from batchgen.plan.drafts import new_draft
 from batchgen.plan.free import with_free
-from batchgen.plan.inputs import newest
+from batchgen.plan.inputs import Input, newest
 from batchgen.plan.nearby import no_run
 from batchgen.plan.recipe import COMPUTES, as_planned
-from batchgen.plan.records import SAMPLE_FORM, RunFacts, ShardSize, checksum, parse_shard, shard_lines
+from batchgen.plan.records import SAMPLE_FORM, RunFacts, ShardSize, checksum, parse_shard
 from batchgen.prompts import READS
 from batchgen.types import Prompt, Reject, Shard
 
@@ -223,7 +224,7 @@ class Sources:
     """What a plan is made from: the configuration, the prompt files and what must not change on a resume."""
 
     config: Config
-    inputs: list[dict[str, Any]]
+    inputs: list[Input]
     recipe: dict[str, Any]
     reads: int = READS
 
@@ -244,9 +245,11 @@ def save_plan(
     made = [path for path in (run.root, *run.root.parents) if not path.exists()]
     draft = new_draft(target)
     try:
-        sizes, rejects = _write_shards(draft, shards)
+        sizes, rejects = write_shards(draft, shards)
+        entries = write_prompts(draft, target, sources.inputs)
         write_new(draft.config, yaml.safe_dump(asdict(sources.config), sort_keys=False).encode())
-        digests = {path.name: sha256_file(path) for path in sorted(draft.root.iterdir()) if path != draft.owner}
+        paths = sorted(path for path in draft.root.rglob("*") if path.is_file() and path != draft.owner)
+        digests = {path.relative_to(draft.root).as_posix(): sha256_file(path) for path in paths}
         facts: RunFacts = {
             "format": FORMAT,
             "run_id": run_id,
@@ -256,7 +259,7 @@ def save_plan(
             "shards": sizes,
             "rejects": rejects,
             "limit": sources.config.job.limit,
-            "inputs": sources.inputs,
+            "inputs": entries,
             "recipe": sources.recipe,
             "sample_form": SAMPLE_FORM,
             "versions": versions(),
@@ -281,20 +284,3 @@ def save_plan(
     target.owner.unlink(missing_ok=True)
     sync_directory(run.root)
     return True
-
-
-def _write_shards(draft: PlanDir, shards: Iterable[Shard | Reject]) -> tuple[list[ShardSize], int]:
-    sizes = []
-    rejects = 0
-    with draft.rejects.open("wb") as reject_file:
-        for shard in shards:
-            if isinstance(shard, Reject):
-                line = to_json({"file": shard.source, "line": shard.line, "reason": shard.reason})
-                reject_file.write(line.encode() + b"\n")
-                rejects += 1
-                continue
-            write_new(draft.shard(shard.index), shard_lines(shard))
-            sizes.append(ShardSize(len(shard.batches), sum(len(batch.prompts) for batch in shard.batches)))
-        reject_file.flush()
-        sync(reject_file.fileno())
-    return sizes, rejects

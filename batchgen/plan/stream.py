@@ -1,24 +1,24 @@
 """From prompt files to shards: those of a new plan, and those of the rows that come after a plan's."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 
 from batchgen.config.schema import Config
 from batchgen.console import say
 from batchgen.errors import PromptError, ResumeError
 from batchgen.plan.cutting import cut_shards
-from batchgen.plan.inputs import Entry, Matched, row_reader
+from batchgen.plan.inputs import Input, Matched, row_reader
 from batchgen.plan.planner import Planner, pack_batches
 from batchgen.plan.rejects import none_usable
 from batchgen.plan.settled import recall, rows_after
 from batchgen.plan.store import Plan
 from batchgen.prompts import Found
 from batchgen.prompts.remedies import cure
-from batchgen.types import Prompt, Reject, Shard
+from batchgen.types import Prompt, PromptFile, Reject, Shard
 
 
-def plan_shards(config: Config, files: list[Path], found: Found | None = None) -> Iterator[Shard | Reject]:
+def plan_shards(config: Config, files: Sequence[PromptFile], found: Found | None = None) -> Iterator[Shard | Reject]:
     """The shards of the prompt files, and the rows that cannot be used, as they are read.
 
     What is found in the files goes into `found`.
@@ -45,7 +45,7 @@ def _refuse_rejects(stream: Iterable[Prompt | Reject]) -> Iterator[Prompt | Reje
         yield one
 
 
-def _refuse_nothing(shards: Iterable[Shard | Reject], files: Sequence[Path]) -> Iterator[Shard | Reject]:
+def _refuse_nothing(shards: Iterable[Shard | Reject], files: Sequence[PromptFile]) -> Iterator[Shard | Reject]:
     shard_count, rejects, first = 0, 0, None
     for one in shards:
         if isinstance(one, Reject):
@@ -58,8 +58,8 @@ def _refuse_nothing(shards: Iterable[Shard | Reject], files: Sequence[Path]) -> 
 
 
 def rows_to_add(
-    plan: Plan, config: Config, matched: Matched, files: Sequence[Entry], places: Sequence[int], found: Found
-) -> tuple[list[Entry], Iterator[Shard | Reject]] | None:
+    plan: Plan, config: Config, matched: Matched, inputs: Sequence[Input], places: Sequence[int], found: Found
+) -> tuple[list[Input], Iterator[Shard | Reject]] | None:
     """The shards of rows that come after the planned ones, and the files that they are read from; None without any.
 
     Rows are added where `job.limit` was raised, and from the files at `places`, which are new or have grown. Keys,
@@ -81,16 +81,16 @@ def rows_to_add(
     if not places and not has_left:
         return None
     numbers = _all_numbers(matched, len(plan.inputs))
-    taken = sorted((numbers[place], place) for place in (range(len(files)) if has_left else places))
-    paths = [(number, Path(files[place]["file"])) for number, place in taken]
-    known = {str(path): ends[number] for number, path in paths if number in ends}
-    after = rows_after(row_reader(config.job, plan.reads, found)(paths), known)
+    taken = sorted((numbers[place], place) for place in (range(len(inputs)) if has_left else places))
+    files = [(number, inputs[place].file) for number, place in taken]
+    known = {file.name: ends[number] for number, file in files if number in ends}
+    after = rows_after(row_reader(config.job, plan.reads, found)(files), known)
     prompts = found.watch(planner.prompts(after, None if limit is None else limit - rows))
     shards = _shards(prompts, config, plan.shard_count)
-    entries = [files[place] | ({"continues": n} if n < len(plan.inputs) else {}) for n, place in taken]
+    added = [replace(inputs[place], continues=n if n < len(plan.inputs) else None) for n, place in taken]
     if places:
-        return entries, _refuse_nothing(shards, [path for _, path in paths])
-    return _unless_empty(entries, shards)
+        return added, _refuse_nothing(shards, [file for _, file in files])
+    return _unless_empty(added, shards)
 
 
 def _all_numbers(matched: Matched, planned: int) -> list[int]:
@@ -100,16 +100,16 @@ def _all_numbers(matched: Matched, planned: int) -> list[int]:
 
 
 def _unless_empty(
-    entries: list[Entry], shards: Iterator[Shard | Reject]
-) -> tuple[list[Entry], Iterator[Shard | Reject]] | None:
+    added: list[Input], shards: Iterator[Shard | Reject]
+) -> tuple[list[Input], Iterator[Shard | Reject]] | None:
     """The same, or None where no shard comes: a limit above the number of rows is no mistake."""
     head: list[Shard | Reject] = []
     for one in shards:
         head.append(one)
         if isinstance(one, Shard):
-            return entries, chain(head, shards)
+            return added, chain(head, shards)
     rejects = [one for one in head if isinstance(one, Reject)]
     if rejects:
-        files = [Path(entry["file"]) for entry in entries]
+        files = [one.file for one in added]
         say(f"job.limit allows more rows, but {none_usable(files, len(rejects), rejects[0])}")
     return None

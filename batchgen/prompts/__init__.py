@@ -2,10 +2,10 @@
 
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from batchgen.errors import PromptError
 from batchgen.prompts.advice import text_note
+from batchgen.prompts.fetch import Fetcher
 from batchgen.prompts.find import find_files
 from batchgen.prompts.formats import format_of, read_records
 from batchgen.prompts.found import FileColumns, Found
@@ -13,15 +13,15 @@ from batchgen.prompts.records import DamagedFileError, path_name, shown
 from batchgen.prompts.remedies import cure
 from batchgen.prompts.rows import RowReader
 from batchgen.prompts.settings import READS, Reading
-from batchgen.types import Reject, Row
+from batchgen.types import PromptFile, Reject, Row
 
-__all__ = ["READS", "Found", "Reading", "find_files", "read_prompts"]
+__all__ = ["READS", "Fetcher", "Found", "Reading", "find_files", "read_prompts"]
 
 _ITEM_FORMATS = (".json", ".parquet")
 
 
 def read_prompts(
-    files: Sequence[Path], reading: Reading, first_file: int = 0, found: Found | None = None
+    files: Sequence[PromptFile], reading: Reading, first_file: int = 0, found: Found | None = None
 ) -> Iterator[Row | Reject]:
     """Return an iterator over the rows of the files, in order, with a Reject for each row that cannot be used.
 
@@ -34,27 +34,27 @@ def read_prompts(
     return _rows(files, reading, first_file, Found() if found is None else found)
 
 
-def _rows(files: Sequence[Path], reading: Reading, first_file: int, found: Found) -> Iterator[Row | Reject]:
-    for number, path in enumerate(files, first_file):
-        kind = format_of(path)
-        columns = FileColumns(str(path), reading, notes=found.notes)
+def _rows(files: Sequence[PromptFile], reading: Reading, first_file: int, found: Found) -> Iterator[Row | Reject]:
+    for number, file in enumerate(files, first_file):
+        kind = format_of(file.name)
+        columns = FileColumns(file.name, reading, notes=found.notes)
         found.files.append(columns)
-        reader = RowReader(number, path, reading, kind in (".csv", ".tsv"), columns)
+        reader = RowReader(number, file.name, reading, kind in (".csv", ".tsv"), columns)
         line, looked_at = 0, kind != ".txt"
         try:
-            for place, (line, value) in enumerate(read_records(path, reading, reader)):
+            for place, (line, value) in enumerate(read_records(file, reading, reader)):
                 if not looked_at and value is not None:
                     looked_at = True
                     columns.note(text_note(value) if isinstance(value, str) else None)
                 yield from reader.rows(place, line, value)
         except UnicodeError as error:
             problem = f"not valid {shown(reading.encoding)}{_after(kind, line)} ({_one_line(str(error))})"
-            raise PromptError(f"{path_name(path)}: {problem}; set job.encoding") from error
+            raise PromptError(f"{path_name(file.name)}: {problem}; set job.encoding") from error
         except (OSError, EOFError, zlib.error, DamagedFileError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            helps = cure(str(path), reason.removeprefix("the header cannot be read: "))
+            helps = cure(str(file.path), reason.removeprefix("the header cannot be read: "))
             problem = f"cannot be read{_after(kind, line)}: {_one_line(reason)}" + (f"; {helps}" if helps else "")
-            raise PromptError(f"{path_name(path)}: {problem}") from error
+            raise PromptError(f"{path_name(file.name)}: {problem}") from error
         reader.check_end()
 
 

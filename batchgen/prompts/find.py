@@ -3,22 +3,30 @@
 import difflib
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from batchgen.errors import PromptError
 from batchgen.prompts.advice import unread_folder
 from batchgen.prompts.formats import format_of
 from batchgen.prompts.records import path_name
+from batchgen.stores.filesystem import is_address
+from batchgen.types import PromptFile
 
 
-def find_files(patterns: Sequence[str], base: Path) -> list[Path]:
+def find_files(
+    patterns: Sequence[str], base: Path, fetch: Callable[[str], Sequence[PromptFile]] | None = None
+) -> list[PromptFile]:
     """Return the prompt files that paths and globs (relative to `base`, ** and ~ allowed) name, each of them once.
 
-    Raises PromptError if a path is missing or a directory, a glob matches no file, or a suffix is unknown.
+    `fetch` brings the files of an address. Raises PromptError if a path is missing or a directory, a glob matches no
+    file, or a suffix is unknown.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, PromptFile] = {}
     for pattern in patterns:
+        if fetch is not None and is_address(pattern):
+            found |= {file.name: file for file in fetch(pattern) if file.name not in found}
+            continue
         path = base / os.path.expanduser(pattern)
         matches = [path] if os.path.exists(path) else _glob(pattern, base) if glob.has_magic(pattern) else []
         if not matches:
@@ -26,8 +34,8 @@ def find_files(patterns: Sequence[str], base: Path) -> list[Path]:
         for match in matches:
             if not match.is_file():
                 raise PromptError(f"{path_name(match)} {unread_folder(match)}")
-            format_of(match)
-            found.setdefault(os.path.realpath(match), match)
+            format_of(str(match))
+            found.setdefault(os.path.realpath(match), PromptFile(match))
     return list(found.values())
 
 

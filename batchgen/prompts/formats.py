@@ -5,7 +5,7 @@ import io
 import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePath
 from typing import IO, cast
 
 from batchgen.errors import PromptError
@@ -17,30 +17,34 @@ from batchgen.prompts.records import DamagedFileError, HeaderReader, Record, pat
 from batchgen.prompts.settings import Reading
 from batchgen.prompts.sniff import GZIP, HEAD_BYTES, refuse_foreign
 from batchgen.prompts.tables import table_records
+from batchgen.types import PromptFile
 
 _FORMATS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")  # each may be followed by .gz
 
 
-def format_of(path: Path) -> str:
-    """Return the format of the file, which is its suffix. Raises PromptError if the suffix is not known."""
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+def format_of(name: str) -> str:
+    """Return the format of the file of this path or address, its suffix. Raises PromptError for one that is not known.
+
+    An address has no query.
+    """
+    suffix = PurePath(PurePath(name).name.lower().removesuffix(".gz")).suffix
     if (advice := unread_kind(suffix)) is not None:
-        raise PromptError(f"{path_name(path)}: {advice}")
+        raise PromptError(f"{path_name(name)}: {advice}")
     if suffix not in _FORMATS:
         known = " ".join(_FORMATS)
-        raise PromptError(f"{path_name(path)}: unknown suffix; use one of {known}, or one of these followed by .gz")
+        raise PromptError(f"{path_name(name)}: unknown suffix; use one of {known}, or one of these followed by .gz")
     return suffix
 
 
-def read_records(path: Path, reading: Reading, header: HeaderReader) -> Iterator[Record]:
+def read_records(file: PromptFile, reading: Reading, header: HeaderReader) -> Iterator[Record]:
     """Yield the records of a file. If it has a header, that goes to `header`, once, before the first record.
 
     Whether it is gzipped is seen by its content. Raises DamagedFileError, OSError, EOFError, zlib.error (gzip) or
     UnicodeError if the file cannot be read.
     """
-    kind = format_of(path)
-    with path.open("rb") as plain:
-        named_so = path.name.lower().endswith(".gz")
+    kind = format_of(file.name)
+    with file.path.open("rb") as plain:
+        named_so = file.name.lower().endswith(".gz")
         head = plain.peek(len(GZIP))
         if named_so and head and not head.startswith(GZIP[:2]):
             raise DamagedFileError("it is not gzipped: take .gz off its name")

@@ -151,7 +151,7 @@ def _lines_of(one: FileColumns, count: int) -> Iterator[tuple[str, str]]:
 def _near(file: str) -> str:
     """The file as one would name it from here."""
     path, here = Path(file), Path.cwd()
-    return path_name(path.relative_to(here) if path.is_relative_to(here) else path)
+    return path_name(path.relative_to(here) if path.is_relative_to(here) else file)
 
 
 def _named(columns: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from batchgen.config.bounds import BOUNDS, SEED_LIMIT
@@ -31,10 +31,9 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,30}")
 class RowReader:
     """Makes Rows from the records of one file. What it finds goes into `columns`."""
 
-    def __init__(self, file: int, path: Path, reading: Reading, cells_are_text: bool, columns: FileColumns) -> None:
+    def __init__(self, file: int, source: str, reading: Reading, cells_are_text: bool, columns: FileColumns) -> None:
         self._file = file
-        self._source = str(path)
-        self._path = path
+        self._source = source
         self._reading = reading
         self._cells_are_text = cells_are_text
         self._columns = columns
@@ -53,13 +52,13 @@ class RowReader:
         """
         twice = doubled(names)
         if twice is not None:
-            raise PromptError(f"{path_name(self._path)}: two columns are named {shown(twice)}; rename one")
+            raise PromptError(f"{path_name(self._source)}: two columns are named {shown(twice)}; rename one")
         layout = self._layout_of(names)
         if layout.prompt is None:
             wanted = self._reading.columns.prompt
             missing = "for the prompt" if wanted is None else shown(wanted)
             advice = header_advice(names, self._separator() if self._cells_are_text else None, "" not in unread)
-            raise PromptError(f"{path_name(self._path)}: no column {missing}, only {_listed(names)}; {advice}")
+            raise PromptError(f"{path_name(self._source)}: no column {missing}, only {_listed(names)}; {advice}")
         self._header = layout
         self._columns.take(layout, names, unread)
         if (lacking := self._columns.lacks(f"among {_listed(names)}")) is not None:
@@ -77,7 +76,7 @@ class RowReader:
             self._columns.note(f"{_listed(fields)} beside the prompts is not read: put it into each item")
 
     def _separator(self) -> str:
-        usual = "\t" if ".tsv" in self._path.suffixes[-2:] else ","
+        usual = "\t" if ".tsv" in PurePath(self._source).suffixes[-2:] else ","
         return self._columns.separator or usual
 
     def check_end(self) -> None:

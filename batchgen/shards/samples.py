@@ -19,6 +19,7 @@ from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 from batchgen.quality import verdict
 from batchgen.shards.images import encode_image
+from batchgen.stores.filesystem import is_address
 from batchgen.types import Decoded, Prompt, Sample
 
 
@@ -38,13 +39,16 @@ def cuts_of(texts: Any, prompt: Prompt) -> Cuts:
 def file_names(groups: Iterable[Iterable[str]]) -> dict[str, str]:
     """The name of each prompt file in samples, by its path: its own, with the fewest folders that tell it from others.
 
-    So the name says nothing of the machine, and moving all the files together changes no sample. `groups` are the paths
-    of the first plan's files, then those of each extension; files of later groups never change the name of a file.
+    So the name says nothing of the machine, and moving all the files together changes no sample. A file that was
+    fetched is named by its address. `groups` are the paths or addresses of the first plan's files, then those of each
+    extension; files of later groups never change the name of a file.
     """
     names: dict[str, str] = {}
     tails: Counter[tuple[str, ...]] = Counter()
     for group in groups:
-        new = {path: PurePath(path).parts for path in group if path not in names}
+        given = [path for path in group if path not in names]
+        names |= {path: path for path in given if is_address(path)}
+        new = {path: PurePath(path).parts for path in given if path not in names}
         tails.update(parts[-count:] for parts in new.values() for count in range(1, len(parts) + 1))
         for path, parts in new.items():
             ends = (parts[-count:] for count in range(1, len(parts) + 1))

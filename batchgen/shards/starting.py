@@ -17,6 +17,10 @@ _TAIL_BYTES = 32 << 10
 # What a worker does after the event, until it has begun with an image.
 _AFTER = {
     "start": "loading the model",
+    "spread": "waiting for their turn to load the model",
+    "staging": "copying the model",
+    "staged": "loading the model",
+    "not_staged": "loading the model",
     "load_failed": "trying again to load the model",
     "loaded": "choosing a policy",
     "not_probed": "choosing a policy",

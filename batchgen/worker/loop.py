@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 
@@ -28,6 +29,7 @@ from batchgen.machine.process import element_of
 from batchgen.memory.frozen import Policies
 from batchgen.models.find import locate
 from batchgen.models.fingerprint import fingerprint_model
+from batchgen.models.staging import stage
 from batchgen.plan.store import Plan
 from batchgen.shards.attempt import Attempt, is_settled
 from batchgen.shards.failures import read_crashes, suspects_last
@@ -36,6 +38,7 @@ from batchgen.shards.samples import SampleMaker
 from batchgen.types import Shard
 from batchgen.units import size_bytes
 from batchgen.worker.shard import ShardMaker
+from batchgen.worker.spread import await_turn, start_delay_s
 
 _IDLE_S = 0.5
 
@@ -64,6 +67,7 @@ class Worker:
         self._done: set[int] = set()
         self._began = False
         self._slowest_step_s: float | None = None
+        self._model_facts: dict[str, Any] = {}  # where it is loaded from
         self.log = EventLog(self._run.worker_log(name))
 
     def work(self) -> int:
@@ -146,19 +150,28 @@ class Worker:
         """The engine. Tries `launch.restarts` times more where a file could not be read, which may be a hiccup."""
         for tried in range(self._plan.config.launch.restarts):
             try:
-                return self._load_engine(self._plan)
+                return self._load_engine(self._staged())
             except (ModelError, OSError) as error:
                 if not isinstance(error, OSError) and not isinstance(error.__cause__, OSError):
                     raise
                 self.log.add("load_failed", error=str(error), cause=str(error.__cause__))
             self._stop.wait(2**tried)  # s
-        return self._load_engine(self._plan)
+        return self._load_engine(self._staged())
+
+    def _staged(self) -> Plan:
+        """The plan, with the path of the model's copy on this machine where there is one. Raises StoppedError."""
+        staged = stage(self._plan, self.log, self._stop)
+        self._model_facts = staged.facts
+        return staged.plan
 
     def _shard_maker(self) -> ShardMaker:
         if self._maker is None:
+            spread_s = self._plan.config.launch.spread_s
+            await_turn(start_delay_s(self._rank, self._world, spread_s), self.log, self._stop)
             started = time.monotonic()
             engine = self._load()
-            self.log.add("loaded", device=engine.device_kind, seconds=round(time.monotonic() - started, 2))
+            seconds = round(time.monotonic() - started, 2)
+            self.log.add("loaded", device=engine.device_kind, seconds=seconds, **self._model_facts)
             self._maker = ShardMaker(
                 engine,
                 SampleMaker.of(self._plan, engine.scheduler_name, engine.device_kind),

@@ -68,10 +68,14 @@ class Record:
         path = RESULTS / f"{self._facts['name']}.json"
         text = json.dumps(self._facts | {"rows": self._rows, "bars": self._bars}, indent=1)
         path.write_text(text + "\n")
+        self.show()
+        print(f"written: {path.relative_to(ROOT)}")
+
+    def show(self):
+        """Show the bars."""
         for bar in self._bars:
             met = {True: "met", False: "MISSED", None: "no goal"}[bar["met"]]
             print(f"{met:8} {bar['what']}: {bar['value']} (goal {bar['goal'] or 'none'})")
-        print(f"written: {path.relative_to(ROOT)}")
 
 
 def device():

@@ -18,6 +18,8 @@ from batchgen.errors import ConfigError, DiskFullError, from_os_error
         ("~/mine.jsonl", "mine"),
         ("my prompts (2).txt", "my_prompts_2_"),
         ("mine.v2.txt", "mine.v2"),
+        ("https://host/data/mine.csv.gz?X-Amz-Signature=a/b.txt", "mine"),
+        ("s3://bucket/night/*.jsonl", "night"),
         ("été.txt", "_été"),
         (".hidden.txt", "hidden"),
         ("-x.txt", "x"),

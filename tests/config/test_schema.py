@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from batchgen.config.schema import flatten, from_plain, known_keys, prompt_patterns
+from batchgen.config.schema import flatten, from_plain, known_keys, prompt_patterns, without_query
 from tests.builders import make_config
 
 
@@ -34,6 +34,19 @@ def test_a_plan_of_an_unknown_key_is_refused() -> None:
 @pytest.mark.parametrize(("prompts", "patterns"), [("a.txt", ["a.txt"]), (["a", "b"], ["a", "b"])])
 def test_prompts_are_one_pattern_or_several(tmp_path: Path, prompts: Any, patterns: list[str]) -> None:
     assert prompt_patterns(make_config(tmp_path, job__prompts=prompts)) == patterns
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("https://host/p.csv?a=1#b", "https://host/p.csv"),
+        ("http://host/p.csv#b", "http://host/p.csv"),
+        ("s3://bucket/p?.csv", "s3://bucket/p?.csv"),
+        ("a?.csv", "a?.csv"),
+    ],
+)
+def test_the_query_of_an_address_is_left_out(text: str, kept: str) -> None:
+    assert without_query(text) == kept
 
 
 def test_columns_reach_the_readers(tmp_path: Path) -> None:

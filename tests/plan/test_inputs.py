@@ -7,20 +7,21 @@ from typing import Any
 import pytest
 
 from batchgen.config.schema import JobConfig
-from batchgen.plan.inputs import Growth, growth, inputs_of, match_inputs, newest, numbers_of, row_reader
+from batchgen.plan.inputs import Growth, Input, growth, inputs_of, match_inputs, newest, numbers_of, row_reader
+from batchgen.types import PromptFile
 
 READ = row_reader(JobConfig())
 
 
-def prompt_files(folder: Path, **contents: str) -> list[dict[str, Any]]:
+def prompt_files(folder: Path, **contents: str) -> list[Input]:
     """Files by name without .txt."""
     for name, content in contents.items():
         (folder / f"{name}.txt").write_text(content)
-    return inputs_of([folder / f"{name}.txt" for name in contents])
+    return inputs_of([PromptFile(folder / f"{name}.txt") for name in contents])
 
 
 def test_inputs_are_known_by_bytes_and_digest(tmp_path: Path) -> None:
-    [one] = prompt_files(tmp_path, a="fox\n")
+    one = prompt_files(tmp_path, a="fox\n")[0].entry
     assert (one["file"], one["bytes"], len(one["sha256"])) == (str(tmp_path / "a.txt"), 4, 64)
 
 
@@ -47,7 +48,7 @@ def test_inputs_are_known_by_bytes_and_digest(tmp_path: Path) -> None:
 def test_each_planned_file_is_found_by_its_content(
     tmp_path: Path, new: dict[str, str], numbers: list[int | None], grown: list[int], lost: list[int]
 ) -> None:
-    old = prompt_files(tmp_path, a="fox", b="hen")
+    old = [one.entry for one in prompt_files(tmp_path, a="fox", b="hen")]
     for path in tmp_path.iterdir():
         path.unlink()
     found = match_inputs(old, prompt_files(tmp_path, **new))
@@ -85,11 +86,11 @@ def test_a_line_that_the_added_bytes_change_is_told(
     path = tmp_path / f"p{suffix}{'.gz' * packed}"
     first, more = (gzip.compress(text.encode()) if packed else text.encode() for text in (before, after))
     path.write_bytes(first)
-    planned = inputs_of([path])
+    planned = [one.entry for one in inputs_of([PromptFile(path)])]
     path.write_bytes(first + more)
-    found = match_inputs(planned, inputs_of([path]))
+    found = match_inputs(planned, inputs_of([PromptFile(path)]))
     assert (found.grown, found.lost) == ((0,), ())
-    assert growth(path, planned[0]["bytes"], READ) == expected
+    assert growth(PromptFile(path), planned[0]["bytes"], READ) == expected
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "cp1252"])
@@ -99,13 +100,13 @@ def test_lines_are_those_of_the_encoding(tmp_path: Path, encoding: str) -> None:
     cut = whole.index("f".encode(encoding.replace("utf-16", "utf-16-le").removesuffix("-sig")))
     path.write_bytes(whole)
     read = row_reader(JobConfig(encoding=encoding))
-    assert growth(path, cut, read) == Growth(None, True)
-    assert growth(path, cut - 2, read) == Growth(None if encoding == "utf-16" else 2, encoding == "utf-16")
+    assert growth(PromptFile(path), cut, read) == Growth(None, True)
+    assert growth(PromptFile(path), cut - 2, read) == Growth(None if encoding == "utf-16" else 2, encoding == "utf-16")
 
 
 def test_json_and_parquet_never_grow(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     path.write_text("[]")
-    planned = inputs_of([path])
+    planned = [one.entry for one in inputs_of([PromptFile(path)])]
     path.write_text('[]\n["a"]')
-    assert match_inputs(planned, inputs_of([path])).lost == (0,)
+    assert match_inputs(planned, inputs_of([PromptFile(path)])).lost == (0,)

@@ -10,11 +10,13 @@ import pytest
 from batchgen.errors import BrokenRunError, UserError
 from batchgen.files import sha256_file
 from batchgen.paths import PlanDir, RunDir
+from batchgen.plan.inputs import Input
 from batchgen.plan.store import Plan, Sources, load_plan, save_plan
-from batchgen.types import Batch, Reject, Shard
+from batchgen.types import Batch, PromptFile, Reject, Shard
 from tests.builders import make_config, make_prompt
 
-INPUTS = [{"file": "prompts.txt", "bytes": 4, "sha256": "f" * 64}]
+LOOKED_AT = [Input(PromptFile(Path("prompts.txt")), 4, "f" * 64)]
+INPUTS = [one.entry for one in LOOKED_AT]
 
 
 def make_shard(index: int, *batches: tuple[str, ...], **fields: Any) -> Shard:
@@ -33,7 +35,7 @@ def save(
     run_id: str = "a" * 32,
 ) -> bool:
     run = RunDir(tmp_path / "run")
-    sources = Sources(make_config(tmp_path), INPUTS, {"model": "m"})
+    sources = Sources(make_config(tmp_path), LOOKED_AT, {"model": "m"})
     return save_plan(run, PlanDir(run.root / name), kind, first_shard, run_id, sources, shards)
 
 

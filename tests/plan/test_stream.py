@@ -17,7 +17,7 @@ from batchgen.plan.inputs import inputs_of, match_inputs
 from batchgen.plan.store import Plan, Sources, load_plan, save_plan
 from batchgen.plan.stream import plan_shards, rows_to_add
 from batchgen.prompts import Found
-from batchgen.types import Prompt
+from batchgen.types import Prompt, PromptFile
 from tests.builders import make_config, write_rows
 
 TEXTS = st.sampled_from(["fox", "hen", "owl", "ape"])
@@ -70,11 +70,12 @@ class Pieces:
 
 
 def first(config: Config, paths: list[Path]) -> Any:
-    return inputs_of(paths), plan_shards(config, paths)
+    files = list(map(PromptFile, paths))
+    return inputs_of(files), plan_shards(config, files)
 
 
 def more(plan: Plan, config: Config, paths: list[Path]) -> Any:
-    files = inputs_of(paths)
+    files = inputs_of(list(map(PromptFile, paths)))
     matched = match_inputs(plan.inputs, files)
     assert not matched.lost
     return rows_to_add(plan, config, matched, files, [*matched.grown, *matched.new], Found())
@@ -212,7 +213,7 @@ def test_a_raised_limit_says_where_the_rest_cannot_be_used(tmp_path: Path, capsy
 def test_where_nothing_is_usable_the_first_reason_and_what_to_do_are_told(tmp_path: Path) -> None:
     config = make_config(tmp_path, [])
     with pytest.raises(PromptError, match=r"hold no rows: .*prompts\.jsonl\. Write a prompt into them"):
-        list(plan_shards(config, [tmp_path / "prompts.jsonl"]))
+        list(plan_shards(config, [PromptFile(tmp_path / "prompts.jsonl")]))
     write_rows(tmp_path / "prompts.jsonl", [{"prompt": ""}, {"note": 1}])
     with pytest.raises(PromptError, match=r"none of the 2 rows .*jsonl:1: empty prompt; correct the rows"):
-        list(plan_shards(config, [tmp_path / "prompts.jsonl"]))
+        list(plan_shards(config, [PromptFile(tmp_path / "prompts.jsonl")]))

@@ -12,7 +12,7 @@ from batchgen.config.bounds import MAX_PROMPT_CHARS
 from batchgen.errors import PromptError
 from batchgen.prompts import READS, Reading, read_prompts
 from batchgen.prompts.records import MAX_LINE_CHARS
-from batchgen.types import Columns, Reject, Row
+from batchgen.types import Columns, PromptFile, Reject, Row
 
 Item = Row | Reject
 
@@ -32,7 +32,7 @@ def parquet(columns: dict[str, Any]) -> bytes:
 
 
 def read(path: Path, columns: Columns | None = None, encoding: str = "utf-8-sig", **settings: Any) -> list[Item]:
-    return list(read_prompts([path], Reading(columns or Columns(), encoding, **settings)))
+    return list(read_prompts([PromptFile(path)], Reading(columns or Columns(), encoding, **settings)))
 
 
 def prompts(items: Iterable[Item]) -> list[str | None]:

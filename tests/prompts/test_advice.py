@@ -12,13 +12,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from batchgen.errors import PromptError
 from batchgen.prompts import Found, Reading, find_files, read_prompts
 from batchgen.prompts.advice import header_advice, jq_path, object_advice, text_note, unread_folder, unread_kind
-from batchgen.types import Columns
+from batchgen.types import Columns, PromptFile
 from tests.prompts.reading import error_of, parquet, prompts, read, write
 
 
 def notes_of(path: Path) -> list[str]:
     found = Found()
-    list(read_prompts([path], Reading(), found=found))
+    list(read_prompts([PromptFile(path)], Reading(), found=found))
     return found.notes
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.prompts import find_files
+from batchgen.types import PromptFile
 from tests.prompts.reading import error_of
 
 
@@ -14,7 +15,9 @@ def test_find_files_keeps_the_order_sorts_globs_and_drops_repeats(tmp_path: Path
         (tmp_path / name).touch()
     (tmp_path / "link.txt").symlink_to("a.txt")
     found = find_files(["z.tsv", "*.txt", str(tmp_path / "a.txt"), "sub/**"], tmp_path)
-    assert found == [tmp_path / name for name in ("z.tsv", "a.txt", "b.txt", "sub/c.csv", "sub/deep/d.JSONL.gz")]
+    assert [file.path for file in found] == [
+        tmp_path / name for name in ("z.tsv", "a.txt", "b.txt", "sub/c.csv", "sub/deep/d.JSONL.gz")
+    ]
 
 
 def test_find_files_expands_home_and_takes_magic_names_literally(
@@ -22,8 +25,8 @@ def test_find_files_expands_home_and_takes_magic_names_literally(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a[1].txt").touch()
-    assert find_files(["~/a[1].txt"], Path("/")) == [tmp_path / "a[1].txt"]
-    assert find_files(["~/*.txt"], Path("/")) == [tmp_path / "a[1].txt"]
+    assert find_files(["~/a[1].txt"], Path("/")) == [PromptFile(tmp_path / "a[1].txt")]
+    assert find_files(["~/*.txt"], Path("/")) == [PromptFile(tmp_path / "a[1].txt")]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.prompts import Reading, read_prompts
+from batchgen.types import PromptFile
 from tests.prompts.reading import CONTENTS, Item, error_of, prompts, read, rows, write
 
 
@@ -49,7 +50,7 @@ def test_a_truncated_gzip_file_yields_what_it_has_and_says_where(tmp_path: Path)
     path = tmp_path / "p.txt.gz"
     path.write_bytes(gzip.compress(b"".join(os.urandom(20).hex().encode() + b"\n" for _ in range(5_000)))[:50_000])
     got: list[Item] = []
-    message = error_of(lambda: got.extend(read_prompts([path], Reading())))
+    message = error_of(lambda: got.extend(read_prompts([PromptFile(path)], Reading())))
     assert len(rows(got)) > 1_000
     assert f"after line {len(got)}:" in message
 
@@ -83,7 +84,7 @@ def test_memory_is_bounded(tmp_path: Path, suffix: str) -> None:
     del long
     tracemalloc.start()
     try:
-        count = sum(1 for _ in read_prompts([path], Reading()))
+        count = sum(1 for _ in read_prompts([PromptFile(path)], Reading()))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

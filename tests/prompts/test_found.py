@@ -8,7 +8,7 @@ from typing import Any
 from batchgen.config.schema import JobConfig
 from batchgen.plan.planner import Planner
 from batchgen.prompts import Found, Reading, read_prompts
-from batchgen.types import Columns
+from batchgen.types import Columns, PromptFile
 from tests.builders import make_prompt
 from tests.prompts.reading import parquet, write
 
@@ -18,7 +18,7 @@ JOB = JobConfig(name="test", prompts="-", width=64, height=64, guidance=5.0)
 def found_in(paths: Sequence[Path], **settings: Any) -> Found:
     """What is found in the files as they are read."""
     found = Found()
-    for _ in read_prompts(paths, Reading(**settings), found=found):
+    for _ in read_prompts([PromptFile(path) for path in paths], Reading(**settings), found=found):
         pass
     return found
 
@@ -108,7 +108,7 @@ def test_notes_are_told_last() -> None:
 def test_a_column_that_no_row_up_to_the_limit_has_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", '{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "c", "zzz": 5}\n')
     found = Found()
-    rows = read_prompts([path], Reading(Columns(seed="zzz")), found=found)
+    rows = read_prompts([PromptFile(path)], Reading(Columns(seed="zzz")), found=found)
     assert len(list(found.watch(Planner(JOB).prompts(rows, 1)))) == 1
     (note,) = found.notes
     assert "job.columns.seed=zzz: there is no such column in any row up to job.limit" in note
@@ -117,7 +117,7 @@ def test_a_column_that_no_row_up_to_the_limit_has_is_told(tmp_path: Path) -> Non
 
 def test_a_column_that_is_named_for_files_without_columns_is_told(tmp_path: Path) -> None:
     found = Found()
-    rows = read_prompts([write(tmp_path / "p.txt", "a\n")], Reading(Columns(seed="zzz")), found=found)
+    rows = read_prompts([PromptFile(write(tmp_path / "p.txt", "a\n"))], Reading(Columns(seed="zzz")), found=found)
     assert len(list(found.watch(Planner(JOB).prompts(rows, None)))) == 1
     assert found.notes == ["job.columns.seed=zzz is not used: the prompt files have no columns"]
 

@@ -8,6 +8,7 @@ import pytest
 
 from batchgen.prompts import Found, Reading, json_items, read_prompts
 from batchgen.prompts.records import MAX_LINE_CHARS
+from batchgen.types import PromptFile
 from tests.prompts.reading import error_of, prompts, read, rejects, rows, write
 
 OBJECTS = [{"prompt": "a fox", "seed": 1}, {"prompt": "a dog", "seed": 2}]
@@ -117,13 +118,13 @@ def test_fields_beside_the_array_are_told(
     content = {"negative_prompt": "bad", "x": {"width": 5}, "prompts": ["a", "b"], "seed": 3}
     found = Found()
     path = write(tmp_path / "p.json", json.dumps(content, indent=indent))
-    assert prompts(read_prompts([path], Reading(), found=found)) == ["a", "b"]
+    assert prompts(read_prompts([PromptFile(path)], Reading(), found=found)) == ["a", "b"]
     assert found.notes == [f"{path}: 'negative_prompt', 'seed' beside the prompts is not read: put it into each item"]
 
 
 def test_members_that_are_no_fields_are_not_told(tmp_path: Path) -> None:
     found = Found()
-    list(read_prompts([write(tmp_path / "captions.json", json.dumps(COCO))], Reading(), found=found))
+    list(read_prompts([PromptFile(write(tmp_path / "captions.json", json.dumps(COCO)))], Reading(), found=found))
     assert found.notes == []
 
 

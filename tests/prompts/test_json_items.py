@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.prompts import Reading, json_items, read_prompts
+from batchgen.types import PromptFile
 from tests.prompts.reading import (
     LONG,
     OVERLONG,
@@ -142,5 +143,5 @@ def test_json_without_items(tmp_path: Path, content: str) -> None:
 def test_damaged_json_files(tmp_path: Path, content: str, good: int, words: list[str]) -> None:
     path = write(tmp_path / "p.json", content)
     got: list[Item] = []
-    error_of(lambda: got.extend(read_prompts([path], Reading())), path, *words)
+    error_of(lambda: got.extend(read_prompts([PromptFile(path)], Reading())), path, *words)
     assert prompts(got) == ["a", "b"][:good]

@@ -122,6 +122,10 @@ def test_where_the_prompt_file_lies_does_not_change_the_sample() -> None:
         ([["/p.csv", "/a/p.csv"]], ["/p.csv", "a/p.csv"]),
         ([["p.csv", "a/p.csv"]], ["p.csv", "a/p.csv"]),
         ([["/a/p.csv"], ["/b/p.csv"]], ["p.csv", "b/p.csv"]),
+        (
+            [["s3://b/a/p.csv", "/home/me/p.csv"], ["hf://datasets/o/n/p.csv"]],
+            ["s3://b/a/p.csv", "p.csv", "hf://datasets/o/n/p.csv"],
+        ),
         ([["/a/p.csv"], [], ["/a/p.csv", "/b/q.csv"]], ["p.csv", "q.csv"]),  # the first file has grown
     ],
 )

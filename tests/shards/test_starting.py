@@ -36,6 +36,10 @@ def log(plan: Plan, *events: str, pid: int | None = None) -> Path:
     ("events", "does"),
     [
         ((), "loading the model"),
+        (("spread",), "waiting for their turn to load the model"),
+        (("spread", "staging"), "copying the model"),
+        (("staging", "staged"), "loading the model"),
+        (("not_staged",), "loading the model"),
         (("load_failed",), "trying again to load the model"),
         (("loaded",), "choosing a policy"),
         (("loaded", "probe_failed"), "measuring memory"),

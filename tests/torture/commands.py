@@ -39,6 +39,7 @@ from batchgen.plan import store as plan
 from batchgen.plan.stream import plan_shards
 from batchgen.shards import attempt as shards
 from batchgen.shards import leases
+from batchgen.types import PromptFile
 from batchgen.worker import __main__ as worker_door
 from batchgen.worker import loop as worker
 from tests.fake_engine import FakeEngine
@@ -103,7 +104,7 @@ def set_up(folder):
     _swap(prepare, fingerprint_model=lambda *_: found)
     _swap(admit, versions=versions)
     admission = admit.Admission(model, config, lambda: found)
-    list(admission.watch(plan_shards(config, [prompts])))  # kept from now on
+    list(admission.watch(plan_shards(config, [PromptFile(prompts)])))  # kept from now on
     _swap(plan, versions=versions)
     local._POLL_S = 0.004
     worker._IDLE_S = 0.01

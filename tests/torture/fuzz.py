@@ -20,6 +20,7 @@ from batchgen.plan.store import load_plan
 from batchgen.prompts import Reading, read_prompts
 from batchgen.shards.attempt import read_manifest
 from batchgen.shards.journal import read_journal
+from batchgen.types import PromptFile
 from tests.builders import finish_run, plan_run
 
 MIB = 1 << 20
@@ -111,7 +112,7 @@ def targets(folder):
     found = []
     for ending, whole in seeds(folder).items():
         path = folder / f"prompts.{ending}"
-        found.append(Target(ending, whole, path, lambda one: list(read_prompts([one], Reading()))))
+        found.append(Target(ending, whole, path, lambda one: list(read_prompts([PromptFile(one)], Reading()))))
     plan = plan_run(folder, ["a fox", "a hen", "a cat"])
     finish_run(plan)
     run = RunDir(plan.run.root)
