@@ -12,6 +12,7 @@ from batchgen.dry_run import dry_run
 from batchgen.errors import EXIT_INTERRUPTED, EXIT_USER, EXIT_WHOLE, ConfigError, StoppedError
 from batchgen.evening.outlook import Outlook
 from batchgen.here import Outset, Part
+from batchgen.launch.copying import check_copies
 from batchgen.launch.deadline import settled
 from batchgen.launch.local import Share
 from batchgen.launch.ranks import Group, group_of
@@ -53,6 +54,7 @@ def _lead(run_dir: RunDir, config: Config, group: Group | None, speaker: Speaker
     config = replace(config, launch=replace(config.launch, workers=workers, stop_at=stop_at))
     if config.dry_run:
         return dry_run(run_dir, config, gpus)
+    check_copies(config, say)
     plan = prepare(run_dir, config)
     run_dir.stop.unlink(missing_ok=True)
     if (code := here.over(plan)) is not None:

@@ -23,7 +23,7 @@ WINGS = {
         "bounds", "schema", "check", "shipped", "keys", "quoting", "arguments", "syntax", "own_files", "run_dir",
         "compose", "explain", "describe",
     ],
-    "stores": ["filesystem"],
+    "stores": ["filesystem", "bucket", "hub", "target", "outage"],
     "prompts": [
         "records", "settings", "sniff", "mapping", "advice", "found", "values", "remedies", "json_items", "lines",
         "json_files", "parquet", "rows", "tables", "formats", "find",
@@ -35,7 +35,7 @@ WINGS = {
     ],
     "models": ["parts", "find", "beside", "admit", "fingerprint"],
     "shards": [
-        "images", "records", "failures", "leases", "memory_log", "journal", "samples", "tars", "attempt", "eta",
+        "images", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars", "attempt", "eta",
         "amounts", "starting", "progress", "index", "finish",
     ],
     "memory": [
@@ -46,7 +46,7 @@ WINGS = {
         "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise", "scaling",
         "schedulers", "load", "rehearse", "check", "streaming", "placement", "apply", "strict", "tiling", "engine",
     ],
-    "launch": ["display", "local", "deadline", "drain", "spare", "requeue", "ranks", "word"],
+    "launch": ["display", "local", "deadline", "drain", "spare", "requeue", "ranks", "word", "copier", "copying"],
     "worker": ["out_of_memory", "shard", "loop", "__main__"],
     "evening": [
         "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "policies", "start", "cuts",

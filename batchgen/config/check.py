@@ -45,6 +45,11 @@ def check(config: Config) -> None:
         moment_s("launch.stop_at", config.launch.stop_at, time.time())
     if config.launch.time_limit is not None:
         duration_s("launch.time_limit", config.launch.time_limit)
+    if not config.output.keep_local and config.output.copy_to is None:
+        raise ConfigError(
+            "output.keep_local=false needs output.copy_to=ADDRESS, or the images would be nowhere: set it, such as "
+            "output.copy_to=s3://BUCKET/FOLDER"
+        )
     if config.speed.traced and config.memory.policy.placement not in (None, *UNHOOKED):
         raise ConfigError(
             f"speed.traced=true needs a placement that does not move the UNet's weights, but memory.policy.placement="
