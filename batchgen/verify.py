@@ -110,12 +110,16 @@ def check_shard(plan: Plan, shard: int, copies: bool = False) -> Checked:
 
     A file that the disk cannot read is a problem; a file that this user may not read raises PermissionError.
     """
+    found = _check_shard(plan, shard, copies)
+    # A tar may have left this disk while it was read.
+    return _check_shard(plan, shard, copies) if found.problems and not plan.run.tar(shard).exists() else found
+
+
+def _check_shard(plan: Plan, shard: int, copies: bool) -> Checked:
     found = Checked(shard)
     files = (plan.run.manifest(shard), plan.run.tar(shard))
-    for path in files:
-        if os.path.lexists(path) and not is_plain(
-            path
-        ):  # a link is not followed: its target does not belong to the run
+    for path in files:  # a link is not followed: its target does not belong to the run
+        if os.path.lexists(path) and not is_plain(path):
             found.problems = [f"{path} is not a plain file"]
             return found
     try:

@@ -35,8 +35,8 @@ WINGS = {
     ],
     "models": ["parts", "find", "beside", "admit", "fingerprint"],
     "shards": [
-        "images", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars", "attempt", "eta",
-        "amounts", "starting", "progress", "index", "finish",
+        "images", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars", "attempt",
+        "eta", "amounts", "starting", "progress", "index", "finish",
     ],
     "memory": [
         "defaults", "refused", "streaming_costs", "figures", "cache", "estimate", "placement_bytes", "costs",

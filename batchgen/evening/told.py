@@ -72,7 +72,7 @@ def download_line(download: Download | None) -> Line:
 
 
 def copies_line(output: OutputConfig) -> Line:
-    """Where shards are copied to. Nothing is asked of the store. Raises ConfigError for an address that is not valid."""
+    """Where shards are copied to; the store is not asked. Raises ConfigError for an address that is not valid."""
     if output.copy_to is None:
         return Line("", "", {"copy_to": None, "keep_local": True})
     there = target(output.copy_to).url("shards/")

@@ -180,7 +180,7 @@ class Copier:
             return False
         if self._stays:
             return True
-        asked = ask_store(self._run, record)
+        asked = ask_store(self._run, record, deep=record["store_checksum"] is None)
         if asked.unreached is not None:
             raise StoreError(asked.unreached)
         if asked.problem is not None:

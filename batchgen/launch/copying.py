@@ -7,6 +7,7 @@ from pathlib import Path
 
 from batchgen.config.schema import Config
 from batchgen.errors import (
+    EXIT_BROKEN,
     EXIT_INTERRUPTED,
     EXIT_WHOLE,
     EXIT_WHOLE_WITH_FAILURES,
@@ -16,7 +17,7 @@ from batchgen.files import replace, seal, unseal
 from batchgen.launch.copier import Copier
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan
-from batchgen.shards.copies import copied, record_of, record_path, sweep_leases
+from batchgen.shards.copies import copied, make_directory, record_of, record_path, sweep_leases
 from batchgen.stores.target import target
 from batchgen.units import count
 
@@ -60,7 +61,7 @@ def _note_address(run: RunDir, address: str) -> None:
     """Where the address is another than it was, what is still here is to be copied again, to the new one."""
     note: Path = run.copies / "to"
     stated = {"to": address.rstrip("/")}
-    run.copies.mkdir(exist_ok=True)
+    make_directory(run)
     if note.exists() and unseal(note.read_bytes()) == stated:
         return
     for shard in copied(run) & run.tars():
@@ -97,6 +98,11 @@ class Copying:
             if code in (EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES):
                 self._say(f"all is copied to {self._plan.config.output.copy_to}")
             return code
+        if copier.harmed.keys() >= left:
+            self._say(
+                f"{count(len(copier.harmed), 'shard')} not copied: python -m batchgen.repair {self._plan.run.root}"
+            )
+            return EXIT_BROKEN
         self._say(f"{self._lacks(left)}; the same command goes on copying")
         return EXIT_INTERRUPTED if code in (EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES) else code
 

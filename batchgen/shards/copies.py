@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from batchgen.errors import BatchgenError
-from batchgen.files import replace, seal, unseal
+from batchgen.files import replace, seal, sync_directory, unseal
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan
 from batchgen.shards.leases import Watch
@@ -60,9 +60,16 @@ def record_path(run: RunDir, shard: int | None) -> Path:
     return run.copies / "index.json" if shard is None else run.copy_record(shard)
 
 
+def make_directory(run: RunDir) -> None:
+    """Make the directory of the records, durably: a power cut must not take it when tars have left. Raises OSError."""
+    run.copies.mkdir(exist_ok=True)
+    sync_directory(run.root)
+
+
 def keep_record(run: RunDir, record: CopyRecord) -> None:
     """Write a record durably, in place of an older one. Raises OSError."""
-    run.copies.mkdir(exist_ok=True)
+    if not run.copies.is_dir():
+        make_directory(run)
     replace(record_path(run, record["shard"]), seal(record))
 
 

@@ -89,9 +89,8 @@ def outcome(plan: Plan, state: str) -> Outcome:
     if missing:
         lines.append((_all_alike(plan) if not samples else None) or _failed(missing))
     if samples:  # without data_files, load_dataset would read the manifests
-        lines.append(
-            f'read them with load_dataset("webdataset", data_files="{_where(plan)}/*.tar"), or with webdataset'
-        )
+        tars = f"{_where(plan)}/*.tar"
+        lines.append(f'read them with load_dataset("webdataset", data_files="{tars}"), or with webdataset')
     return Outcome(EXIT_WHOLE_WITH_FAILURES if missing else EXIT_WHOLE, lines)
 
 

@@ -10,6 +10,7 @@ How a copy is checked, the first of these that the store allows:
 import base64
 import hashlib
 import os
+import re
 import uuid
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,9 @@ from batchgen.files import sync_directory
 from batchgen.stores.filesystem import filesystem, is_address
 
 KEY = "output.copy_to"
+_PASSWORD = re.compile(r"://[^/]*:[^/]*@")
 _PART_BYTES = 50 << 20  # of a file that is sent to S3 in parts
+_PARTS_AT_ONCE = 2  # each is in memory
 _PIECE_BYTES = 1 << 20
 # What libraries of stores raise where credentials are missing or a name is not valid, beside Python's own errors.
 _MISTAKES = (
@@ -72,6 +75,11 @@ class Bucket:
                 f"{KEY}={address} is not valid: it must be an address such as s3://BUCKET/FOLDER, or the full path of "
                 "a folder"
             )
+        if _PASSWORD.search(address):
+            raise ConfigError(
+                f"{KEY} must not hold a password, since a run keeps it: each store reads it from its own environment "
+                "variables or files"
+            )
         self.address = address.rstrip("/")
         self._system, root = filesystem(KEY, address)
         self._root = root.rstrip("/")
@@ -112,7 +120,7 @@ class Bucket:
         path = f"{self._root}/{name}"
         try:
             self._make_folder(path)
-            in_parts = {"chunksize": _PART_BYTES} if "s3" in self._protocols else {}
+            in_parts = {"chunksize": _PART_BYTES, "max_concurrency": _PARTS_AT_ONCE} if "s3" in self._protocols else {}
             self._system.put_file(str(source), path, **in_parts)
             if self._is_folder:
                 _flush(Path(path))

@@ -55,9 +55,9 @@ class Hub:
         except Exception as error:
             code = _status(error)
             if code in (401, 403, 404) or isinstance(error, ValueError):
-                why = f"{in_one_line(error)}: make the data set first, and see that HF_TOKEN may write to it"
+                why = f"{_why(error)}: make the data set first, and see that HF_TOKEN may write to it"
                 raise ConfigError(f"{KEY}={self.address} cannot be written to: {why}") from error
-            raise StoreError(f"{self.address} cannot be reached: {in_one_line(error)}") from error
+            raise StoreError(f"{self.address} cannot be reached: {_why(error)}") from error
 
     def upload(self, files: Sequence[tuple[Path, str]]) -> list[Any]:
         """Upload (file, its name here) without a commit; return what `commit` wants. Raises StoreError."""
@@ -71,7 +71,7 @@ class Hub:
                 **self._where, revision=self._revision, additions=added, num_threads=_THREADS, free_memory=False
             )
         except Exception as error:
-            raise StoreError(f"{self.address} takes no file: {in_one_line(error)}") from error
+            raise StoreError(f"{self.address} takes no file: {_why(error)}") from error
         return added
 
     def commit(self, added: Sequence[Any], message: str, pause: Callable[[float], object] = time.sleep) -> None:
@@ -88,7 +88,7 @@ class Hub:
             except Exception as error:
                 code = _status(error) or 500
                 if tried == _TRIES or not (code in _BUSY or code >= 500):
-                    raise StoreError(f"{self.address} takes no commit: {in_one_line(error)}") from error
+                    raise StoreError(f"{self.address} takes no commit: {_why(error)}") from error
             pause(_FIRST_PAUSE_S * 2**tried)
 
     def checked(self, files: Sequence[tuple[Path, str, str]]) -> list[Checked]:
@@ -129,7 +129,7 @@ class Hub:
                 infos = _api().get_paths_info(**self._where, paths=some, revision=self._revision)
                 found |= {info.path: info for info in infos if hasattr(info, "size")}
         except Exception as error:
-            raise StoreError(f"{self.address} does not answer: {in_one_line(error)}") from error
+            raise StoreError(f"{self.address} does not answer: {_why(error)}") from error
         return found
 
 
@@ -143,6 +143,12 @@ def _status(error: Exception) -> int | None:
     """The status of an HTTP answer; None where there was none."""
     code = getattr(getattr(error, "response", None), "status_code", None)
     return code if isinstance(code, int) else None
+
+
+def _why(error: Exception) -> str:
+    """What the hub said, else what the error says, in one line."""
+    said = str(getattr(error, "server_message", None) or "").strip()
+    return said.rstrip(".") if said else in_one_line(error)
 
 
 def _checksum(info: Any) -> str:
