@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 BUCKET = "night"
 
@@ -27,7 +28,7 @@ class S3:
             "AWS_CONFIG_FILE": "/nonexistent",
             "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
         }
-        self._server = None
+        self._server: Any = None
 
     def come(self) -> None:
         """Answer, with what is there; a first time or again."""
@@ -62,18 +63,14 @@ class S3:
 @contextmanager
 def s3_server() -> Iterator[S3]:
     """A server with one empty bucket, for this process's fsspec, too."""
-    import fsspec
-
     server = S3()
     before = dict(os.environ)
     os.environ.update(server.environment)
-    fsspec.filesystem("memory")  # fsspec is there
     server.come()
     try:
         server.client().create_bucket(Bucket=BUCKET)
         _forget_clients()
         yield server
-        server.come() if server._server is None else None
         for name in server.names():
             server.client().delete_object(Bucket=BUCKET, Key=name)
         server.client().delete_bucket(Bucket=BUCKET)

@@ -6,6 +6,7 @@ tried again with longer and longer pauses. To copy a shard twice does no harm.
 """
 
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ from batchgen.stores.hub import Hub
 from batchgen.stores.outage import Outage
 from batchgen.units import count
 
-_AT_ONCE = 2  # copies to a bucket, of this process
+_AT_ONCE = 2  # copies to a bucket, of all processes of this machine
 _SHARDS_A_COMMIT, _COMMIT_EVERY_S = 50, 300.0
 _LOOK_EVERY_S, _BEAT_EVERY_S = 2.0, 1.0
 _SHARE_OF_LOOKING = 20  # looking at a large run may take this part of the time
@@ -65,6 +66,7 @@ class Copier:
         self._watch = Watch(plan.config.launch.lease_timeout_s)
         self._lock = threading.Lock()
         self._held: dict[int | str, Lease] = {}
+        self._slots: list[Lease] = []
         self._looked_s, self._look_s, self._seen = 0.0, _LOOK_EVERY_S, list[int | None]()
         self._closing = threading.Event()
         self.outage = Outage()
@@ -73,7 +75,8 @@ class Copier:
 
     def start(self) -> None:
         """Begin."""
-        works = [self._serve_hub] if isinstance(self._store, Hub) else [self._serve_bucket] * _AT_ONCE
+        buckets = [partial(self._serve_bucket, number) for number in range(_AT_ONCE)]
+        works = [self._serve_hub] if isinstance(self._store, Hub) else buckets
         for number, work in enumerate([*works, self._beat]):
             threading.Thread(target=work, daemon=True, name=f"copies-{number}").start()
 
@@ -81,7 +84,7 @@ class Copier:
         """End, without waiting for copies that are under way: whoever comes next makes them again."""
         self._closing.set()
         with self._lock:
-            for lease in self._held.values():
+            for lease in [*self._held.values(), *self._slots]:
                 lease.release()
             self._held.clear()
 
@@ -116,7 +119,7 @@ class Copier:
 
     def _beat(self) -> None:
         while not self._closing.wait(_BEAT_EVERY_S):
-            for lease in list(self._held.values()):
+            for lease in [*self._held.values(), *self._slots]:
                 lease.beat()
 
     def _take(self) -> int | None | str:
@@ -139,8 +142,14 @@ class Copier:
             if (lease := self._held.pop(name, None)) is not None:
                 lease.release()
 
-    def _serve_bucket(self) -> None:
-        assert isinstance(self._store, Bucket)
+    def _serve_bucket(self, number: int) -> None:
+        slot = lease_path(self._run, f"{number}-at-{socket.gethostname()}")  # of this machine, whoever works on it
+        while not self._closing.is_set():
+            with self._lock, suppress(OSError):
+                if (lease := Lease.take_named(slot, self._name, self._watch)) is not None:
+                    self._slots.append(lease)
+                    break
+            self._closing.wait(_BEAT_EVERY_S)
         while not self._closing.is_set():
             item = self._take()
             if item is None or isinstance(item, int):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ from batchgen.shards.progress import finished_by_name, shard_states
 from tests.builders import finish_run, plan_run
 
 
-def record_for(run: RunDir, shard: int, to: str, **changes) -> CopyRecord:
+def record_for(run: RunDir, shard: int, to: str, **changes: Any) -> CopyRecord:
     manifest = read_manifest(run, shard)
     url = f"{to}/shards/{shard:06d}.tar"
     facts = {"run_id": manifest["run_id"], "attempt": manifest["attempt"], "bytes": manifest["bytes"]}

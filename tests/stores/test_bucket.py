@@ -10,7 +10,7 @@ from batchgen.errors import ConfigError, StoreError
 from batchgen.files import sha256_bytes
 from batchgen.stores import bucket
 from batchgen.stores.bucket import Bucket, Digests
-from tests.buckets import BUCKET, s3_server
+from tests.buckets import BUCKET, S3, s3_server
 
 DATA = os.urandom(100) * 1000
 
@@ -28,7 +28,7 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_copy_on_s3_is_checked_by_its_etag(server, source: Path) -> None:
+def test_a_copy_on_s3_is_checked_by_its_etag(server: S3, source: Path) -> None:
     store = Bucket(f"s3://{BUCKET}/runs/a/")
     store.check()
     assert server.names() == set(), "the trial leaves nothing"
@@ -48,7 +48,7 @@ def test_a_copy_on_s3_is_checked_by_its_etag(server, source: Path) -> None:
         (None, "is missing there"),
     ],
 )
-def test_a_copy_that_came_to_harm(server, source: Path, there: bytes | None, problem: str) -> None:
+def test_a_copy_that_came_to_harm(server: S3, source: Path, there: bytes | None, problem: str) -> None:
     store = Bucket(f"s3://{BUCKET}/b")
     checked = store.put(source, "a.tar", Digests.of(source))
     if there is None:
@@ -60,7 +60,7 @@ def test_a_copy_that_came_to_harm(server, source: Path, there: bytes | None, pro
     assert store.ask(*facts, deep=True)[0] in (problem, "differs from what was committed")
 
 
-def test_a_large_file_goes_in_parts(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_goes_in_parts(server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket, "_PART_BYTES", 5 << 20)
     path = tmp_path / "large"
     path.write_bytes(os.urandom(1 << 20) * 11 + b"end")
@@ -68,13 +68,13 @@ def test_a_large_file_goes_in_parts(server, tmp_path: Path, monkeypatch: pytest.
     assert checked.how == "by its size and the store's ETag" and str(checked.checksum).endswith("-3")
 
 
-def test_an_etag_of_another_kind_has_the_copy_read_back(server, source: Path, monkeypatch) -> None:
+def test_other_etags_have_the_copy_read_back(server: S3, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket, "_checksum", lambda info: "etag:made-with-a-key-of-the-store")
     checked = Bucket(f"s3://{BUCKET}/d").put(source, "a.tar", Digests.of(source))
     assert checked.how == "read back, by its sha256"
 
 
-def test_a_copy_that_differs_is_refused(server, source: Path) -> None:
+def test_a_copy_that_differs_is_refused(server: S3, source: Path) -> None:
     store = Bucket(f"s3://{BUCKET}/e")
     digests = Digests.of(source)
     source.write_bytes(DATA[::-1] + b"1")  # changed after it was hashed, as by a bad cable
@@ -82,7 +82,7 @@ def test_a_copy_that_differs_is_refused(server, source: Path) -> None:
         store.put(source, "a.tar", digests)
 
 
-def test_mistakes_are_told_before_any_work(server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_told_before_any_work(server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"copy_to=s3://nowhere/a cannot be written to: .*bucket does not exist"):
         Bucket("s3://nowhere/a").check()
     with pytest.raises(ConfigError, match="must be an address such as s3://BUCKET/FOLDER, or the full path"):
@@ -99,7 +99,7 @@ def test_mistakes_are_told_before_any_work(server, monkeypatch: pytest.MonkeyPat
         store.check()
 
 
-def test_no_credentials(server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials(server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     import s3fs
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -112,7 +112,7 @@ def test_no_credentials(server, monkeypatch: pytest.MonkeyPatch) -> None:
         s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_a_store_that_is_away_is_no_mistake(server, source: Path) -> None:
+def test_a_store_that_is_away_is_no_mistake(server: S3, source: Path) -> None:
     store = Bucket(f"s3://{BUCKET}/h")
     server.go()
     try:

@@ -3,6 +3,7 @@
 huggingface_hub reads HF_ENDPOINT when it is imported, so these tests set its constant.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,18 @@ from batchgen.errors import ConfigError, StoreError
 from batchgen.files import sha256_bytes, sha256_file
 from batchgen.stores.hub import Hub
 from tests.hubs import REPO, TOKEN, hub_server
+from tests.hubs import Hub as Server
 
 ADDRESS = f"hf://datasets/{REPO}"
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch):
-    from huggingface_hub import constants, hf_api
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    from huggingface_hub import constants
 
     with hub_server() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(hf_api.constants, "ENDPOINT", server.endpoint)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield server
 
@@ -38,7 +39,7 @@ def with_digests(files: list[tuple[Path, str]]) -> list[tuple[Path, str, str]]:
     return [(path, name, sha256_file(path)) for path, name in files]
 
 
-def test_files_become_one_commit_and_are_checked(server, files: list[tuple[Path, str]]) -> None:
+def test_files_become_one_commit_and_are_checked(server: Server, files: list[tuple[Path, str]]) -> None:
     store = Hub(ADDRESS)
     store.check()
     added = store.upload(files)
@@ -59,7 +60,7 @@ def test_files_become_one_commit_and_are_checked(server, files: list[tuple[Path,
     assert store.ask(*facts, deep=False)[0] == "is missing there"
 
 
-def test_a_busy_hub_is_tried_again_and_then_given_up(server, files: list[tuple[Path, str]]) -> None:
+def test_a_busy_hub_is_tried_again_and_then_given_up(server: Server, files: list[tuple[Path, str]]) -> None:
     store, pauses = Hub(f"{ADDRESS}/night"), list[float]()
     server.busy = [412, 409, 412]
     store.commit(store.upload(files), "first", pauses.append)
@@ -76,7 +77,7 @@ def test_a_busy_hub_is_tried_again_and_then_given_up(server, files: list[tuple[P
     assert pauses == [], "a refusal is not tried again at once"
 
 
-def test_mistakes(server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"hf://datasets/me/none cannot be written to: .*make the data set first"):
         Hub("hf://datasets/me/none").check()
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
