@@ -77,17 +77,19 @@ class Copying:
     def __init__(self, plan: Plan, copier: Copier | None, say: Callable[[str], None]) -> None:
         self._plan, self._copier, self._say = plan, copier, say
 
-    def finish(self, stop: threading.Event, code: int) -> int:
+    def finish(self, stop: threading.Event, code: int, frees: bool = False) -> int:
         """Wait for the copies of what is made, unless `stop` is set; say what lacks; return the exit code.
 
         `code`: how the run ended. A run that is whole but lacks copies is interrupted: the same command goes on.
+        `frees`: leave what others are copying to them, and the exit code as it is.
         """
         copier = self._copier
         if copier is None:
             return code
         copier.is_ending = True
         try:
-            self._wait(copier, stop)
+            if self._wait(copier, stop, frees):
+                return code
             left = copier.left()
         except OSError as error:
             self._say(f"whether all is copied cannot be read: {error}")
@@ -106,19 +108,21 @@ class Copying:
         self._say(f"{self._lacks(left)}; the same command goes on copying")
         return EXIT_INTERRUPTED if code in (EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES) else code
 
-    def _wait(self, copier: Copier, stop: threading.Event) -> None:
+    def _wait(self, copier: Copier, stop: threading.Event, frees: bool) -> bool:
+        """Wait; return whether what is left is left to others."""
         launch = self._plan.config.launch
         waited_s = idle_s = 0.0
         while not stop.is_set() and (left := copier.left() - copier.harmed.keys()):
             if copier.outage.lasts_s() > _TIMEOUTS_OF_PATIENCE * launch.lease_timeout_s:
-                return
+                return False
             idle_s = 0.0 if copier.is_busy or copier.outage.lasts_s() else idle_s + _WAIT_S
-            if not launch.wait_for_others and idle_s > _IDLE_S:
-                return  # others make the rest
+            if idle_s > _IDLE_S and (frees or not launch.wait_for_others):
+                return frees
             if waited_s % _SAID_EVERY_S == 0:
                 self._say(f"waiting for copies: {self._lacks(left)}")
             stop.wait(_WAIT_S)
             waited_s += _WAIT_S
+        return False
 
     def _lacks(self, left: set[int | None]) -> str:
         shards = len(left - {None})
