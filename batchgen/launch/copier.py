@@ -41,8 +41,8 @@ from batchgen.units import count
 
 _AT_ONCE = 2  # copies to a bucket, of all processes of this machine
 _SHARDS_A_COMMIT, _COMMIT_EVERY_S = 50, 300.0
-_LOOK_EVERY_S, _BEAT_EVERY_S = 2.0, 1.0
-_SHARE_OF_LOOKING = 20  # looking at a large run may take this part of the time
+_LOOK_EVERY_S, _LOOK_AT_END_S, _BEAT_EVERY_S = 5.0, 2.0, 1.0
+_SHARE_OF_LOOKING = 50  # looking at a large run may take this part of the time
 
 
 @dataclass
@@ -114,7 +114,8 @@ class Copier:
             self._seen = list(self.left() - self.harmed.keys())
             random.shuffle(self._seen)
             self._looked_s = time.monotonic()
-            self._look_s = max(_LOOK_EVERY_S, _SHARE_OF_LOOKING * (self._looked_s - now_s))
+            least_s = _LOOK_AT_END_S if self.is_ending else _LOOK_EVERY_S
+            self._look_s = max(least_s, _SHARE_OF_LOOKING * (self._looked_s - now_s))
         return self._seen
 
     def _beat(self) -> None:
@@ -149,7 +150,7 @@ class Copier:
                 if (lease := Lease.take_named(slot, self._name, self._watch)) is not None:
                     self._slots.append(lease)
                     break
-            self._closing.wait(_BEAT_EVERY_S)
+            self._closing.wait(_LOOK_EVERY_S)
         while not self._closing.is_set():
             item = self._take()
             if item is None or isinstance(item, int):
@@ -246,6 +247,7 @@ class Copier:
                 continue
             lease = Lease.take_named(lease_path(self._run, "hub"), self._name, self._watch)
             if lease is None:
+                self._closing.wait(_LOOK_EVERY_S)
                 continue
             with self._lock:
                 self._held["hub"] = lease

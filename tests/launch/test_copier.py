@@ -21,6 +21,7 @@ from tests.commands import wait_for
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(module, "_LOOK_AT_END_S", 0.05)
     monkeypatch.setattr(module, "_SHARE_OF_LOOKING", 0)
     monkeypatch.setattr(module, "_BEAT_EVERY_S", 0.05)
     plan = plan_run(tmp_path, [f"fox {number}" for number in range(16)])
