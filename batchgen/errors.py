@@ -2,6 +2,7 @@
 
 BatchgenError            exit code 1: something is broken
 ├── DiskFullError        exit code 75: there is no room to write; make room and run the same command again
+├── StoreError           exit code 75: a store for copies cannot be reached, or a copy differs; nothing is lost
 ├── StoppedError         exit code 75: told to stop before there was anything to finish
 ├── UserError            exit code 2: the user's mistake; one or two lines, no traceback
 │   ├── ConfigError      a key, type or value of the configuration is not valid
@@ -38,6 +39,12 @@ class BatchgenError(Exception):
 
 class DiskFullError(BatchgenError):
     """There is no room to write, or no quota. Nothing is broken, and what is finished is kept."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
+class StoreError(BatchgenError):
+    """A store that copies go to cannot be reached, or did not take a file as it is. Nothing is lost."""
 
     exit_code = EXIT_INTERRUPTED
 

@@ -15,6 +15,7 @@ from batchgen.evening.outlook import Outlook
 from batchgen.evening.start import check_disk, keep_run
 from batchgen.files import supports_link, sync_directory
 from batchgen.launch import local
+from batchgen.launch.copying import copying
 from batchgen.launch.deadline import deadline
 from batchgen.launch.display import Display
 from batchgen.launch.drain import Drain
@@ -83,7 +84,17 @@ def over(plan: Plan) -> int | None:
     if states.open:
         return None
     done = not states.broken and index.is_current(plan)
-    return _tell(outcome(plan, "is already done") if done else finish(plan))
+    code = _tell(outcome(plan, "is already done") if done else finish(plan))
+    return code if plan.config.output.copy_to is None else _copy_rest(plan, code)
+
+
+def _copy_rest(plan: Plan, code: int) -> int:
+    """Copy what lacks a copy of a run that is whole; return the exit code."""
+    stop = StopEvent()
+    catch_signals(stop, second_ctrl_c_ends=True)
+    Drain(plan.run, stop, deadline(plan.config.launch, os.environ, started_s())).look_on()
+    with copying(plan, say) as copies:
+        return copies.finish(stop, code)
 
 
 def set_out(plan: Plan, gpus: Sequence[Gpu], began_s: float) -> Outset:
@@ -111,15 +122,20 @@ def work(plan: Plan, outset: Outset, share: Share, part: Part) -> int:
     sweep(plan.run)
     launched_s = time.time()
     turn = _Turn(plan, share, part)
-    code = turn.launch()
-    end = None
-    if code == EXIT_WHOLE and not turn.is_spare:
-        end = _finish_once(plan) if part.shares else finish(plan)
-    keep_run(plan, outset.outlook, outset.began_s, launched_s, is_over=end is not None)
-    if end is None:
-        turn.say_end(code)
-        return code
-    return _tell(end) if part.shows else end.code
+    with copying(plan, turn.say) as copies:
+        code = turn.launch()
+        end = None
+        if code == EXIT_WHOLE and not turn.is_spare:
+            end = _finish_once(plan) if part.shares else finish(plan)
+        keep_run(plan, outset.outlook, outset.began_s, launched_s, is_over=end is not None)
+        if end is None:
+            turn.say_end(code)
+        else:
+            code = _tell(end) if part.shows else end.code
+        if turn.is_spare:
+            return code  # who makes the rest copies it
+        turn.drain.look_on()
+        return copies.finish(turn.stop, code, part.frees)
 
 
 class _Turn:
@@ -127,14 +143,14 @@ class _Turn:
 
     def __init__(self, plan: Plan, share: Share, part: Part) -> None:
         self._plan, self._share, self._part = plan, share, part
-        self._stop = StopEvent()
+        self.stop = StopEvent()
         # What starts ranks hands Ctrl-C on to those who have heard it already.
-        catch_signals(self._stop, second_ctrl_c_ends=part.parent is None)
+        catch_signals(self.stop, second_ctrl_c_ends=part.parent is None)
         # Of a sweep, each run comes after others: its time is that of the process.
         ends = deadline(plan.config.launch, os.environ, started_s())
-        self._drain = Drain(plan.run, self._stop, ends, part.parent)
+        self.drain = Drain(plan.run, self.stop, ends, part.parent)
         self._display = Display(plan) if part.shows else None
-        self._say = _unheard if self._display is None else self._display.say  # rank 0 says it for all
+        self.say = _unheard if self._display is None else self._display.say  # rank 0 says it for all
         self._crew = Crew(plan, share, say if self._display is None else self._display.say)
         self._spare = Spare(plan) if part.frees and plan.config.launch.wait_for_others else None
         self._look_every_s = min(_SPARE_EVERY_S, plan.config.launch.lease_timeout_s / 4)
@@ -143,16 +159,16 @@ class _Turn:
 
     def launch(self) -> int:
         """Start the workers and wait for them; return the exit code. Raises ResumeError for a plan that gave way."""
-        self._drain.look()
-        if self._stop.why is not None:
-            self._say(f"{self._stop.why}: nothing is begun here")
+        self.drain.look()
+        if self.stop.why is not None:
+            self.say(f"{self.stop.why}: nothing is begun here")
             return EXIT_INTERRUPTED
         if self._display is not None:
             in_group = self._part.parent is not None
             self._display.start(self._share.world if in_group else len(self._share.ranks))
         try:
             with at_work(self._plan):
-                code = local.launch(self._crew, self._stop, self._tick, self._say)
+                code = local.launch(self._crew, self.stop, self._tick, self.say)
         finally:
             if self._display is not None:
                 self._display.close()
@@ -161,22 +177,22 @@ class _Turn:
     def _tick(self) -> None:
         if self._display is not None:
             self._display.tick()
-        self._drain.look()
-        if self._spare is None or self._stop.is_set() or time.monotonic() < self._look_s:
+        self.drain.look()
+        if self._spare is None or self.stop.is_set() or time.monotonic() < self._look_s:
             return
         self._look_s = time.monotonic() + self._look_every_s
         if self._spare.is_spare(self._crew.names):
             self.is_spare = True
-            self._stop.ask("other workers make all that is left")
+            self.stop.ask("other workers make all that is left")
 
     def say_end(self, code: int) -> None:
         """Say how the work ended here before the run is whole; a job whose time is over is put back into the queue."""
         if code == EXIT_INTERRUPTED:
-            self._say("interrupted; what is finished is kept, and the same command goes on")
+            self.say("interrupted; what is finished is kept, and the same command goes on")
             self._requeue()
 
     def _requeue(self) -> None:
-        is_over = self._drain.by_limit or self._stop.by == "SIGUSR1"
+        is_over = self.drain.by_limit or self.stop.by == "SIGUSR1"
         job = job_of(os.environ) if self._part.frees and is_over and self._plan.config.launch.requeue else None
         if job is None or self._crew.is_whole():
             return

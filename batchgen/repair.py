@@ -3,9 +3,10 @@
 python -m batchgen.repair RUN_DIR [--dry-run]
 
 Nothing is deleted or overwritten: what is damaged goes to damaged/0001/ (0002, ...), with a note why. The index goes
-first, because it would say that the run is done. Then goes a shard's manifest, which is its commit: if a repair is
-killed at any moment, each shard is either committed as before or not committed. A tar that is left without its manifest
-is found by the next repair, and put out of the way by the next commit (`shards.attempt.publish`).
+first, because it would say that the run is done. Then goes the record of a shard's copy, and then its manifest, which
+is its commit: if a repair is killed at any moment, each shard is either committed as before or not committed. A tar
+that is left without its manifest is found by the next repair, and put out of the way by the next commit
+(`shards.attempt.publish`). The copy itself is left alone: the next one replaces it.
 
 An attempt that was stopped before the repair and wakes after it does no harm: it commits with its own files or not at
 all. The files of the attempt that is set aside leave work/ too; those of any other attempt were swept when the shard
@@ -23,11 +24,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from batchgen.console import run_dir_command, say
-from batchgen.errors import EXIT_BROKEN, EXIT_WHOLE, BatchgenError, BrokenRunError, UserError
+from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, BatchgenError, BrokenRunError, UserError
 from batchgen.files import is_plain, move, new_directory, sha256_file, sync_directory, to_json, write_new
 from batchgen.paths import RunDir, why_file
 from batchgen.plan.store import Plan, check_plan, load_plan
 from batchgen.shards.attempt import advice, is_done, read_manifest
+from batchgen.shards.copies import copiers
 from batchgen.shards.leases import Lease, Watch, live_leases, read_lease
 from batchgen.shards.records import Manifest
 from batchgen.verify import check_index, check_shard, check_shards
@@ -42,6 +44,7 @@ class Damage:
     shards: dict[int, list[str]] = field(default_factory=dict)
     index: list[str] = field(default_factory=list)
     lasting: list[str] = field(default_factory=list)
+    unreached: list[str] = field(default_factory=list)  # why copies of tars that left this disk could not be checked
 
 
 def find_damage(plan: Plan, pending: Collection[int] = ()) -> Damage:
@@ -65,6 +68,7 @@ def find_damage(plan: Plan, pending: Collection[int] = ()) -> Damage:
             damage.shards[shard] = [f"{paths[0]} has no manifest, so nothing proves it"]
     keys: Counter[str] = Counter()
     for checked in check_shards(plan, sorted((committed & planned).difference(pending))):
+        damage.unreached += checked.unreached
         if checked.problems:
             # What to do is being done.
             damage.shards[checked.shard] = [one.removesuffix(f": {advice(run)}") for one in checked.problems]
@@ -107,7 +111,7 @@ def wait_until_idle(plan: Plan) -> Watch:
     leases as workers do: a lease is live when it is written again, and stale when it was silent too long (leases.py).
     """
     watch = Watch(plan.config.launch.lease_timeout_s)
-    first = live_leases(plan.run, watch)
+    first = _live(plan.run, watch)
     if first:
         names = ", ".join(sorted({read_lease(content).worker for content in first.values()}))
         say(f"workers may be running ({names}): watching their leases for {watch.timeout_s:g} s, or ten of their steps")
@@ -116,8 +120,12 @@ def wait_until_idle(plan: Plan) -> Watch:
         if now.items() - first.items():
             raise UserError(f"workers are at work on {plan.run.root}: nothing was changed. Stop them, then repair")
         time.sleep(_LOOK_AGAIN_S)
-        now = live_leases(plan.run, watch)
+        now = _live(plan.run, watch)
     return watch
+
+
+def _live(run: RunDir, watch: Watch) -> dict[Path, bytes]:
+    return live_leases(run, watch) | copiers(run, watch)
 
 
 def set_aside(plan: Plan, damage: Damage, watch: Watch) -> Path:
@@ -161,7 +169,8 @@ def _move_shard(run: RunDir, shard: int, problems: list[str], place: Path) -> No
         if manifest is not None and files.attempt == manifest.get("attempt")
         for path in (files.manifest, files.journal, files.tar)
     ]
-    paths = [path for path in [*manifests, run.memory_log(shard), *attempts, *tars] if os.path.lexists(path)]
+    record = run.copy_record(shard)  # it goes before the manifest: without it, a tar that is gone is damage
+    paths = [path for path in [record, *manifests, run.memory_log(shard), *attempts, *tars] if os.path.lexists(path)]
     note = {
         "shard": shard,
         "problems": problems,
@@ -172,7 +181,7 @@ def _move_shard(run: RunDir, shard: int, problems: list[str], place: Path) -> No
     sync_directory(place)
     for path in paths:
         with suppress(FileNotFoundError):  # an attempt that just lost removed its own files
-            move(path, place / path.name)
+            move(path, place / (f"copy-{path.name}" if path == record else path.name))
 
 
 def _load(run: RunDir) -> Plan:
@@ -197,7 +206,9 @@ def _tell(shard: int, problems: list[str], verb: str) -> None:
 def _code(damage: Damage) -> int:
     for problem in damage.lasting:
         say(f"{problem} in the plan: no repair changes that")
-    return EXIT_BROKEN if damage.lasting else EXIT_WHOLE
+    if damage.unreached:
+        say(f"{len(damage.unreached)} copies could not be checked, and were left as they are: {damage.unreached[0]}")
+    return EXIT_BROKEN if damage.lasting else EXIT_INTERRUPTED if damage.unreached else EXIT_WHOLE
 
 
 def rehearse(run: RunDir) -> int:

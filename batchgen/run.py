@@ -13,6 +13,7 @@ from batchgen.errors import EXIT_INTERRUPTED, EXIT_USER, EXIT_WHOLE, ConfigError
 from batchgen.evening.array import work_of
 from batchgen.evening.outlook import Outlook
 from batchgen.here import Outset, Part
+from batchgen.launch.copying import check_copies
 from batchgen.launch.deadline import settled
 from batchgen.launch.display import Display
 from batchgen.launch.local import Share
@@ -62,6 +63,7 @@ def _lead(run_dir: RunDir, config: Config, group: Group | None, speaker: Speaker
         return dry_run(run_dir, config, gpus)
     if is_array:
         slurm.require_here()
+    check_copies(config, say)
     plan = prepare(run_dir, config)
     run_dir.stop.unlink(missing_ok=True)
     if (code := here.over(plan)) is not None:

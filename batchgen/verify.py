@@ -1,6 +1,8 @@
 """Prove that a run is whole, or say what is wrong. It hashes every shard, decodes every image and looks for every key.
 
-python -m batchgen.verify RUN_DIR
+python -m batchgen.verify RUN_DIR [--copies]
+
+Of a tar that left this disk its copy is checked, by what the store says of it; --copies reads every copy.
 """
 
 import io
@@ -14,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -28,12 +29,14 @@ from batchgen.files import is_plain, sha256_bytes, sha256_file
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan, load_plan
 from batchgen.shards.attempt import read_manifest
+from batchgen.shards.copies import ask_store, is_elsewhere, record_of, record_path, to_copy
 from batchgen.shards.index import index_of, is_current, read_index
 from batchgen.shards.journal import read_journal
 from batchgen.shards.progress import failed_samples, remedy_of_damage
 from batchgen.shards.records import Manifest
 from batchgen.shards.tars import read_samples
 from batchgen.types import Prompt
+from batchgen.units import count
 
 # Image.open would refuse images of more than 179 million pixels, whether they were planned or not.
 _READERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
@@ -42,6 +45,7 @@ _READERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
     "webp": WebPImageFile,
 }
 _SHOWN_PROBLEMS = 20
+_FLAGS = {"--copies": "read every copy of a shard that output.copy_to made, and compare it"}
 _NO_INDEX = "index.json is not written yet, or lists fewer shards: the same command writes it"
 
 
@@ -54,10 +58,12 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # no image is touched by these
     keys: Counter[str] = field(default_factory=Counter)
+    copies: Counter[str] = field(default_factory=Counter)  # how many were checked, by where and how
+    unreached: list[str] = field(default_factory=list)  # why copies could not be checked
 
 
-def verify(plan: Plan) -> Findings:
-    """Check everything that a run states about itself. Reads every byte; changes nothing."""
+def verify(plan: Plan, copies: bool = False) -> Findings:
+    """Check everything that a run states about itself. Reads every byte; changes nothing. `copies`: those too."""
     findings = Findings()
     committed = plan.run.committed()
     findings.missing_shards = [shard for shard in range(plan.shard_count) if shard not in committed]
@@ -67,8 +73,10 @@ def verify(plan: Plan) -> Findings:
         if shard >= plan.shard_count
     ]
     present = [shard for shard in range(plan.shard_count) if shard in committed]
-    for shard in check_shards(plan, present):
+    for shard in check_shards(plan, present, copies):
         findings.problems += shard.problems
+        findings.copies.update(shard.copy)
+        findings.unreached += shard.unreached
         findings.warnings += shard.warnings
         findings.keys.update(shard.keys)
     findings.images = sum(findings.keys.values())
@@ -87,29 +95,35 @@ class Checked:
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    copy: list[str] = field(default_factory=list)  # where and how its copy was checked, if it was
+    unreached: list[str] = field(default_factory=list)  # why its copy could not be checked
 
 
-def check_shards(plan: Plan, shards: Iterable[int]) -> Iterator[Checked]:
+def check_shards(plan: Plan, shards: Iterable[int], copies: bool = False) -> Iterator[Checked]:
     """What `check_shard` finds in each of these committed shards, in order."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and decoding leave Python free
-        yield from pool.map(lambda shard: check_shard(plan, shard), shards)
+        yield from pool.map(lambda shard: check_shard(plan, shard, copies), shards)
 
 
-def check_shard(plan: Plan, shard: int) -> Checked:
-    """Check a committed shard: manifest, tar, every image, the memory log.
+def check_shard(plan: Plan, shard: int, copies: bool = False) -> Checked:
+    """Check a committed shard: manifest, tar, every image, the memory log; with `copies` all bytes of its copy, too.
 
     A file that the disk cannot read is a problem; a file that this user may not read raises PermissionError.
     """
+    found = _check_shard(plan, shard, copies)
+    # A tar may have left this disk while it was read.
+    return _check_shard(plan, shard, copies) if found.problems and not plan.run.tar(shard).exists() else found
+
+
+def _check_shard(plan: Plan, shard: int, copies: bool) -> Checked:
     found = Checked(shard)
     files = (plan.run.manifest(shard), plan.run.tar(shard))
-    for path in files:
-        if os.path.lexists(path) and not is_plain(
-            path
-        ):  # a link is not followed: its target does not belong to the run
+    for path in files:  # a link is not followed: its target does not belong to the run
+        if os.path.lexists(path) and not is_plain(path):
             found.problems = [f"{path} is not a plain file"]
             return found
     try:
-        _check_files(plan, found)
+        _check_files(plan, found, copies)
     except PermissionError:
         raise
     except (BatchgenError, OSError) as error:
@@ -119,12 +133,22 @@ def check_shard(plan: Plan, shard: int) -> Checked:
     return found
 
 
-def _check_files(plan: Plan, found: Checked) -> None:
+def _check_files(plan: Plan, found: Checked, copies: bool) -> None:
     shard, path = found.shard, plan.run.tar(found.shard)
     manifest = read_manifest(plan.run, shard)
     planned, digest = plan.shard(shard)
     if (manifest["run_id"], manifest["plan_sha256"]) != (plan.run_id, digest):
         found.problems.append(f"{plan.run.manifest(shard)} belongs to another run or plan")
+        return
+    if [sample["key"] for sample in manifest["samples"]] != planned.keys:
+        found.problems.append(f"shard {shard}: the manifest lists keys other than the planned ones")
+        return
+    has_left = not path.is_file() and is_elsewhere(plan.run, shard, manifest["attempt"], manifest["bytes"])
+    if has_left or copies:
+        _check_copy(plan.run, found, manifest, copies)
+    if has_left:
+        found.keys += [sample["key"] for sample in manifest["samples"] if sample["status"] == "ok"]
+        found.warnings += _check_log(plan.run, manifest)
         return
     if not path.is_file():
         found.problems.append(f"{path} is missing, but its manifest is there")
@@ -133,9 +157,6 @@ def _check_files(plan: Plan, found: Checked) -> None:
         found.problems.append(
             f"{path} is not the file that was committed: its size or sha256 differs from the manifest"
         )
-        return
-    if [sample["key"] for sample in manifest["samples"]] != planned.keys:
-        found.problems.append(f"shard {shard}: the manifest lists keys other than the planned ones")
         return
     prompts = {prompt.key: prompt for batch in planned.batches for prompt in batch.prompts}
     expected = [sample for sample in manifest["samples"] if sample["status"] == "ok"]
@@ -151,7 +172,21 @@ def _check_files(plan: Plan, found: Checked) -> None:
         found.problems.append(f"{path} cannot be read: {error}")
     if len(found.keys) < len(expected):
         found.problems.append(f"shard {shard}: {len(expected) - len(found.keys)} samples of the manifest are missing")
-    found.warnings += [f"shard {shard}: {warning}" for warning in _check_log(plan.run.memory_log(shard), manifest)]
+    found.warnings += _check_log(plan.run, manifest)
+
+
+def _check_copy(run: RunDir, found: Checked, manifest: Manifest, deep: bool) -> None:
+    record = record_of(run, found.shard)
+    if record is None:
+        return  # `_copies_lack` counts it
+    if (record["attempt"], record["sha256"]) != (manifest["attempt"], manifest["sha256"]):
+        path = record_path(run, found.shard)
+        found.problems.append(f"{path} is about another attempt: remove it, and the same command copies it again")
+        return
+    asked = ask_store(run, record, deep)
+    found.problems += [] if asked.problem is None else [f"shard {found.shard}: {asked.problem}"]
+    found.unreached += [] if asked.unreached is None else [asked.unreached]
+    found.copy += [asked.how] if asked.problem is None and asked.unreached is None else []
 
 
 def _check_sample(prompt: Prompt, files: dict[str, bytes], digests: dict[str, str], image_format: str) -> str | None:
@@ -172,15 +207,17 @@ def _check_sample(prompt: Prompt, files: dict[str, bytes], digests: dict[str, st
     return None
 
 
-def _check_log(path: Path, manifest: Manifest) -> list[str]:
+def _check_log(run: RunDir, manifest: Manifest) -> list[str]:
     """What is wrong with a shard's memory log. It proves nothing that the manifest does not prove."""
+    path = run.memory_log(manifest["shard"])
+    what = f"shard {manifest['shard']}: its memory log {path.name}"
     if os.path.lexists(path) and not is_plain(path):
-        return [f"its memory log {path.name} is not a plain file"]
+        return [f"{what} is not a plain file"]
     journal = read_journal(path)
     if journal is None or journal.header.get("attempt") != manifest["attempt"]:
-        return [f"its memory log {path.name} is missing or belongs to another attempt"]
+        return [f"{what} is missing or belongs to another attempt"]
     if [sample for record in journal.records for sample in record["samples"]] != manifest["samples"]:
-        return [f"its memory log {path.name} does not cover the manifest"]
+        return [f"{what} does not cover the manifest"]
     return []
 
 
@@ -219,10 +256,10 @@ def _list(lines: list[str]) -> None:
         say(f"and {len(lines) - _SHOWN_PROBLEMS} more")
 
 
-def show(run: RunDir) -> int:
+def show(run: RunDir, copies: bool = False) -> int:
     """Print that the run is sound, or what is wrong; return the exit code. Raises BatchgenError."""
     plan = load_plan(run)
-    findings = verify(plan)
+    findings = verify(plan, copies)
     _list([*findings.problems, *(f"warning: {warning}" for warning in findings.warnings)])
     if findings.problems:
         print(f"{run.root}: BROKEN: {len(findings.problems)} problems; nothing was changed")
@@ -235,15 +272,29 @@ def show(run: RunDir) -> int:
         f"{len(failed)} failed, {sum(segment.rejects for segment in plan.segments)} rows rejected"
     )
     print(f"{made_twice(run)} batches were made twice")
+    for how, number in sorted(findings.copies.items()):
+        print(f"{count(number, 'copy', 'copies')} checked at {how}")
     if findings.missing_shards:
         print("not finished, but what is there is sound; run the same command again to go on")
         return EXIT_INTERRUPTED
     if findings.images + len(failed) != plan.images:
         say(f"{plan.images - findings.images - len(failed)} planned images are missing")
         return EXIT_BROKEN
+    if (lacks := _copies_lack(plan, findings, copies)) is not None:
+        print(lacks)
+        return EXIT_INTERRUPTED
     print("whole, with failed images: retry_failed=true tries them again" if failed else "whole")
     return EXIT_WHOLE_WITH_FAILURES if failed else EXIT_WHOLE
 
 
+def _copies_lack(plan: Plan, findings: Findings, all_of_them: bool) -> str | None:
+    """What to say where copies could not be checked, or, if `all_of_them` are asked for, are not made yet."""
+    if findings.unreached:
+        return f"not proven: {count(len(findings.unreached), 'copy', 'copies')} not checked ({findings.unreached[0]})"
+    if all_of_them and (lacking := len(to_copy(plan))):
+        return f"{count(lacking, 'shard')} not copied yet: run the same command again"
+    return None
+
+
 if __name__ == "__main__":
-    sys.exit(run_dir_command("verify", "Prove a run whole, or say what is wrong.", show))
+    sys.exit(run_dir_command("verify", "Prove a run whole, or say what is wrong.", show, flags=_FLAGS))

@@ -23,7 +23,7 @@ WINGS = {
         "bounds", "schema", "sbatch", "check", "shipped", "keys", "quoting", "options", "arguments", "syntax",
         "own_files", "run_dir", "site", "compose", "explain", "describe",
     ],
-    "stores": ["filesystem"],
+    "stores": ["filesystem", "bucket", "hub", "target", "outage"],
     "prompts": [
         "records", "settings", "sniff", "mapping", "advice", "found", "values", "remedies", "json_items", "lines",
         "json_files", "parquet", "rows", "tables", "formats", "fetch", "find",
@@ -35,8 +35,8 @@ WINGS = {
     ],
     "models": ["parts", "find", "beside", "admit", "fingerprint", "staging"],
     "shards": [
-        "images", "records", "failures", "leases", "memory_log", "journal", "samples", "tars", "attempt", "eta",
-        "amounts", "starting", "progress", "index", "finish",
+        "images", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars", "attempt",
+        "eta", "amounts", "starting", "progress", "index", "finish",
     ],
     "memory": [
         "defaults", "refused", "streaming_costs", "figures", "cache", "estimate", "placement_bytes", "costs",
@@ -48,7 +48,7 @@ WINGS = {
     ],
     "launch": [
         "display", "local", "deadline", "drain", "spare", "requeue", "ranks", "word",
-        "arrays", "notes", "script", "submit", "wait",
+        "copier", "copying", "arrays", "notes", "script", "submit", "wait",
     ],
     "worker": ["out_of_memory", "shard", "spread", "loop", "__main__"],
     "evening": [

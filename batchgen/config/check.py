@@ -56,6 +56,11 @@ def check(config: Config) -> None:
                 f"launch.setup: {secret[1]}=... would be readable in the run's files: set it in the shell that starts "
                 "batchgen, from which SLURM takes it over, or read it there from a file of your own"
             )
+    if not config.output.keep_local and config.output.copy_to is None:
+        raise ConfigError(
+            "output.keep_local=false needs output.copy_to=ADDRESS, or the images would be nowhere: set it, such as "
+            "output.copy_to=s3://BUCKET/FOLDER"
+        )
     if config.speed.traced and config.memory.policy.placement not in (None, *UNHOOKED):
         raise ConfigError(
             f"speed.traced=true needs a placement that does not move the UNet's weights, but memory.policy.placement="

@@ -28,24 +28,31 @@ _NEAR_SHARE = 0.9
 class Room:
     """What a run still writes and what is free, in bytes.
 
-    `least_bytes` is certain; `bytes` is expected if `measured`, else the most that it can be.
+    `least_bytes` is certain; `bytes` is expected if `measured`, else the most that it can be. `leaves`: tars leave this
+    disk as they are copied, so that nothing is certain.
     """
 
     bytes: int
     least_bytes: int
     measured: bool
     free_bytes: int
+    leaves: bool = False
 
     @property
     def lacks(self) -> bool:
         """Whether it certainly does not fit."""
-        return self.least_bytes > self.free_bytes
+        return self.least_bytes > self.free_bytes and not self.leaves
 
     @property
     def warning(self) -> str | None:
         """What to say if it fits badly or perhaps not; None if it fits."""
         if self.lacks or self.bytes <= _NEAR_SHARE * self.free_bytes:
             return None
+        if self.leaves:
+            return (
+                f"up to {gib(self.bytes)} are written and {gib(self.free_bytes)} are free: the copies must keep up, "
+                "since tars leave this disk once they are copied"
+            )
         if not self.measured:
             return (
                 f"the disk may be too small: up to {gib(self.bytes)} are written, {gib(self.free_bytes)} are free; "
@@ -70,9 +77,9 @@ def room(
     measured = all(each.values())
     if measured:
         tars = sum(images[size] * found[0] for size, found in each.items() if found)
-        return Room(int(tars + beside), int((1 - _ERROR_SHARE) * tars), True, free_bytes)
+        return Room(int(tars + beside), int((1 - _ERROR_SHARE) * tars), True, free_bytes, not output.keep_local)
     most = sum(number * most_bytes(*size, output.format) for size, number in images.items())
-    return Room(most + beside, count * _LEAST_BYTES, False, free_bytes)
+    return Room(most + beside, count * _LEAST_BYTES, False, free_bytes, not output.keep_local)
 
 
 def _like(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from batchgen.config.schema import Config
+from batchgen.config.schema import Config, OutputConfig
 from batchgen.evening.disk import Room, free_bytes, room, too_small
 from batchgen.evening.download import Download, to_download
 from batchgen.evening.lines import Line
@@ -11,6 +11,7 @@ from batchgen.evening.takes import NOTHING, Takes
 from batchgen.evening.work import Job
 from batchgen.machine.gpus import Gpu
 from batchgen.paths import RunDir
+from batchgen.stores.target import target
 from batchgen.units import duration, gib
 
 _UNKNOWN = (
@@ -70,6 +71,16 @@ def download_line(download: Download | None) -> Line:
     return Line("download", f"{gib(download.bytes)} of the model first", {"download_bytes": download.bytes})
 
 
+def copies_line(output: OutputConfig) -> Line:
+    """Where shards are copied to; the store is not asked. Raises ConfigError for an address that is not valid."""
+    if output.copy_to is None:
+        return Line("", "", {"copy_to": None, "keep_local": True})
+    there = target(output.copy_to).url("shards/")
+    leave = "" if output.keep_local else ", and its tar then leaves this disk"
+    said = f"each finished shard is copied to {there}{leave}; the run tries at its start whether it may write there"
+    return Line("copies", said, {"copy_to": output.copy_to, "keep_local": output.keep_local})
+
+
 def told_of(
     config: Config, run: RunDir, model: Model | None, gpus: Sequence[Gpu], shards: Sequence[Sequence[Job]]
 ) -> tuple[list[Line], list[str], str | None]:
@@ -87,7 +98,11 @@ def told_of(
         takes, need = outlook.takes(shards), outlook.room(images, run.root)
     busy = min(config.launch.workers or 1, len(shards), len(gpus))
     lines = [time_line(takes, images.total(), why), *cost_lines(takes, busy, config.price_per_gpu_hour)]
-    lines += [disk_line(need, run.root), download_line(None if model else to_download(config.model))]
+    lines += [
+        disk_line(need, run.root),
+        copies_line(config.output),
+        download_line(None if model else to_download(config.model)),
+    ]
     small = too_small(need, run) if need.lacks else need.warning
     if need.lacks and config.launch.check_disk:
         return [*lines, Line("", "", {"warnings": [small]})], [], small

@@ -33,6 +33,7 @@ from batchgen.machine import process
 from batchgen.paths import AttemptFiles, RunDir
 from batchgen.plan.recipe import COMPUTES
 from batchgen.plan.replan import refuse_replaced
+from batchgen.shards.copies import is_elsewhere
 from batchgen.shards.journal import Journal, plan_of, read_journal, sound_prefix
 from batchgen.shards.memory_log import Proof, UnitRecord, proven
 from batchgen.shards.records import Header, Manifest, SampleRecord, sample_record
@@ -211,7 +212,7 @@ def publish(run: RunDir, manifest: Manifest) -> None:
                 raise BrokenRunError(f"{tar} belongs to another attempt than {files.tar}: run the same command again")
             put_aside(tar, run.damaged)  # left by a repair that was cut off
             put_over(files.tar, tar)
-    if (problem := tar_problem(run, shard, manifest["bytes"])) is not None:
+    if (problem := tar_problem(run, shard, str(manifest["attempt"]), manifest["bytes"])) is not None:
         raise BrokenRunError(f"{tar}: {problem}: {advice(run)}")
     if not run.memory_logs.is_dir():
         run.create_directories()  # somebody removed the logs
@@ -224,12 +225,15 @@ def publish(run: RunDir, manifest: Manifest) -> None:
     remove(files)
 
 
-def tar_problem(run: RunDir, shard: int, stated_bytes: int) -> str | None:
-    """What is wrong with the tar of a committed shard, judged by its size; None where nothing is."""
+def tar_problem(run: RunDir, shard: int, attempt: str, stated_bytes: int) -> str | None:
+    """What is wrong with the tar of a committed shard, judged by its size; None where nothing is.
+
+    Nothing is wrong, either, with a tar that left this disk after its copy was checked.
+    """
     try:
         size_bytes = run.tar(shard).stat().st_size
     except FileNotFoundError:
-        return f"shard {shard:06d}'s tar is missing"
+        return None if is_elsewhere(run, shard, attempt, stated_bytes) else f"shard {shard:06d}'s tar is missing"
     if size_bytes != stated_bytes:
         return f"shard {shard:06d}'s tar has {size_bytes:,} bytes, but {stated_bytes:,} were committed"
     return None
@@ -260,7 +264,7 @@ def is_done(run: RunDir, shard: int) -> bool:
         return False
     manifest = read_manifest(run, shard)
     left = run.attempt(shard, str(manifest["attempt"])).tar.exists()  # `publish` removes it last
-    if left or tar_problem(run, shard, manifest["bytes"]) is not None:
+    if left or tar_problem(run, shard, str(manifest["attempt"]), manifest["bytes"]) is not None:
         publish(run, manifest)
     return True
 

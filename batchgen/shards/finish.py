@@ -17,6 +17,7 @@ from batchgen.quality import MODELS
 from batchgen.shards import index
 from batchgen.shards.attempt import sweep
 from batchgen.shards.progress import failed_samples, shard_states
+from batchgen.stores.target import target
 from batchgen.units import count
 
 MIB = 1 << 20
@@ -42,7 +43,7 @@ def finish(plan: Plan) -> Outcome:
     states = shard_states(plan)
     if states.broken:
         raise BrokenRunError(states.complaint(run))
-    for directory in (run.root, run.work, run.leases, run.policies, run.shards, run.memory_logs):
+    for directory in (run.root, run.work, run.leases, run.policies, run.shards, run.copies, run.memory_logs):
         remove_temporaries(directory)
     sweep_drafts(run)
     sweep_marks(run)
@@ -88,8 +89,17 @@ def outcome(plan: Plan, state: str) -> Outcome:
     if missing:
         lines.append((_all_alike(plan) if not samples else None) or _failed(missing))
     if samples:  # without data_files, load_dataset would read the manifests
-        lines.append(f'read them with load_dataset("webdataset", data_files="{run.shards}/*.tar"), or with webdataset')
+        tars = f"{_where(plan)}/*.tar"
+        lines.append(f'read them with load_dataset("webdataset", data_files="{tars}"), or with webdataset')
     return Outcome(EXIT_WHOLE_WITH_FAILURES if missing else EXIT_WHOLE, lines)
+
+
+def _where(plan: Plan) -> str:
+    """The folder of the tars: here, or where their copies are if tars leave this disk."""
+    output = plan.config.output
+    if output.keep_local or output.copy_to is None:
+        return str(plan.run.shards)
+    return target(output.copy_to).url(plan.run.shards.name)
 
 
 def _failed(missing: int) -> str:

@@ -1,7 +1,8 @@
 """How far a run is: which shards are whole, which images failed, and what the workers are doing.
 
 The run, its workers, `status` and the display all read it here. A shard is whole when its manifest is there and
-belongs to this run and plan, and its tar has the size that the manifest states. Nothing is hashed here: `verify` does
+belongs to this run and plan, and its tar has the size that the manifest states, or left this disk once its copy was
+checked (copies.py). Nothing is hashed here: `verify` does
 that.
 """
 
@@ -17,6 +18,7 @@ from batchgen.paths import RunDir
 from batchgen.plan.store import Plan
 from batchgen.shards.amounts import Amounts
 from batchgen.shards.attempt import read_manifest, tar_problem
+from batchgen.shards.copies import copied
 from batchgen.shards.eta import Made, left_s, rate
 from batchgen.shards.journal import read_journal
 from batchgen.shards.leases import Watch, live_leases, read_lease
@@ -54,7 +56,8 @@ class ShardStates:
 
 def remedy_of_damage(run: RunDir) -> str:
     """What to do about committed shards that came to harm, in one line."""
-    moved = "If you moved the tars, put them back. If they are lost, " if run.committed() - run.tars() else ""
+    gone = run.committed() - run.tars() - copied(run)
+    moved = "If you moved the tars, put them back. If they are lost, " if gone else ""
     repair = f"python -m batchgen.repair {run.root} sets these shards aside"
     return f"{moved}{repair}, and the same command then makes them again"
 
@@ -103,8 +106,8 @@ def shard_states(plan: Plan) -> ShardStates:
 
 
 def finished_by_name(plan: Plan) -> frozenset[int]:
-    """The shards that have a manifest and a tar: quick enough to be asked twice a second of a large run."""
-    return frozenset(range(plan.shard_count)) & plan.run.committed() & plan.run.tars()
+    """The shards that have a manifest, and a tar or a copy: quick enough to be asked twice a second of a large run."""
+    return frozenset(range(plan.shard_count)) & plan.run.committed() & (plan.run.tars() | copied(plan.run))
 
 
 def _problem(plan: Plan, shard: int) -> str | None:
@@ -115,7 +118,7 @@ def _problem(plan: Plan, shard: int) -> str | None:
         return f"shard {shard:06d}'s manifest is damaged"
     if stated.made_by != (plan.run_id, plan.digest(shard)):
         return f"shard {shard:06d}'s manifest belongs to another run or plan"
-    problem = tar_problem(run, shard, stated.tar_bytes)
+    problem = tar_problem(run, shard, stated.attempt, stated.tar_bytes)
     return None if problem is not None and _waits(run, shard, stated) else problem
 
 

@@ -104,3 +104,9 @@ def test_bounds_and_choices_are_of_keys_that_exist() -> None:
 )
 def test_a_wrong_name_gets_the_nearest_right_ones(wrong: str, known: list[str], said: str) -> None:
     assert did_you_mean(wrong, known) == said
+
+
+def test_tars_leave_only_for_somewhere(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"output\.keep_local=false needs output\.copy_to=ADDRESS"):
+        check(make_config(tmp_path, output__keep_local=False))
+    check(make_config(tmp_path, output__keep_local=False, output__copy_to="s3://night/a"))

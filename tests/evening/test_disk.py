@@ -52,6 +52,15 @@ def test_what_is_certain_refuses_and_what_is_near_warns() -> None:
         assert word in told
 
 
+def test_tars_that_leave_need_no_room_for_all() -> None:
+    known = {"512x512 png": (400_000.0, 64)}
+    for figures in (known, {}):
+        stays, leaves = (
+            room(Counter({SIZE: 10_000}), OutputConfig(keep_local=keep), figures, 20 << 20) for keep in (True, False)
+        )
+        assert stays.lacks and not leaves.lacks and "the copies must keep up" in str(leaves.warning)
+
+
 def test_a_run_that_has_begun_can_only_be_given_room(tmp_path: Path) -> None:
     plan = plan_run(tmp_path)
     small = Room(100 * GIB, 90 * GIB, True, 80 * GIB)

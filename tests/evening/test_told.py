@@ -2,11 +2,15 @@
 
 import json
 
+import pytest
+
+from batchgen.config.schema import OutputConfig
+from batchgen.errors import ConfigError
 from batchgen.evening.disk import Room
 from batchgen.evening.download import Download
 from batchgen.evening.lines import as_json, as_text
 from batchgen.evening.takes import NOTHING, Takes
-from batchgen.evening.told import cost_lines, disk_line, download_line, time_line
+from batchgen.evening.told import copies_line, cost_lines, disk_line, download_line, time_line
 
 GIB = 1 << 30
 TAKES = Takes(3600.0, 20.0, 3579.0, 2.5)
@@ -32,6 +36,16 @@ def test_what_is_not_known_says_what_to_do_and_is_null() -> None:
     assert "cost       none: nothing is left to make" in as_text(cost_lines(NOTHING, 0, 2.5))
     assert as_text(cost_lines(TAKES, 0, None)) == as_text(cost_lines(None, 1, None)) == ""
     assert "gpu_hours" in json.loads(as_json(cost_lines(TAKES, 0, 2.5))), "on the CPU"
+
+
+def test_where_copies_go() -> None:
+    away = copies_line(OutputConfig(copy_to="hf://datasets/me/night", keep_local=False))
+    assert "copied to hf://datasets/me/night/data/shards/, and its tar then leaves this disk" in away.text
+    assert away.values == {"copy_to": "hf://datasets/me/night", "keep_local": False}
+    assert "leaves" not in copies_line(OutputConfig(copy_to="memory://a")).text
+    assert copies_line(OutputConfig()).text == ""
+    with pytest.raises(ConfigError, match="is not an address"):
+        copies_line(OutputConfig(copy_to="nope://a"))
 
 
 def test_disk_and_download() -> None:
