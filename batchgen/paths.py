@@ -1,11 +1,13 @@
 """RunDir and PlanDir: the only place that knows the file names of a run and of its plans."""
 
+import os
 import re
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_SHARD_FILE = re.compile(r"(\d{6,})\.(?:json|tar|jsonl)")
+_SHARD_FILE = re.compile(r"(\d{6,})\.(json|tar)")
 _ATTEMPT_FILE = re.compile(r"(\d{6,})\.([0-9a-f]{32})\.(tar|jsonl|json|at)")
 _FAILURE_FILE = re.compile(r"\d{6,}\.[0-9a-f]{32}\.json")
 _EXTENSION_DIR = re.compile(r"plan-(\d{3,})")
@@ -84,11 +86,8 @@ class RunDir:
 
     def plans(self) -> list[PlanDir]:
         """The plan and its extensions (plan-001, ...), in the order in which they were added."""
-        extensions = sorted(
-            (PlanDir(path) for path in self.root.glob("plan-*") if _EXTENSION_DIR.fullmatch(path.name)),
-            key=lambda extension: int(extension.root.name.partition("-")[2]),
-        )
-        return ([self.plan] if self.plan.root.is_dir() else []) + extensions
+        numbers = sorted(int(match[1]) for match in map(_EXTENSION_DIR.fullmatch, _names(self.root)) if match)
+        return ([self.plan] if self.plan.root.is_dir() else []) + [self.extension(number) for number in numbers]
 
     def extension(self, number: int) -> PlanDir:
         """The `number`-th extension of the plan, counted from 1."""
@@ -124,8 +123,7 @@ class RunDir:
 
     def failure_files(self) -> list[Path]:
         """The crashes that count."""
-        paths = self.failures.iterdir() if self.failures.is_dir() else ()
-        return [path for path in paths if _FAILURE_FILE.fullmatch(path.name)]
+        return [self.failures / name for name in _names(self.failures) if _FAILURE_FILE.fullmatch(name)]
 
     @property
     def shards(self) -> Path:
@@ -169,7 +167,8 @@ class RunDir:
 
     def shard_leases(self) -> list[Path]:
         """The leases on shards, by the shard's number."""
-        return sorted(path for path in self.leases.glob("[0-9]*") if path.name.isdecimal())
+        leases = self.leases
+        return [leases / name for name in sorted(_names(leases)) if name.isdecimal()]
 
     @property
     def work(self) -> Path:
@@ -255,33 +254,36 @@ class RunDir:
 
     def attempts(self, shard: int | None = None) -> list[AttemptFiles]:
         """The attempts that have any file in work/, of one shard or of all."""
-        found = set()
-        for path in self.work.iterdir() if self.work.is_dir() else ():
-            match = _ATTEMPT_FILE.fullmatch(path.name)
-            if match and shard in (None, int(match[1])):
-                found.add((int(match[1]), match[2]))
+        matches = filter(None, map(_ATTEMPT_FILE.fullmatch, _names(self.work)))
+        found = {(int(match[1]), match[2]) for match in matches if shard in (None, int(match[1]))}
         return [self.attempt(*names) for names in sorted(found)]
 
     def committed(self) -> set[int]:
         """The shards that have a manifest."""
-        return self._numbered(".json")
+        return self.listed()[0]
 
     def tars(self) -> set[int]:
         """The shards that have a tar under its final name."""
-        return self._numbered(".tar")
+        return self.listed()[1]
 
-    def _numbered(self, suffix: str) -> set[int]:
-        names = (path.name for path in self.shards.glob(f"*{suffix}")) if self.shards.is_dir() else ()
-        return {int(match[1]) for name in names if (match := _SHARD_FILE.fullmatch(name))}
+    def listed(self) -> tuple[set[int], set[int]]:
+        """The shards that have a manifest, and those that have a tar, by one look at shards/."""
+        found = [one.groups() for one in map(_SHARD_FILE.fullmatch, _names(self.shards)) if one]
+        return {int(one) for one, kind in found if kind == "json"}, {int(one) for one, kind in found if kind == "tar"}
 
     def shard_files(self) -> dict[int, list[Path]]:
         """Every path in shards/ that is named like a manifest or a tar, by the shard's number; manifests come first."""
         found: dict[int, list[Path]] = {}
-        for path in sorted(self.shards.iterdir(), key=lambda path: path.suffix) if self.shards.is_dir() else ():
-            match = _SHARD_FILE.fullmatch(path.name)
-            if match and path.suffix in (".json", ".tar"):
-                found.setdefault(int(match[1]), []).append(path)
+        matches = filter(None, map(_SHARD_FILE.fullmatch, _names(self.shards)))
+        for match in sorted(matches, key=lambda match: match[2]):
+            found.setdefault(int(match[1]), []).append(self.shards / match[0])
         return found
+
+
+def _names(directory: Path) -> list[str]:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return os.listdir(directory)
+    return []
 
 
 def _slug(name: str) -> str:

@@ -35,8 +35,8 @@ WINGS = {
     ],
     "models": ["parts", "find", "beside", "admit", "fingerprint"],
     "shards": [
-        "images", "records", "failures", "leases", "memory_log", "journal", "samples", "tars", "attempt", "eta",
-        "amounts", "starting", "progress", "index", "finish",
+        "images", "records", "failures", "leases", "memory_log", "journal", "samples", "tars", "attempt", "settled",
+        "eta", "amounts", "starting", "progress", "index", "finish",
     ],
     "memory": [
         "defaults", "refused", "streaming_costs", "figures", "cache", "estimate", "placement_bytes", "costs",
@@ -46,7 +46,7 @@ WINGS = {
         "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise", "scaling",
         "schedulers", "load", "rehearse", "check", "streaming", "placement", "apply", "strict", "tiling", "engine",
     ],
-    "worker": ["out_of_memory", "shard", "loop", "__main__"],
+    "worker": ["out_of_memory", "shard", "hand_out", "loop", "__main__"],
     "launch": ["display", "local"],
     "evening": [
         "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "policies", "start", "cuts",
