@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_READ_BYTES = 1 << 20
 _TRIES = 3  # another process may sweep the temporary file away
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}(\.2)?")
@@ -37,6 +38,18 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def read(path: Path) -> bytes:
+    """All of a file, in as few calls as it takes: each of them is a round trip on a network file system."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces = []
+        while piece := os.read(fd, _READ_BYTES):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(fd)
 
 
 def sync(fd: int) -> None:

@@ -1,16 +1,19 @@
-"""RunDir and PlanDir: the only place that knows the file names of a run and of its plans."""
+"""RunDir: the only place that knows the file names of a run; `plan_dir` has those of its plans."""
 
+import os
 import re
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_SHARD_FILE = re.compile(r"(\d{6,})\.(?:json|tar|jsonl)")
+from batchgen.plan_dir import PlanDir
+
+_SHARD_FILE = re.compile(r"(\d{6,})\.(json|tar)")
 _ATTEMPT_FILE = re.compile(r"(\d{6,})\.([0-9a-f]{32})\.(tar|jsonl|json|at)")
 _FAILURE_FILE = re.compile(r"\d{6,}\.[0-9a-f]{32}\.json")
 _EXTENSION_DIR = re.compile(r"plan-(\d{3,})")
 _DRAFT_DIR = re.compile(r"plan\.[0-9a-f]{32}(\.swept)*")
-_SWEPT = ".swept"
 _MARK = "at-work."
 
 
@@ -27,56 +30,6 @@ class AttemptFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class PlanDir:
-    """The directory of one plan, or of a draft that becomes one, and the names in it."""
-
-    root: Path
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.root / "config.yaml"
-
-    @property
-    def facts(self) -> Path:
-        """The run id, what the plan was made from, and the digests of the other files; written last."""
-        return self.root / "run.json"
-
-    @property
-    def rejects(self) -> Path:
-        """The rows that could not be used, one JSON line each."""
-        return self.root / "rejects.jsonl"
-
-    @property
-    def prompts(self) -> Path:
-        """Copies of the prompt files that were fetched from addresses."""
-        return self.root / "prompts"
-
-    @property
-    def owner(self) -> Path:
-        """In a draft: which process makes it, and which plan it is to become."""
-        return self.root / "owner.json"
-
-    def shard(self, index: int) -> Path:
-        """The prompts of a shard, in batches."""
-        return self.root / f"{index:06d}.jsonl"
-
-    def new_draft(self) -> "PlanDir":
-        """A name that no other draft of this plan has."""
-        return PlanDir(self.root.with_name(f"plan.{uuid.uuid4().hex}"))
-
-    @property
-    def swept(self) -> "PlanDir":
-        """The name that a draft gets before it is removed, so that there is never half a draft."""
-        return PlanDir(self.root.with_name(f"{self.root.name}{_SWEPT}"))
-
-    @property
-    def is_swept(self) -> bool:
-        """Whether the name says that the draft is being removed."""
-        return self.root.name.endswith(_SWEPT)
-
-
-@dataclass(frozen=True, slots=True)
 class RunDir:
     """The directory of one run and the names in it."""
 
@@ -89,9 +42,8 @@ class RunDir:
 
     def plans(self) -> list[PlanDir]:
         """The plan and its extensions (plan-001, ...), in the order in which they were added."""
-        paths = [path for path in self.root.glob("plan-*") if _EXTENSION_DIR.fullmatch(path.name)]
-        extensions = [PlanDir(path) for path in sorted(paths, key=lambda path: int(path.name.partition("-")[2]))]
-        return ([self.plan] if self.plan.root.is_dir() else []) + extensions
+        numbers = sorted(int(match[1]) for match in map(_EXTENSION_DIR.fullmatch, _names(self.root)) if match)
+        return ([self.plan] if self.plan.root.is_dir() else []) + [self.extension(number) for number in numbers]
 
     def extension(self, number: int) -> PlanDir:
         """The `number`-th extension of the plan, counted from 1."""
@@ -131,7 +83,7 @@ class RunDir:
 
     def failure_files(self) -> list[Path]:
         """The crashes that count."""
-        return [path for path in self.failures.glob("*") if _FAILURE_FILE.fullmatch(path.name)]
+        return [self.failures / name for name in _names(self.failures) if _FAILURE_FILE.fullmatch(name)]
 
     @property
     def shards(self) -> Path:
@@ -175,7 +127,8 @@ class RunDir:
 
     def shard_leases(self) -> list[Path]:
         """The leases on shards, by the shard's number."""
-        return sorted(path for path in self.leases.glob("[0-9]*") if path.name.isdecimal())
+        leases = self.leases
+        return [leases / name for name in sorted(_names(leases)) if name.isdecimal()]
 
     @property
     def finish_lease(self) -> Path:
@@ -266,29 +219,36 @@ class RunDir:
 
     def attempts(self, shard: int | None = None) -> list[AttemptFiles]:
         """The attempts that have any file in work/, of one shard or of all."""
-        paths = self.work.iterdir() if self.work.is_dir() else ()
-        found = {(int(match[1]), match[2]) for path in paths if (match := _ATTEMPT_FILE.fullmatch(path.name))}
-        return [self.attempt(*names) for names in sorted(found) if shard in (None, names[0])]
+        matches = filter(None, map(_ATTEMPT_FILE.fullmatch, _names(self.work)))
+        found = {(int(match[1]), match[2]) for match in matches if shard in (None, int(match[1]))}
+        return [self.attempt(*names) for names in sorted(found)]
 
     def committed(self) -> set[int]:
         """The shards that have a manifest."""
-        return self._numbered(".json")
+        return self.listed()[0]
 
     def tars(self) -> set[int]:
         """The shards that have a tar under its final name."""
-        return self._numbered(".tar")
+        return self.listed()[1]
 
-    def _numbered(self, suffix: str) -> set[int]:
-        paths = self.shards.glob(f"*{suffix}")
-        return {int(match[1]) for path in paths if (match := _SHARD_FILE.fullmatch(path.name))}
+    def listed(self) -> tuple[set[int], set[int]]:
+        """The shards that have a manifest, and those that have a tar, by one look at shards/."""
+        found = [one.groups() for one in map(_SHARD_FILE.fullmatch, _names(self.shards)) if one]
+        return {int(one) for one, kind in found if kind == "json"}, {int(one) for one, kind in found if kind == "tar"}
 
     def shard_files(self) -> dict[int, list[Path]]:
         """Every path in shards/ that is named like a manifest or a tar, by the shard's number; manifests come first."""
         found: dict[int, list[Path]] = {}
-        for path in sorted(self.shards.iterdir(), key=lambda path: path.suffix) if self.shards.is_dir() else ():
-            if (match := _SHARD_FILE.fullmatch(path.name)) and path.suffix in (".json", ".tar"):
-                found.setdefault(int(match[1]), []).append(path)
+        matches = filter(None, map(_SHARD_FILE.fullmatch, _names(self.shards)))
+        for match in sorted(matches, key=lambda match: match[2]):
+            found.setdefault(int(match[1]), []).append(self.shards / match[0])
         return found
+
+
+def _names(directory: Path) -> list[str]:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return os.listdir(directory)
+    return []
 
 
 def _slug(name: str) -> str:

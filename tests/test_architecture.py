@@ -15,7 +15,7 @@ MAX_LINES = 300
 # The two orders. Between wings: each imports only from the ground and from wings that come before it; within a wing, as
 # within ground and doors: each file imports only from files that come before it.
 GROUND = [
-    "batchgen", "errors", "types", "units", "placements", "padding", "policy", "engine", "places", "paths", "files",
+    "batchgen", "errors", "types", "units", "placements", "padding", "policy", "engine", "places", "plan_dir", "paths", "files",
     "events", "quality", "console",
 ]  # fmt: skip
 WINGS = {
@@ -36,7 +36,7 @@ WINGS = {
     "models": ["parts", "find", "beside", "admit", "fingerprint", "staging"],
     "shards": [
         "images", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars", "attempt",
-        "eta", "amounts", "starting", "progress", "index", "finish",
+        "settled", "eta", "amounts", "starting", "progress", "index", "finish",
     ],
     "memory": [
         "defaults", "refused", "streaming_costs", "figures", "cache", "estimate", "placement_bytes", "costs",
@@ -50,7 +50,7 @@ WINGS = {
         "display", "local", "deadline", "drain", "spare", "requeue", "ranks", "word",
         "copier", "copying", "arrays", "notes", "script", "submit", "wait",
     ],
-    "worker": ["out_of_memory", "shard", "spread", "loop", "__main__"],
+    "worker": ["out_of_memory", "shard", "spread", "hand_out", "loop", "__main__"],
     "evening": [
         "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "array", "policies", "start", "cuts",
         "download", "trial", "told",

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from batchgen.paths import PlanDir, RunDir, struck, why_file
+from batchgen.paths import RunDir, struck, why_file
+from batchgen.plan_dir import PlanDir
 
 ATTEMPT = "0123456789abcdef" * 2
 

@@ -6,6 +6,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 def identity() -> dict[str, Any]:
     """This process: its host, boot, pid and start time (s since the epoch)."""
-    return {
-        "host": socket.gethostname(),
-        "boot": _boot(),
-        "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
-    }
+    return dict(_identity(os.getpid()))
+
+
+@cache
+def _identity(pid: int) -> dict[str, Any]:
+    return {"host": socket.gethostname(), "boot": _boot(), "pid": pid, "started": psutil.Process(pid).create_time()}
 
 
 def started_s() -> float:

@@ -7,7 +7,8 @@ from contextlib import suppress
 
 from batchgen.files import to_json, write_new
 from batchgen.machine import process
-from batchgen.paths import PlanDir, RunDir
+from batchgen.paths import RunDir
+from batchgen.plan_dir import PlanDir
 
 _TRIES = 3
 

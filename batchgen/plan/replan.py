@@ -18,6 +18,8 @@ from batchgen.machine import process
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan, run_id_of
 
+_run_ids: dict[tuple[RunDir, int, int, int, int], str] = {}
+
 
 @contextmanager
 def at_work(plan: Plan) -> Iterator[None]:
@@ -38,13 +40,25 @@ def at_work(plan: Plan) -> Iterator[None]:
 
 def refuse_replaced(run: RunDir, run_id: str) -> None:
     """Raise ResumeError where another command has replaced the plan of that id; BrokenRunError where it is gone."""
-    now = run_id_of(run)
+    now = _run_id_now(run)
     if now is None:
         raise BrokenRunError(f"{run.plan.root} is gone or damaged: put it back, and the same command goes on")
     if now != run_id:
         raise ResumeError(
             f"another command planned {run.root} again with different settings: what worked on the earlier plan stops"
         )
+
+
+def _run_id_now(run: RunDir) -> str | None:
+    # The file lists every shard, and a plan that gave way is kept: so a file of the same inode and time says the same.
+    try:
+        facts = os.stat(run.plan.facts)
+    except OSError:
+        return None
+    seen = (run, facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size)
+    if seen not in _run_ids and (now := run_id_of(run)) is not None:
+        _run_ids[seen] = now
+    return _run_ids.get(seen)
 
 
 def sweep_marks(run: RunDir) -> None:

@@ -18,9 +18,10 @@ import yaml
 
 from batchgen.config.schema import Config
 from batchgen.errors import BrokenRunError, UserError
-from batchgen.files import sha256_bytes, sha256_file, sync_directory, write_new
+from batchgen.files import read, sha256_bytes, sha256_file, sync_directory, write_new
 from batchgen.machine.versions import versions
-from batchgen.paths import PlanDir, RunDir
+from batchgen.paths import RunDir
+from batchgen.plan_dir import PlanDir
 from batchgen.plan.contents import write_prompts, write_shards
 from batchgen.plan.drafts import new_draft
 from batchgen.plan.free import with_free
@@ -116,7 +117,7 @@ class Plan:
         """A shard and its fingerprint, the sha256 of its file. Raises BrokenRunError."""
         path = self._segment(index).files.shard(index)
         try:
-            data = path.read_bytes()
+            data = read(path)
             digest = sha256_bytes(data)
             if self.digest(index) != digest:
                 raise ValueError("it has changed since it was planned: its sha256 differs")

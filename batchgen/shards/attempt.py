@@ -8,10 +8,12 @@
 A tar never proves its own completeness; only the manifest does. Committed shards never change.
 """
 
+import hashlib
 import os
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import cast
 
 from batchgen.errors import BrokenRunError, ResumeError
@@ -20,6 +22,7 @@ from batchgen.files import (
     put,
     put_aside,
     put_over,
+    read,
     seal,
     sha256_bytes,
     sha256_file,
@@ -63,6 +66,7 @@ class Attempt:
         }
         self._samples: list[SampleRecord] = []
         self._tar_bytes = 0
+        self._tar_digest = hashlib.sha256()
         self._tar = create(self.files.tar)
         try:
             self._journal = create(self.files.journal)
@@ -102,9 +106,7 @@ class Attempt:
     def _take_over(self, prefix: Journal, other: AttemptFiles) -> None:
         with other.tar.open("rb") as tar:
             while self._tar_bytes < prefix.tar_end:
-                piece = tar.read(min(_COPY_BYTES, prefix.tar_end - self._tar_bytes))
-                write_all(self._tar, piece)
-                self._tar_bytes += len(piece)
+                self._write(tar.read(min(_COPY_BYTES, prefix.tar_end - self._tar_bytes)))
         sync(self._tar)
         for record in prefix.records:
             write_all(self._journal, seal(record))
@@ -112,24 +114,29 @@ class Attempt:
         sync_directory(self._run.work)
         self._samples = [sample for record in prefix.records for sample in record["samples"]]
 
+    def _write(self, data: bytes) -> None:
+        write_all(self._tar, data)
+        self._tar_digest.update(data)
+        self._tar_bytes += len(data)
+
     def append(self, samples: Sequence[Sample], record: Callable[[], UnitRecord]) -> None:
         """Make a unit's samples durable, and then its record.
 
         `record` is called when the samples are on the disk; it gives the rest of the memory log's record.
         """
         data = b"".join(tar_members(sample) for sample in samples if sample.status == "ok")
-        write_all(self._tar, data)
+        tar_start = self._tar_bytes
+        self._write(data)
         sync(self._tar)
         facts = [sample_record(sample) for sample in samples]
         proof: Proof = {
-            "tar_start": self._tar_bytes,
-            "tar_end": self._tar_bytes + len(data),
+            "tar_start": tar_start,
+            "tar_end": self._tar_bytes,
             "sha256": sha256_bytes(data),
             "samples": facts,
         }
         write_all(self._journal, seal(proven(record(), proof)))
         sync(self._journal)
-        self._tar_bytes += len(data)
         self._samples += facts
 
     def commit(self) -> bool:
@@ -148,13 +155,13 @@ class Attempt:
     def _commit(self) -> bool:
         if [sample["key"] for sample in self._samples] != self._shard.keys:
             raise BrokenRunError(f"shard {self._shard.index}: the attempt holds keys other than the planned ones")
-        write_all(self._tar, END_OF_TAR)
+        self._write(END_OF_TAR)
         sync(self._tar)
         self.close()
         manifest: Manifest = {
             **self._header,
-            "bytes": self._tar_bytes + len(END_OF_TAR),
-            "sha256": sha256_file(self.files.tar),
+            "bytes": self._tar_bytes,
+            "sha256": self._tar_digest.hexdigest(),
             "samples": self._samples,
         }
         write_new(self.files.manifest, seal(manifest))
@@ -165,8 +172,8 @@ class Attempt:
             raise
         self.files.tar.stat()  # raises if it was swept while this process was stopped: the manifest must not be linked
         sync_directory(self._run.work)
-        put(self.files.manifest, self._run.manifest(self._shard.index))
-        winner = read_manifest(self._run, self._shard.index)
+        won = put(self.files.manifest, self._run.manifest(self._shard.index))
+        winner = manifest if won else read_manifest(self._run, self._shard.index)
         sync_directory(self._run.shards)
         publish(self._run, winner)
         if winner["attempt"] != self.files.attempt:
@@ -191,7 +198,7 @@ class Attempt:
 def read_manifest(run: RunDir, shard: int) -> Manifest:
     """The manifest of a committed shard. Raises BrokenRunError where it is damaged or belongs to another shard."""
     path = run.manifest(shard)
-    manifest = unseal(path.read_bytes())
+    manifest = unseal(read(path))
     if manifest is None or (manifest.get("shard"), manifest.get("format")) != (shard, FORMAT):
         raise BrokenRunError(f"{path} is damaged: {advice(run)}")
     return cast(Manifest, manifest)
@@ -214,15 +221,20 @@ def publish(run: RunDir, manifest: Manifest) -> None:
             put_over(files.tar, tar)
     if (problem := tar_problem(run, shard, str(manifest["attempt"]), manifest["bytes"])) is not None:
         raise BrokenRunError(f"{tar}: {problem}: {advice(run)}")
-    if not run.memory_logs.is_dir():
-        run.create_directories()  # somebody removed the logs
-    log = run.memory_log(shard)
-    with suppress(FileNotFoundError):
-        if not put(files.journal, log) and not log.samefile(files.journal):
-            put_over(files.journal, log)  # the log that was there belongs to a shard that was set aside
+    try:
+        _publish_log(files, run.memory_log(shard))
+    except FileNotFoundError:  # another worker published it; or somebody removed the logs
+        run.create_directories()
+        with suppress(FileNotFoundError):
+            _publish_log(files, run.memory_log(shard))
     sync_directory(run.shards)
     sync_directory(run.memory_logs)
     remove(files)
+
+
+def _publish_log(files: AttemptFiles, log: Path) -> None:
+    if not put(files.journal, log) and not log.samefile(files.journal):
+        put_over(files.journal, log)  # the log that was there belongs to a shard that was set aside
 
 
 def tar_problem(run: RunDir, shard: int, attempt: str, stated_bytes: int) -> str | None:
@@ -267,17 +279,6 @@ def is_done(run: RunDir, shard: int) -> bool:
     if left or tar_problem(run, shard, str(manifest["attempt"]), manifest["bytes"]) is not None:
         publish(run, manifest)
     return True
-
-
-def is_settled(run: RunDir, shard: int) -> bool:
-    """Whether no worker has to make a shard: it is done, or it was committed and is broken now.
-
-    `shard_states` reports a broken shard and `repair` handles it; it keeps no worker from the other shards.
-    """
-    try:
-        return is_done(run, shard)
-    except BrokenRunError:
-        return True
 
 
 def sweep(run: RunDir) -> None:

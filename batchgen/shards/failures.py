@@ -60,11 +60,14 @@ class RowsAt:
     def __init__(self, path: Path, header: Header) -> None:
         """`header`: that of the attempt, which names the run and the worker."""
         self._log = EventLog(path)
+        self._noted: tuple[int, int] | None = None
         self._log.add("begin", run_id=header["run_id"], worker=header["worker"], process=header["process"])
 
     def note(self, first_row: int, stop_row: int) -> None:
         """These rows of the shard are under way."""
-        self._log.add("rows", rows=[first_row, stop_row])
+        if (first_row, stop_row) != self._noted:
+            self._log.add("rows", rows=[first_row, stop_row])
+            self._noted = first_row, stop_row
 
     def note_error(self, error: Exception) -> None:
         """Note the error that ended the work, if the rows may have caused it."""
@@ -132,11 +135,17 @@ def strike(crashes: Iterable[Crash]) -> None:
             crash.path.rename(struck(crash.path))
 
 
-def read_crashes(run: RunDir, run_id: str) -> dict[int, list[Crash]]:
-    """The crashes that count, by shard, the oldest first."""
+def read_crashes(run: RunDir, run_id: str, known: dict[Path, Crash] | None = None) -> dict[int, list[Crash]]:
+    """The crashes that count, by shard, the oldest first.
+
+    `known`: what a caller that asks again and again has read before, which this adds to: the files never change.
+    """
+    known = {} if known is None else known
     found: dict[int, list[Crash]] = {}
     for path in run.failure_files():
-        if (crash := _read(path, run_id)) is not None:
+        crash = known.get(path) or _read(path, run_id)
+        if crash is not None:
+            known[path] = crash
             found.setdefault(crash.shard, []).append(crash)
     return {shard: sorted(crashes, key=lambda crash: crash.at) for shard, crashes in found.items()}
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.errors import UserError
-from batchgen.files import is_plain, put_new, replace, to_json
+from batchgen.files import is_plain, put, put_new, read, replace, to_json
 from batchgen.machine import process
 from batchgen.paths import RunDir
 from batchgen.shards.records import LeaseContent
@@ -77,13 +77,10 @@ class Watch:
 
     def live(self, path: Path) -> bytes | None:
         """The content of the lease at `path` while somebody holds it, as far as this reader can tell; else None."""
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
+        content = _content(path)
+        if content is None:
             self._seen.pop(path, None)
             return None
-        except OSError:  # for example a stale handle of a network file system: the lease says nothing for now
-            content = b""
         before, since = self._seen.get(path, (None, 0.0))
         if content != before:
             since = time.monotonic()
@@ -103,12 +100,38 @@ class Watch:
         """Whether somebody holds the lease at `path`, as far as this reader can tell."""
         return self.live(path) is not None
 
-    def is_stale(self, path: Path) -> bool:
-        """Whether the lease at `path` is there and its holder is gone.
+    def stale(self, path: Path) -> bytes | None:
+        """The content of the lease at `path` if it is there and its holder is gone; else None.
 
         A lease that is not there is not stale: another worker may take it now and must not be overwritten.
         """
-        return not self.is_live(path) and path in self._seen
+        return None if self.is_live(path) or path not in self._seen else self._seen[path][0]
+
+
+def _content(path: Path) -> bytes | None:
+    """What a lease holds, nothing where it cannot be read; None where it is not there."""
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return None
+    except OSError:  # for example a stale handle of a network file system: the lease says nothing for now
+        return b""
+
+
+def _removed(path: Path, stale: bytes) -> bool:
+    """Remove a lease that has this content. Of several workers that do so at once, one succeeds."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return False
+    try:
+        if _content(aside) == stale:
+            return True
+        put(aside, path)  # another worker took it over just now
+        return False
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def live_leases(run: RunDir, watch: Watch) -> dict[Path, bytes]:
@@ -148,18 +171,20 @@ class Lease:
 
         `step_s`: the slowest step of this worker so far, where it knows one from earlier shards. Raises OSError.
         """
-        return cls.take_named(run.lease(shard), worker, watch, step_s)
+        return cls(run.lease(shard), worker, watch.timeout_s, step_s)._taken(watch)
 
     @classmethod
-    def take_named(cls, path: Path, worker: str, watch: Watch, step_s: float | None = None) -> "Lease | None":
+    def take_named(cls, path: Path, worker: str, watch: Watch) -> "Lease | None":
         """The lease at `path`, or None while somebody else holds it. Raises OSError."""
-        lease = cls(path, worker, watch.timeout_s, step_s)
-        if not path.exists():
-            return lease if put_new(path, lease._line()) else None
-        if not watch.is_stale(path):
+        if path.exists() and watch.is_live(path):  # who waits asks often, and an attempt to take it costs more
             return None
-        replace(path, lease._line(), durable=False)
-        return lease
+        return cls(path, worker, watch.timeout_s)._taken(watch)
+
+    def _taken(self, watch: Watch) -> "Lease | None":
+        if put_new(self._path, self._line()):
+            return self
+        stale = watch.stale(self._path)
+        return self if stale is not None and _removed(self._path, stale) and put_new(self._path, self._line()) else None
 
     def beat(self, rows: int | None = None) -> None:
         """State that the holder has done a step: readers see it within `WRITE_EVERY_S`. Never raises OSError.
@@ -189,7 +214,7 @@ class Lease:
 
     def _is_ours(self) -> bool:
         try:
-            return read_lease(self._path.read_bytes()).token == self._token
+            return read_lease(read(self._path)).token == self._token
         except FileNotFoundError:
             return False
 

@@ -1,8 +1,7 @@
 """A worker's loop: one shard after the other, on one device.
 
-It begins with a shard of its own, chosen by its rank among the shards that are not done, and goes on with the first
-shard that nobody has made or works on. No shard belongs to a rank, and the small ones at the plan's end come last for
-every worker.
+Which shard comes next says `hand_out`. While others work on all that is left, a worker waits, and looks less often the
+longer it has waited.
 """
 
 import os
@@ -31,16 +30,19 @@ from batchgen.models.find import locate
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.models.staging import stage
 from batchgen.plan.store import Plan
-from batchgen.shards.attempt import Attempt, is_settled
-from batchgen.shards.failures import read_crashes, suspects_last
+from batchgen.shards.attempt import Attempt
 from batchgen.shards.leases import Lease, Watch
 from batchgen.shards.samples import SampleMaker
+from batchgen.shards.settled import is_settled
 from batchgen.types import Shard
 from batchgen.units import size_bytes
+from batchgen.worker.hand_out import HandOut
 from batchgen.worker.shard import ShardMaker
 from batchgen.worker.spread import await_turn, start_delay_s
 
 _IDLE_S = 0.5
+_LONGER = 1.5  # each time
+_MOST_IDLE = 10  # times _IDLE_S
 
 
 class Worker:
@@ -58,14 +60,13 @@ class Worker:
         self.name = name
         self._plan = plan
         self._run = plan.run
-        self._rank = rank
-        self._world = world
         self._load_engine = load_engine
         self._stop = stop
+        self._place = rank, world
         self._watch = Watch(plan.config.launch.lease_timeout_s)
+        self._hand_out = HandOut(plan, name, self._place, self._watch)
+        self._units_ahead = 2 * max((size.batches for size in plan.sizes), default=0)
         self._maker: ShardMaker | None = None
-        self._done: set[int] = set()
-        self._began = False
         self._slowest_step_s: float | None = None
         self._model_facts: dict[str, Any] = {}  # where it is loaded from
         self.log = EventLog(self._run.worker_log(name))
@@ -73,65 +74,58 @@ class Worker:
     def work(self) -> int:
         """Make shards; return the exit code. Raises BatchgenError where it cannot go on."""
         who = {"host": socket.gethostname(), "element": element_of(os.environ)}
-        self.log.add("start", rank=self._rank, world=self._world, pid=os.getpid(), **who)
-        while open_shards := self._open():
+        self.log.add("start", rank=self._place[0], world=self._place[1], pid=os.getpid(), **who)
+        idle_s = _IDLE_S
+        while not self._hand_out.is_over():
             if self._stop.is_set():
                 self.log.add("drain")
                 return EXIT_INTERRUPTED
-            shard = self._next(open_shards)
+            shard = self._hand_out.next()
             if shard is not None:
-                if self._take(shard) and self._grows() and self._open():
+                idle_s = _IDLE_S
+                if self._take(shard) and self._grows() and not self._hand_out.is_over():
                     return EXIT_RENEW
+            elif self._hand_out.is_over():
+                break
             elif self._plan.config.launch.wait_for_others:
-                self._stop.wait(_IDLE_S)  # others work on the rest: take over if one of them dies
+                self._stop.wait(idle_s)  # others work on the rest: take over if one of them dies
+                idle_s = min(_LONGER * idle_s, _MOST_IDLE * _IDLE_S)
             else:
-                self.log.add("left", open_shards=len(open_shards))
+                self.log.add("left", open_shards=len(self._hand_out.open_shards()))
                 return EXIT_WHOLE
         self.log.add("end")
         return EXIT_WHOLE
-
-    def _open(self) -> list[int]:
-        """The shards that are not done, in the order of the plan."""
-        planned = range(self._plan.shard_count)
-        committed = self._run.committed() - self._done
-        self._done |= {shard for shard in sorted(committed) if shard in planned and is_settled(self._run, shard)}
-        return [shard for shard in planned if shard not in self._done]
-
-    def _next(self, open_shards: list[int]) -> int | None:
-        """The shard to try: at first one of its own, so that workers that begin together do not all want the same.
-
-        None while others work on all open shards.
-        """
-        mine = [] if self._began else [open_shards[self._rank % len(open_shards)]]
-        order = suspects_last(read_crashes(self._run, self._plan.run_id), mine + open_shards)
-        return next((shard for shard in order if not self._watch.is_live(self._run.lease(shard))), None)
 
     def _take(self, index: int) -> bool:
         """Make the shard unless somebody took it while the model was loaded; return whether we held its lease."""
         maker = self._shard_maker()
         shard, digest = self._plan.shard(index)
         maker.ready(shard)
-        self._began = True
         lease = Lease.take(self._run, index, self.name, self._watch, self._slowest_step_s)
         if lease is None:
+            self._hand_out.lost(index)
             return False
+        self._hand_out.took(index)
         try:
-            if not is_settled(self._run, index):
-                self._work_on(maker, shard, digest, lease)
+            if is_settled(self._run, index) or self._work_on(maker, shard, digest, lease):
+                self._hand_out.settle(index)
         finally:
             lease.release()
             self._slowest_step_s = lease.step_s
         return True
 
-    def _work_on(self, maker: ShardMaker, shard: Shard, digest: str, lease: Lease) -> None:
+    def _work_on(self, maker: ShardMaker, shard: Shard, digest: str, lease: Lease) -> bool:
+        """Make what the shard lacks and commit it; return whether it is committed, by this worker or another one."""
         attempt = Attempt(self._run, shard, self._plan.run_id, digest, self.name)
         try:
             attempt.resume()
             self.log.add("shard", shard=shard.index, attempt=attempt.files.attempt, rows_resumed=attempt.rows)
-            crashes = read_crashes(self._run, self._plan.run_id).get(shard.index, ())
-            if maker.generate(shard, attempt, lease, self._plan.tried_again(shard.index), crashes):
-                won = attempt.commit()
-                self.log.add("commit" if won else "commit_lost", shard=shard.index, attempt=attempt.files.attempt)
+            crashes = self._hand_out.crashes().get(shard.index, ())
+            if not maker.generate(shard, attempt, lease, self._plan.tried_again(shard.index), crashes):
+                return False
+            won = attempt.commit()
+            self.log.add("commit" if won else "commit_lost", shard=shard.index, attempt=attempt.files.attempt)
+            return True
         finally:
             attempt.close()
 
@@ -141,8 +135,7 @@ class Worker:
             return False
         host, device = self._maker.host_growth, self._maker.device_growth
         slopes = {"host_bytes_a_unit": round(host.slope_bytes()), "device_bytes_a_unit": round(device.slope_bytes())}
-        units_ahead = 2 * max(size.batches for size in self._plan.sizes)
-        renew = wants_renewal(host, psutil.virtual_memory().available, units_ahead)
+        renew = wants_renewal(host, psutil.virtual_memory().available, self._units_ahead)
         self.log.add("renew" if renew else "growth", **slopes)
         return renew
 
@@ -167,7 +160,7 @@ class Worker:
     def _shard_maker(self) -> ShardMaker:
         if self._maker is None:
             spread_s = self._plan.config.launch.spread_s
-            await_turn(start_delay_s(self._rank, self._world, spread_s), self.log, self._stop)
+            await_turn(start_delay_s(*self._place, spread_s), self.log, self._stop)
             started = time.monotonic()
             engine = self._load()
             seconds = round(time.monotonic() - started, 2)

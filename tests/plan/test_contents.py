@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from batchgen.paths import PlanDir
+from batchgen.plan_dir import PlanDir
 from batchgen.plan.contents import copies_in, write_prompts, write_shards
 from batchgen.plan.inputs import Input
 from batchgen.plan.records import parse_shard

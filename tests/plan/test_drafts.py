@@ -9,7 +9,8 @@ import pytest
 
 from batchgen import files
 from batchgen.machine import process
-from batchgen.paths import PlanDir, RunDir
+from batchgen.paths import RunDir
+from batchgen.plan_dir import PlanDir
 from batchgen.plan import drafts
 from batchgen.plan.drafts import new_draft, sweep_drafts
 from batchgen.plan.store import Sources, load_plan, save_plan

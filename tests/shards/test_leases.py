@@ -136,7 +136,7 @@ def test_a_lease_lives_by_steps_and_not_by_a_thread(run: RunDir, clock: Clock) -
     clock.now_s += 45  # the last write is up to 15 s old
     assert watch.is_live(run.lease(0))
     clock.now_s += 16  # a kernel hangs, in a process that lives
-    assert watch.is_stale(run.lease(0))
+    assert watch.stale(run.lease(0)) is not None
     assert Lease.take(run, 0, "next", watch) is not None
 
 
@@ -165,7 +165,7 @@ def test_a_first_step_may_take_five_timeouts_of_the_reader_whatever_the_holders(
     clock.now_s += 4.9 * reader_timeout_s
     assert watch.is_live(run.lease(0))
     clock.now_s += 0.2 * reader_timeout_s
-    assert watch.is_stale(run.lease(0))
+    assert watch.stale(run.lease(0)) is not None
 
 
 def test_a_slow_holder_is_given_ten_of_its_slowest_steps(run: RunDir, clock: Clock) -> None:
@@ -239,7 +239,7 @@ def test_a_disk_that_fails_ends_neither_the_holder_nor_the_reader(
 
     watch = Watch(timeout_s=60)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", fails)
+        patch.setattr(leases, "read", fails)
         patch.setattr(leases, "replace", fails)
         clock.now_s += 20
         lease.beat()
@@ -273,3 +273,18 @@ def test_fields_that_no_holder_writes_say_nothing() -> None:
 @pytest.mark.parametrize("who", [None, {}, "text", ELSEWHERE, process.identity()])
 def test_a_process_is_gone_only_where_that_is_certain(who: object) -> None:
     assert not process.is_gone(who)
+
+
+def test_of_several_that_take_over_one_lease_one_succeeds(run: RunDir) -> None:
+    """Each of them has seen that it is stale before the first one takes it."""
+    path = write_lease(run, gone_process())
+    watches = [Watch(60) for _ in range(3)]
+    seen = [watch.stale(path) for watch in watches]
+    assert None not in seen
+    first = Lease.take(run, 0, "first", watches[0])
+    assert first is not None
+    for stale in seen[1:]:
+        assert stale is not None and not leases._removed(path, stale)
+    assert read_lease(path.read_bytes()).worker == "first"
+    first.release()
+    assert list(run.leases.iterdir()) == []

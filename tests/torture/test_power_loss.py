@@ -34,8 +34,8 @@ SPARE = {
     "plan.free.save_free outputs/run",  # each command states it again before it starts a worker
     "shards.index.write_index outputs/run",  # the index restates manifests: one that is gone or torn is written anew
     "shards.index.write_index run/temporary",
-    "shards.leases.take_named leases/temporary",  # a lease saves work and proves nothing
-    "shards.leases.take_named run/leases",
+    "shards.leases._taken leases/temporary",  # a lease saves work and proves nothing
+    "shards.leases._taken run/leases",
     "plan.store.save_plan outputs/run",  # prepare.prepare does it again before anything else is made
     "memory.frozen.freeze run/policies",  # a policy that is gone is chosen again, the same
     "run.run work/temporary",  # tries whether there are hard links

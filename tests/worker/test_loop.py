@@ -48,18 +48,18 @@ def hold(plan, shard, who=ELSEWHERE):
     plan.run.lease(shard).write_text(content.replace(process.identity()["host"], who["host"]))
 
 
-@pytest.mark.parametrize("rank, order", [(0, [0, 1, 2, 3, 4, 5]), (1, [1, 0, 2, 3, 4, 5]), (4, [4, 0, 1, 2, 3, 5])])
-def test_a_worker_begins_at_a_place_of_its_own_and_goes_on_in_the_order_of_the_plan(plan, rank, order):
+@pytest.mark.parametrize("rank, order", [(0, [0, 1, 2, 3, 4, 5]), (1, [1, 2, 3, 4, 5, 0]), (4, [4, 5, 0, 1, 2, 3])])
+def test_a_worker_begins_at_a_place_of_its_own_and_goes_round_from_there(plan, rank, order):
     assert make(plan, rank, 5).work() == EXIT_WHOLE
     assert taken(plan) == order
 
 
-def test_no_shard_belongs_to_a_rank_and_the_end_of_the_plan_comes_last(plan):
+def test_no_shard_belongs_to_a_rank_and_what_somebody_holds_comes_last(plan):
     for shard in (0, 3):
         assert full_attempt(plan, shard).commit()
     hold(plan, 2)  # its holder never comes back
     assert make(plan, 1, 2).work() == EXIT_WHOLE
-    assert taken(plan) == [1, 4, 5, 2]  # of those that are open the second is held
+    assert taken(plan) == [4, 5, 1, 2]  # it begins in the middle of those that are free
 
 
 def test_the_model_is_loaded_and_a_policy_made_before_a_lease_is_taken(plan):
@@ -85,7 +85,26 @@ def test_who_lost_a_shard_while_loading_takes_another(plan):
         return FakeEngine()
 
     assert make(plan, load=load).work() == EXIT_WHOLE
-    assert taken(plan) == [1, 2, 3, 4, 5, 0]
+    assert sorted(taken(plan)) == list(range(6)) and taken(plan)[-1] == 0
+
+
+def test_who_waits_looks_less_often_the_longer_it_has_waited(plan, monkeypatch):
+    for shard in range(1, 6):
+        assert full_attempt(plan, shard).commit()
+    plan.config.launch.lease_timeout_s = 3600
+    hold(plan, 0)
+    waits = []
+
+    class Stop(threading.Event):
+        def wait(self, seconds=None):
+            waits.append(seconds)
+            if sum(waits) > 60:
+                assert full_attempt(plan, 0).commit()
+                plan.run.lease(0).unlink()
+
+    assert Worker(plan, "w", 0, 1, lambda plan: FakeEngine(), Stop()).work() == EXIT_WHOLE
+    assert waits == sorted(waits) and (waits[0], waits[-1]) == (0.5, 5.0)
+    assert taken(plan) == []
 
 
 def test_who_finds_nothing_free_loads_nothing_and_may_leave(plan):
