@@ -15,8 +15,8 @@ MAX_LINES = 300
 # The two orders. Between wings: each imports only from the ground and from wings that come before it; within a wing, as
 # within ground and doors: each file imports only from files that come before it.
 GROUND = [
-    "batchgen", "errors", "types", "units", "placements", "padding", "policy", "engine", "places", "plan_dir", "paths", "files",
-    "events", "quality", "console",
+    "batchgen", "errors", "types", "units", "placements", "padding", "policy", "engine", "places", "plan_dir", "paths",
+    "files", "events", "quality", "console",
 ]  # fmt: skip
 WINGS = {
     "config": [

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from batchgen.files import sync, sync_directory, to_json, write_new
-from batchgen.plan_dir import PlanDir
 from batchgen.plan.inputs import Entry, Input
 from batchgen.plan.records import ShardSize, shard_lines
+from batchgen.plan_dir import PlanDir
 from batchgen.types import Reject, Shard
 
 

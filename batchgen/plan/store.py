@@ -21,7 +21,6 @@ from batchgen.errors import BrokenRunError, UserError
 from batchgen.files import read, sha256_bytes, sha256_file, sync_directory, write_new
 from batchgen.machine.versions import versions
 from batchgen.paths import RunDir
-from batchgen.plan_dir import PlanDir
 from batchgen.plan.contents import write_prompts, write_shards
 from batchgen.plan.drafts import new_draft
 from batchgen.plan.free import with_free
@@ -29,6 +28,7 @@ from batchgen.plan.inputs import Input, newest
 from batchgen.plan.nearby import no_run
 from batchgen.plan.recipe import COMPUTES, as_planned
 from batchgen.plan.records import SAMPLE_FORM, RunFacts, ShardSize, checksum, parse_shard
+from batchgen.plan_dir import PlanDir
 from batchgen.prompts import READS
 from batchgen.types import Prompt, Reject, Shard
 

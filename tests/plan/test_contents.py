@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from batchgen.plan_dir import PlanDir
 from batchgen.plan.contents import copies_in, write_prompts, write_shards
 from batchgen.plan.inputs import Input
 from batchgen.plan.records import parse_shard
+from batchgen.plan_dir import PlanDir
 from batchgen.types import Batch, PromptFile, Reject, Shard
 from tests.builders import make_prompt
 

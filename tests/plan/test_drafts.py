@@ -10,10 +10,10 @@ import pytest
 from batchgen import files
 from batchgen.machine import process
 from batchgen.paths import RunDir
-from batchgen.plan_dir import PlanDir
 from batchgen.plan import drafts
 from batchgen.plan.drafts import new_draft, sweep_drafts
 from batchgen.plan.store import Sources, load_plan, save_plan
+from batchgen.plan_dir import PlanDir
 from batchgen.types import Shard
 from tests.builders import finish_run, gone_process, make_config, plan_run
 from tests.plan.test_store import make_shard

@@ -10,9 +10,9 @@ import pytest
 from batchgen.errors import BrokenRunError, UserError
 from batchgen.files import sha256_file
 from batchgen.paths import RunDir
-from batchgen.plan_dir import PlanDir
 from batchgen.plan.inputs import Input
 from batchgen.plan.store import Plan, Sources, load_plan, save_plan
+from batchgen.plan_dir import PlanDir
 from batchgen.types import Batch, PromptFile, Reject, Shard
 from tests.builders import make_config, make_prompt
 
