@@ -16,18 +16,16 @@ from typing import Any
 from batchgen.console import run_dir_command
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES
 from batchgen.files import to_json
+from batchgen.launch.elements import ElementState, Queue, element_lines, element_states
+from batchgen.launch.notes import Submission, submissions
 from batchgen.paths import RunDir
 from batchgen.plan.rejects import rejected_line
 from batchgen.plan.store import Plan, load_plan
+from batchgen.shards.crew import Crew, Member, read_crew
+from batchgen.shards.glance import Glance, glance
 from batchgen.shards.leases import Watch
-from batchgen.shards.progress import (
-    Progress,
-    ShardStates,
-    failed_samples,
-    progress_line,
-    read_progress,
-    shard_states,
-)
+from batchgen.shards.progress import Progress, progress_line, progress_of
+from batchgen.shards.roster import roster
 from batchgen.units import count
 
 _LISTED = 10  # of the failed images
@@ -42,62 +40,72 @@ _FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a run's directory says now."""
+    """What a run's directory says now, and what squeue says beside it where there is one."""
 
     plan: Plan
     progress: Progress
-    states: ShardStates
-    failed: dict[str, str]
+    glance: Glance
+    crew: Crew
+    arrays: list[Submission]
+    elements: list[ElementState]
+    queue: Queue
 
     @property
     def state(self) -> str:
-        """broken, done, running, starting, or not running."""
-        if self.states.broken:
+        """broken, done, running, starting, queued or not running."""
+        if self.glance.states.broken:
             return "broken"
-        if not self.states.open:
+        if not self.glance.states.open:
             return "done"
         if self.progress.workers:
             return "running"
-        return "starting" if self.progress.starting else "not running"
+        if self.progress.starting:
+            return "starting"
+        return "queued" if any(one.does.startswith("waits") for one in self.elements) else "not running"
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more will be made."""
-        return not self.states.open
+        return not self.glance.states.open
 
     @property
     def code(self) -> int:
         """The exit code: 0 only if the run is whole."""
-        if self.states.broken or self.states.open:
-            return EXIT_BROKEN if self.states.broken else EXIT_INTERRUPTED
-        return EXIT_WHOLE_WITH_FAILURES if self.failed else EXIT_WHOLE
+        states = self.glance.states
+        if states.broken or states.open:
+            return EXIT_BROKEN if states.broken else EXIT_INTERRUPTED
+        return EXIT_WHOLE_WITH_FAILURES if self.glance.failed_images else EXIT_WHOLE
 
     def values(self) -> dict[str, Any]:
         """What --json prints: times in s, sizes in bytes."""
         progress = asdict(self.progress)
         for worker in progress["starting"]:
             worker["for_s"] = round(max(0.0, time.time() - worker.pop("since_s")), 1)
+        broken = self.glance.states.broken
         return {
             "run_dir": str(self.plan.run.root),
             "state": self.state,
             **progress,
-            "broken_shards": {f"{shard:06d}": problem for shard, problem in self.states.broken.items()},
-            "failed_images": self.failed,
+            "broken_shards": {f"{shard:06d}": problem for shard, problem in broken.items()},
+            "failed_images": self.glance.failed,
+            "failed_images_count": self.glance.failed_images,
+            "shards_looked_at": self.glance.looked_at,
             "rejected_rows": sum(segment.rejects for segment in self.plan.segments),
+            "crew": [_member_values(member) for member in self.crew.members],
+            "elements": [asdict(element) for element in self.elements],
+            "squeue_problem": self.queue.problem,
             "exit_code": self.code,
             "as_of": _now(),
         }
 
     def lines(self) -> list[str]:
         """What a person reads."""
-        plan, progress, states = self.plan, self.progress, self.states
+        plan, progress, states = self.plan, self.progress, self.glance.states
         lines = [f"{plan.run.root}: {self._said()}", progress_line(progress)]
         if states.broken:
             lines.append(states.complaint(plan.run))
         else:
-            rejects = sum(segment.rejects for segment in plan.segments)
-            lines.append(f"{count(len(self.failed), 'failed image')}, {count(rejects, 'rejected row')}")
-            lines += [f"  {key}: {reason}" for key, reason in list(self.failed.items())[:_LISTED]]
+            lines += self._failed_lines()
             if (left := progress.planned_shards - progress.shards) > 0:
                 lines.append(
                     f"{count(left, 'shard')} {'is' if left == 1 else 'are'} left: "
@@ -105,16 +113,38 @@ class Status:
                 )
         if (rejected := rejected_line(plan)) is not None:
             lines.append(rejected)
+        if not self.is_over:
+            lines += [*element_lines(self.arrays, self.elements, self.queue), *roster(self.crew)]
+        if self.glance.is_partial:
+            lines.append(
+                f"the newest {self.glance.looked_at} shards were looked at, the others go by their names: "
+                f"python -m batchgen.verify {plan.run.root} looks at all"
+            )
         return [*lines, f"as of {_now()}"]
 
+    def _failed_lines(self) -> list[str]:
+        found = self.glance
+        rejects = sum(segment.rejects for segment in self.plan.segments)
+        failed = count(found.failed_images if found.failed_images is not None else len(found.failed), "failed image")
+        if found.failed_images is None:
+            failed += f" in the newest {found.looked_at} of {len(found.finished):,} finished shards"
+        listed = list(found.failed.items())[:_LISTED]
+        return [f"{failed}, {count(rejects, 'rejected row')}", *(f"  {key}: {reason}" for key, reason in listed)]
+
     def _said(self) -> str:
-        broken = self.states.broken
+        broken = self.glance.states.broken
         if self.state == "broken":
             more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
             return f"broken: {next(iter(broken.values()))}{more}"
         if self.state == "running":
             return f"{count(self.progress.workers, 'worker')} running"
         return f"{count(len(self.progress.starting), 'worker')} starting" if self.state == "starting" else self.state
+
+
+def _member_values(member: Member) -> dict[str, Any]:
+    values = asdict(member)
+    del values["since_s"]  # by the file server's clock
+    return values | {"seen_s": None if member.seen_s is None else round(member.seen_s, 1)}
 
 
 def _now() -> str:
@@ -127,12 +157,14 @@ def read_status(run: RunDir, watch: Watch | None = None, before: Status | None =
     Raises BatchgenError and OSError.
     """
     plan = load_plan(run)
-    progress, states = read_progress(plan, watch), shard_states(plan)
-    if before is not None and before.states.whole == states.whole:
-        failed = before.failed
-    else:
-        failed = {} if states.broken else failed_samples(plan)
-    return Status(plan, progress, states, failed)
+    queue = Queue() if before is None else before.queue
+    arrays = submissions(run)
+    queue.ask([job for array in arrays for job in (array.job, array.collector) if job])
+    crew = read_crew(run, watch or Watch(plan.config.launch.lease_timeout_s))
+    seen = glance(plan, None if before is None else before.glance)
+    progress = progress_of(plan, crew, seen.finished)
+    queue.wait()
+    return Status(plan, progress, seen, crew, arrays, element_states(arrays, crew.members, queue.listed), queue)
 
 
 def show(run: RunDir, json: bool = False, watch: bool = False) -> int:

@@ -28,15 +28,15 @@ WINGS = {
         "records", "settings", "sniff", "mapping", "advice", "found", "values", "remedies", "json_items", "lines",
         "json_files", "parquet", "rows", "tables", "formats", "find",
     ],
-    "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "process", "slurm", "versions"],
+    "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "mounts", "process", "slurm", "versions"],
     "plan": [
         "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "nearby", "store", "rejects", "replan",
         "settled", "edits", "stream",
     ],
     "models": ["parts", "find", "beside", "admit", "fingerprint"],
     "shards": [
-        "images", "records", "failures", "leases", "memory_log", "journal", "samples", "tars", "attempt", "eta",
-        "amounts", "starting", "progress", "index", "finish",
+        "images", "records", "failures", "leases", "memory_log", "journal", "samples", "tars", "attempt", "ends",
+        "eta", "worker_log", "crew", "amounts", "starting", "roster", "progress", "index", "glance", "finish",
     ],
     "memory": [
         "defaults", "refused", "streaming_costs", "figures", "cache", "estimate", "placement_bytes", "costs",
@@ -48,7 +48,7 @@ WINGS = {
     ],
     "launch": [
         "display", "local", "deadline", "drain", "spare", "requeue", "ranks", "word",
-        "arrays", "notes", "script", "submit", "wait",
+        "arrays", "notes", "elements", "script", "submit", "wait",
     ],
     "worker": ["out_of_memory", "shard", "loop", "__main__"],
     "evening": [
