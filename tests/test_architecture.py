@@ -55,9 +55,10 @@ WINGS = {
         "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "array", "policies", "start", "cuts",
         "download", "trial", "told",
     ],
+    "site": ["findings", "disk", "devices", "material", "cluster"],
 }  # fmt: skip
 DOORS = [
-    "prepare", "dry_run", "here", "run", "join", "cancel", "__main__", "status", "verify", "repair",
+    "prepare", "dry_run", "here", "run", "join", "cancel", "__main__", "doctor", "status", "verify", "repair",
 ]  # fmt: skip
 ORDER = [
     *GROUND,
@@ -142,7 +143,9 @@ def test_everything_public_has_a_docstring_and_annotations(module: str) -> None:
     assert (undocumented, untyped) == ([], [])
 
 
-@pytest.mark.parametrize("module", ["__main__", "run", "status", "verify", "repair", "prepare", "worker.loop"])
+@pytest.mark.parametrize(
+    "module", ["__main__", "run", "doctor", "status", "verify", "repair", "prepare", "worker.loop"]
+)
 def test_the_front_door_does_not_load_torch(module: str) -> None:
     code = f"import sys, batchgen.{module}; print(*(name for name in {HEAVY} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
