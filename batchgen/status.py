@@ -61,7 +61,7 @@ class Status:
             return "running"
         if self.progress.starting:
             return "starting"
-        return "queued" if any(one.does.startswith("waits") for one in self.elements) else "not running"
+        return "queued" if any(one.does.startswith("waiting") for one in self.elements) else "not running"
 
     @property
     def is_over(self) -> bool:

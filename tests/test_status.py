@@ -137,7 +137,7 @@ def test_the_workers_are_listed_with_what_they_do(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "25 workers running" in said and "and 5 workers more: 5 working" in said
     [row] = [line for line in said.splitlines() if "node7-0-00000007" in line]
-    assert " ".join(row.split()).startswith("node7-0-00000007 17_7 node7 H200 working on shard 17 0.0")
+    assert " ".join(row.split()).startswith("node7-0-00000007 17_7 node7 H200 0.0")
     status.show(plan.run, json=True)
     crew = json.loads(capsys.readouterr().out)["crew"]
     assert len(crew) == 25 and {member["state"] for member in crew} == {"working"}
@@ -155,11 +155,11 @@ def test_what_the_elements_do_stands_beside_it(tmp_path, capsys, monkeypatch):
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     status.show(plan.run)
-    assert "array 17, 4 elements: 2 runs, 1 over, 1 waits (Resources)" in capsys.readouterr().out
+    assert "array 17, 4 elements: 2 running, 1 over, 1 waiting (Resources)" in capsys.readouterr().out
     squeue.write_text("#!/bin/sh\necho 'squeue: error: no' >&2; exit 1\n")
     status.show(plan.run, json=True)
     says = json.loads(capsys.readouterr().out)
-    assert [element["does"] for element in says["elements"]] == ["runs", "runs", "not heard of", "not heard of"]
+    assert [element["does"] for element in says["elements"]] == ["running", "running", "not heard of", "not heard of"]
     assert "squeue" in says["squeue_problem"]
 
 

@@ -13,6 +13,7 @@ from batchgen.shards.crew import AT_WORK, Member
 from batchgen.units import count
 
 _ASK_EVERY_S, _WAIT_S = 30.0, 3.0
+_EXPECTED = ", expected at "
 _WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 
 
@@ -82,13 +83,13 @@ def _of_array(
 def _does(own: Sequence[Member], entry: slurm.Element | None, answered: bool) -> str:
     if entry is not None and entry.state in _WAITING:
         why = f" ({entry.reason})" if entry.reason else ""
-        return f"waits{why}" + (f", expected at {entry.start.replace('T', ' ')}" if entry.start else "")
+        return f"waiting{why}" + (f"{_EXPECTED}{entry.start.replace('T', ' ')}" if entry.start else "")
     if any(one.state in AT_WORK for one in own):
-        return "runs"
-    if entry is not None and entry.is_live:
-        return "starts" if not own and entry.state == "RUNNING" else entry.state.lower()
+        return "running"
     if own:
         return own[0].state
+    if entry is not None and entry.is_live:
+        return "starting" if entry.state == "RUNNING" else entry.state.lower()
     return "over" if answered else "not heard of"
 
 
@@ -96,7 +97,7 @@ def element_lines(arrays: Sequence[Submission], states: Sequence[ElementState], 
     """A line for each array that is not over, and what hinders squeue."""
     lines = []
     for array in arrays:
-        does = [one.does.partition(", expected")[0] for one in states if one.id.startswith(f"{array.job}_")]
+        does = [one.does.partition(_EXPECTED)[0] for one in states if one.id.startswith(f"{array.job}_")]
         parts = [f"{number} {what}" for what, number in Counter(does).most_common()]
         if set(does) - {"over", "ended"}:
             lines.append(f"array {array.job}, {count(array.elements, 'element')}: {', '.join(parts)}")

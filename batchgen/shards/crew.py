@@ -226,11 +226,11 @@ def _speed(told: Told, now_s: float) -> float | None:
 
 
 def _replaced(told: Iterable[Told]) -> set[str]:
-    """The workers in whose place another one was started later: of the same rank, host and element."""
-    newest: dict[tuple[str, int | None, str | None], Told] = {}
+    """The workers in whose place another one was started later: of the same rank and element, or of the same host."""
+    newest: dict[tuple[str, int | None], Told] = {}
     older: set[str] = set()
     for one in sorted(told, key=lambda one: one.started_s):
-        place = (one.host, one.rank, one.element)
+        place = (one.element or one.host, one.rank)
         if place in newest:
             older.add(newest[place].worker)
         newest[place] = one

@@ -8,7 +8,7 @@ from batchgen.units import count, duration
 
 _LISTED = 20
 _LEFT = ("drained", "ended")
-_HEADS = ("worker", "element", "host", "device", "does", "images/s", "last sign")
+_HEADS = ("worker", "element", "host", "device", "images/s", "last sign", "does")
 
 
 def roster(crew: Crew) -> list[str]:
@@ -52,4 +52,4 @@ def _table(members: Sequence[Member]) -> list[str]:
 def _row(member: Member) -> tuple[str, ...]:
     speed = "" if member.images_per_s is None else f"{member.images_per_s:.2f}"
     seen = "no lease" if member.seen_s is None else f"{duration(member.seen_s)} ago"
-    return (member.worker, member.element or "", member.host, member.device or "", member.does, speed, seen)
+    return (member.worker, member.element or "", member.host, member.device or "", speed, seen, member.does)

@@ -29,10 +29,10 @@ def does(listed: list[slurm.Element] | None) -> list[str]:
 
 
 def test_what_each_element_does() -> None:
-    expected = "waits (Resources), expected at 2026-11-28 03:10:00"
-    assert does(QUEUE) == ["runs", "crashed", expected, "over"]
-    assert does(None) == ["runs", "crashed", "not heard of", "not heard of"]
-    assert does([slurm.Element("17_3", "RUNNING", "", "n4")])[3] == "starts"
+    expected = "waiting (Resources), expected at 2026-11-28 03:10:00"
+    assert does(QUEUE) == ["running", "crashed", expected, "over"]
+    assert does(None) == ["running", "crashed", "not heard of", "not heard of"]
+    assert does([slurm.Element("17_3", "RUNNING", "", "n4")])[3] == "starting"
     first = element_states([ARRAY], MEMBERS, QUEUE)[0]
     assert (first.node, first.workers) == ("n1", ("n1-0-a",))
 
@@ -41,7 +41,7 @@ def test_the_lines_count_what_elements_do() -> None:
     queue = Queue()
     states = element_states([ARRAY], MEMBERS, QUEUE)
     [line] = element_lines([ARRAY], states, queue)
-    assert line == "array 17, 4 elements: 1 runs, 1 crashed, 1 waits (Resources), 1 over"
+    assert line == "array 17, 4 elements: 1 running, 1 crashed, 1 waiting (Resources), 1 over"
     queue.problem = "squeue did not answer"
     assert element_lines([ARRAY], states, queue)[1].endswith("files alone: squeue did not answer")
     assert element_lines([ARRAY], element_states([ARRAY], [], []), queue) == [], "all of it is over"

@@ -15,9 +15,9 @@ def crew(*members: Member, unread: int = 0) -> Crew:
 
 def test_a_row_says_who_does_what_how_fast_and_when_it_was_seen() -> None:
     head, first, second = roster(crew(LOADING, WORKING))
-    assert " ".join(head.split()) == "worker host device does images/s last sign"
-    assert "loading the model" in first and first.endswith("no lease")
-    assert " ".join(second.split()) == "node1-0-a node1 H200 working on shard 7 0.50 3s ago"
+    assert " ".join(head.split()) == "worker host device images/s last sign does"
+    assert "loading the model" in first and "no lease" in first
+    assert " ".join(second.split()) == "node1-0-a node1 H200 0.50 3s ago working on shard 7"
     assert "17_2" in roster(crew(replace(WORKING, element="17_2")))[1]
 
 
