@@ -3,6 +3,7 @@
 python -m batchgen.doctor [job=NAME] [key=value ...]
 """
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -18,12 +19,13 @@ from batchgen.console import open_console, typed_as
 from batchgen.dry_run import collect
 from batchgen.errors import DeviceError, UserError
 from batchgen.files import to_json
-from batchgen.launch.deadline import settled
+from batchgen.launch.deadline import deadline, settled
 from batchgen.machine.gpus import find_gpus
 from batchgen.paths import RunDir
 from batchgen.prepare import keep_edition
 from batchgen.site import cluster, devices, disk, material
 from batchgen.site.findings import FAIL, OK, WARN, Check, Finding, code_of, findings
+from batchgen.units import duration
 
 _JOB_LIMIT_S = 120.0
 _TOLD = ("prompts", "rejects", "time", "disk", "rounds")  # of what a dry run says
@@ -100,8 +102,9 @@ def _check_job(config: Config) -> Iterator[Finding]:
     """What a dry run says of the job: whether its prompts can be read, and whether it fits into disk and time."""
     run_dir = RunDir(Path(config.run_dir))
     config = keep_edition(run_dir, config)
+    is_array = config.launch.launcher == "slurm"
     try:
-        gpus = [] if config.launch.launcher == "slurm" else find_gpus()
+        gpus = [] if is_array else find_gpus()
     except DeviceError:
         gpus = []  # which is told
     workers = config.launch.workers or len(gpus) or 1
@@ -114,6 +117,11 @@ def _check_job(config: Config) -> Iterator[Finding]:
         return
     yield Finding(OK, "job", "; ".join(f"{one.label} {one.text}" for one in lines if one.label in _TOLD and one.text))
     yield from (Finding(WARN, "job", one.text) for one in lines if one.label == "warning")
+    needs_s = next((one.values["time_s"] for one in lines if one.values.get("time_s")), None)
+    ends = None if is_array else deadline(config.launch, os.environ, time.time())
+    if ends is not None and needs_s is not None and time.time() + needs_s > ends.at_s:
+        said = f"it is not over by then: {ends.why}, and the job takes about {duration(needs_s)}"
+        yield Finding(WARN, "job", said, "the same command goes on another time")
     if refused is not None:
         yield Finding(FAIL, "job", str(refused))
 

@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from batchgen.console import run_dir_command
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES
 from batchgen.files import to_json
+from batchgen.launch.drain import asked
 from batchgen.launch.elements import ElementState, Queue, element_lines, element_states
 from batchgen.launch.notes import Submission, submissions
 from batchgen.paths import RunDir
@@ -32,6 +33,7 @@ _LISTED = 10  # of the failed images
 # How often --watch looks: on a terminal it draws again, elsewhere it adds a line, and the lines are to be few.
 _DRAW_EVERY_S, _LINE_EVERY_S = 1.0, 30.0
 _LISTEN_S = 0.05
+_LOOKS_APART = 10  # times what a look takes
 _FLAGS = {
     "--watch": "look again and again until the run is done; Ctrl-C ends it, and the run goes on",
     "--json": "one JSON object in one line, with --watch one line each time",
@@ -49,6 +51,7 @@ class Status:
     arrays: list[Submission]
     elements: list[ElementState]
     queue: Queue
+    asked: str | None  # who asked all workers to end
 
     @property
     def state(self) -> str:
@@ -94,6 +97,8 @@ class Status:
             "crew": [_member_values(member) for member in self.crew.members],
             "elements": [asdict(element) for element in self.elements],
             "squeue_problem": self.queue.problem,
+            "asked_to_end": self.asked,
+            "ends_at": self._ends_at(),
             "exit_code": self.code,
             "as_of": _now(),
         }
@@ -114,6 +119,7 @@ class Status:
         if (rejected := rejected_line(plan)) is not None:
             lines.append(rejected)
         if not self.is_over:
+            lines += [] if self.asked is None else [f"{self.asked}; the command that started the run goes on with it"]
             lines += [*element_lines(self.arrays, self.elements, self.queue), *roster(self.crew)]
         if self.glance.is_partial:
             lines.append(
@@ -121,6 +127,12 @@ class Status:
                 f"python -m batchgen.verify {plan.run.root} looks at all"
             )
         return [*lines, f"as of {_now()}"]
+
+    def _ends_at(self) -> str | None:
+        """The local time at which all will be made, as far as that is known."""
+        if self.progress.eta_s is None or self.is_over:
+            return None
+        return (datetime.now() + timedelta(seconds=self.progress.eta_s)).astimezone().isoformat(timespec="seconds")
 
     def _failed_lines(self) -> list[str]:
         found = self.glance
@@ -164,7 +176,8 @@ def read_status(run: RunDir, watch: Watch | None = None, before: Status | None =
     seen = glance(plan, None if before is None else before.glance)
     progress = progress_of(plan, crew, seen.finished)
     queue.wait()
-    return Status(plan, progress, seen, crew, arrays, element_states(arrays, crew.members, queue.listed), queue)
+    elements = element_states(arrays, crew.members, queue.listed)
+    return Status(plan, progress, seen, crew, arrays, elements, queue, asked(run))
 
 
 def show(run: RunDir, json: bool = False, watch: bool = False) -> int:
@@ -185,6 +198,7 @@ def _watch(run: RunDir, json: bool) -> int:
     drawn, status = 0, None
     with _ctrl_c() as pressed:
         while not pressed:
+            began_s = time.monotonic()
             with suppress(OSError):  # a network file system may fail for a moment
                 status = read_status(run, leases, status)
                 if draws:
@@ -193,7 +207,9 @@ def _watch(run: RunDir, json: bool) -> int:
                     print(_printed(status, json), flush=True)
                 if status.is_over:
                     break
-            again_s = time.monotonic() + (_DRAW_EVERY_S if draws else _LINE_EVERY_S)
+            # Where a look takes long, because the run is large or its file server slow, there are fewer of them.
+            pause_s = max(_DRAW_EVERY_S if draws else _LINE_EVERY_S, _LOOKS_APART * (time.monotonic() - began_s))
+            again_s = time.monotonic() + pause_s
             while not pressed and time.monotonic() < again_s:
                 time.sleep(_LISTEN_S)
     return EXIT_INTERRUPTED if status is None else status.code

@@ -7,6 +7,9 @@ import subprocess
 import sys
 import time
 
+from batchgen import doctor
+from batchgen.evening.lines import Line
+from tests.builders import make_config
 from tests.commands import ROOT, run, write_prompts
 
 DOCTOR = [sys.executable, "-m", "batchgen.doctor"]
@@ -67,3 +70,15 @@ def test_help_is_instant_and_says_how_to_check_a_node():
     assert "import time:" in done.stderr and not re.search(
         r"\|\s+(torch|hydra|diffusers)\s*$", done.stderr, re.MULTILINE
     )
+
+
+def test_a_job_that_is_not_over_by_its_deadline_is_told(tmp_path, monkeypatch):
+    prompts = write_prompts(tmp_path / "prompts.txt", 2)
+    config = make_config(tmp_path, job__prompts=str(prompts), launch__time_limit="10m")
+    told = [Line("time", "about 9h00m", {"time_s": 32400.0}), Line("warning", "the model cuts 1 text")]
+    monkeypatch.setattr(doctor, "collect", lambda *_: (told, None))
+    _, cut, late = doctor._check_job(config)
+    assert cut.what == "the model cuts 1 text"
+    assert late.level == "warn" and "launch.time_limit=10m" in late.what and "takes about 9h00m" in late.what
+    config.launch.time_limit = "10h"
+    assert len(list(doctor._check_job(config))) == 2

@@ -169,3 +169,10 @@ def test_a_large_run_says_that_most_shards_go_by_their_names(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "0 failed images in the newest 64 of 80 finished shards" in said
     assert f"the others go by their names: python -m batchgen.verify {plan.run.root}" in said
+
+
+def test_who_asked_the_workers_to_end_is_told(tmp_path, capsys):
+    plan = plan_run(tmp_path, PROMPTS)
+    plan.run.stop.write_text(json.dumps({"by": "anna on login1", "at": "2026-01-02T03:04:05+00:00"}))
+    status.show(plan.run)
+    assert "anna on login1 asked all workers to end; the command that started" in capsys.readouterr().out

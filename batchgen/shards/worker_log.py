@@ -106,9 +106,11 @@ def _events(data: bytes) -> Iterator[dict[str, Any]]:
 
 
 def _before_the_first(events: list[dict[str, Any]]) -> tuple[str | None, float]:
-    does = BEFORE_THE_FIRST_IMAGE.get(events[-1]["event"])
-    if does is None or any(event["event"] in ("shard", "made") for event in events):
+    names = [event["event"] for event in events]
+    known = [BEFORE_THE_FIRST_IMAGE[name] for name in names if name in BEFORE_THE_FIRST_IMAGE]
+    if not known or names[-1] in LAST or {"shard", "made"} & set(names):
         return None, events[-1]["at_s"]  # it has left, or it is between two shards
+    does = known[-1]
     since = next(event for event in events if BEFORE_THE_FIRST_IMAGE.get(event["event"]) == does)
     return does, since["at_s"]
 

@@ -1,7 +1,9 @@
 """What a job reads and where its results go: the model, the cache, the disk of a node, the address of the copies."""
 
+import fcntl
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +79,9 @@ def check_scratch(config: Config) -> Iterator[Finding]:
     if wrote.level != OK:
         yield wrote
         return
+    if (why := _refuses_locks(existing(Path(text)))) is not None:
+        yield Finding(WARN, "scratch", f"{text}: {why}", "the workers load the model from where it is")
+        return
     files = _files_here(config.model)
     wanted_bytes = 0 if files is None else model_bytes(files)
     free_bytes = shutil.disk_usage(existing(Path(text))).free
@@ -85,6 +90,15 @@ def check_scratch(config: Config) -> Iterator[Finding]:
         yield Finding(WARN, "scratch", said, "make room, or the workers load the model from where it is")
     else:
         yield Finding(OK, "scratch", said)
+
+
+def _refuses_locks(place: Path) -> str | None:
+    with tempfile.TemporaryFile(dir=place) as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return f"files there cannot be locked ({error.strerror})"
+    return None
 
 
 def _files_here(model: ModelConfig) -> ModelFiles | None:

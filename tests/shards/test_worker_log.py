@@ -38,6 +38,11 @@ def test_times_are_by_the_file_servers_clock() -> None:
     assert (told.started_s, told.units[0].end_s, told.written_s) == (1500, 1530, 1530)
 
 
+def test_events_that_are_not_known_change_nothing() -> None:
+    told = log(START, {"event": "staged"})
+    assert (told.does, told.since_s) == ("loading the model", 1000)
+
+
 def test_logs_of_earlier_versions_have_no_element() -> None:
     told = log({"event": "start", "rank": 3, "pid": 9})
     assert (told.host, told.element, told.does, told.since_s) == ("node1", None, "loading the model", 1000)

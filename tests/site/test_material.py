@@ -1,5 +1,7 @@
 """The checks of what a job reads and where its results go."""
 
+import errno
+import fcntl
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,12 +59,19 @@ def test_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.level == WARN and "BATCHGEN_CACHE" in found.advice, "a run goes on without it"
 
 
+def no_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
 def test_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_config(tmp_path)
     assert list(check_scratch(config)) == []
     config.launch.scratch = str(tmp_path / "scratch")
     found = only(check_scratch(config))
     assert found.level == OK and "free for a model of" in found.what and not (tmp_path / "scratch").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", no_locks)
+        assert "cannot be locked" in only(check_scratch(config)).what
     monkeypatch.setattr(material, "model_bytes", lambda _: 1 << 60)
     assert only(check_scratch(config)).level == WARN
     config.launch.scratch = "/proc/batchgen"
