@@ -31,7 +31,7 @@ _JOB_LIMIT_S = 120.0
 _TOLD = ("prompts", "rejects", "time", "disk", "rounds")  # of what a dry run says
 _NO_PROMPTS = "none"
 _HELP = """\
-{command} [job=NAME] [key=value ...]
+usage: {command} [job=NAME] [key=value ...]
 
 Checks this machine before a night, one line each (ok, warn or FAIL), with the settings of the command that is to make
 the run. Without a job it checks the bundled model and the working directory. Nothing is left on the disk.
