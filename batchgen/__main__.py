@@ -8,6 +8,7 @@ import runpy
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from batchgen.config.arguments import arranged
@@ -32,6 +33,11 @@ def main() -> None:
         found = versions()
         print(f"batchgen {found.pop('batchgen')} ({', '.join(f'{name} {what}' for name, what in found.items())})")
         return
+    compose(_settled, _front)
+
+
+def compose(settle: Callable[[Any], Config], act: Callable[[Config], int]) -> None:
+    """Let Hydra compose what the command line says, `settle` it and `act` on it; end the process with the exit code."""
     # Nothing has begun while the configuration is composed: Ctrl-C ends it as it ends any command, and Hydra, which
     # takes an interruption for a mistake in the configuration, does not hear of it.
     _exchange(signal.default_int_handler, signal.SIG_DFL)
@@ -45,7 +51,7 @@ def main() -> None:
 
     def task(composed: Any) -> None:
         running.append(composed)
-        codes.append(_run(composed))
+        codes.append(_run(composed, settle, act))
         running.clear()
 
     warnings.showwarning = lambda message, *_: say(str(message).strip().partition("\n")[0])
@@ -76,10 +82,22 @@ def _complain_once(error: BatchgenError) -> int:
     return complain(error) if is_first_here(os.environ) else error.exit_code
 
 
-def _run(composed: Any) -> int:
-    from omegaconf.errors import OmegaConfBaseException
+def _settled(composed: Any) -> Config:
+    require_job(composed)
+    config = load(composed)
+    config.run_dir = run_dir_of(config)
+    check_run_dir(config.run_dir, dry_run=str(config.dry_run).lower() != "false")
+    return config
 
+
+def _front(config: Config) -> int:
     from batchgen.run import run
+
+    return run(config)
+
+
+def _run(composed: Any, settle: Callable[[Any], Config], act: Callable[[Config], int]) -> int:
+    from omegaconf.errors import OmegaConfBaseException
 
     arguments = sys.argv[1:]
 
@@ -87,12 +105,9 @@ def _run(composed: Any) -> int:
     warnings.simplefilter("ignore")
     config, is_composed = Config(), False
     try:
-        require_job(composed)
-        config = load(composed)
-        config.run_dir = run_dir_of(config)
-        check_run_dir(config.run_dir, dry_run=str(config.dry_run).lower() != "false")
+        config = settle(composed)
         is_composed = True
-        return run(config)
+        return act(config)
     except OmegaConfBaseException as error:
         if (told := explain(error, own_files(), arguments)) is None:
             raise

@@ -11,9 +11,9 @@ from batchgen.events import now
 from batchgen.files import replace
 from batchgen.paths import RunDir
 from batchgen.plan.store import load_plan
-from batchgen.shards.leases import Watch, live_leases, read_lease
+from batchgen.shards.crew import AT_WORK, read_crew
+from batchgen.shards.leases import Watch
 from batchgen.shards.progress import shard_states
-from batchgen.shards.starting import starting
 from batchgen.units import count
 
 
@@ -28,10 +28,10 @@ def cancel(run: RunDir) -> int:
         return EXIT_WHOLE
     who = {"by": f"{_user()} on {socket.gethostname()}", "at": now()}
     replace(run.stop, (json.dumps(who) + "\n").encode())
-    leases = live_leases(run, Watch(plan.config.launch.lease_timeout_s)).values()
-    at_work = {read_lease(content).worker for content in leases} | {one.worker for one in starting(run)}
+    crew = read_crew(run, Watch(plan.config.launch.lease_timeout_s))
+    at_work = sum(member.state in AT_WORK for member in crew.members)
     say(
-        f"{count(len(at_work), 'worker')} asked to end after what is under way; `batchgen status {run.root}` shows "
+        f"{count(at_work, 'worker')} asked to end after what is under way; `batchgen status {run.root}` shows "
         "when none is left, and the same command goes on"
     )
     if run.slurm.is_dir():

@@ -22,6 +22,7 @@ COMMANDS = {
     "status": ("RUN_DIR", "the progress, at any time"),
     "verify": ("RUN_DIR", "check that a run is complete"),
     "repair": ("RUN_DIR", "set damaged shards aside, so that they are made again"),
+    "doctor": ("[job=NAME] [key=value ...]", "check this machine, and the cluster, before a night; writes nothing"),
     "cancel": ("RUN_DIR", "ask the workers of a run, on all machines, to end"),
     "join": ("RUN_DIR", "work on a planned run with the GPUs of this machine, too"),
     "worker": ("RUN_DIR RANK WORLD", "one worker, on any machine that sees the directory"),

@@ -28,7 +28,7 @@ WINGS = {
         "records", "settings", "sniff", "mapping", "advice", "found", "values", "remedies", "json_items", "lines",
         "json_files", "parquet", "rows", "tables", "formats", "fetch", "find",
     ],
-    "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "process", "slurm", "versions"],
+    "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "mounts", "process", "slurm", "versions"],
     "plan": [
         "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "contents", "nearby", "store", "rejects",
         "replan", "settled", "edits", "stream",
@@ -36,7 +36,8 @@ WINGS = {
     "models": ["parts", "find", "beside", "admit", "fingerprint", "staging"],
     "shards": [
         "images", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars", "attempt",
-        "settled", "eta", "amounts", "starting", "progress", "index", "finish",
+        "settled", "ends", "eta", "worker_log", "crew", "amounts", "starting", "roster", "progress", "index", "glance",
+        "finish",
     ],
     "memory": [
         "defaults", "refused", "streaming_costs", "figures", "cache", "estimate", "placement_bytes", "costs",
@@ -48,16 +49,17 @@ WINGS = {
     ],
     "launch": [
         "display", "local", "deadline", "drain", "spare", "requeue", "ranks", "word",
-        "copier", "copying", "arrays", "notes", "script", "submit", "wait",
+        "copier", "copying", "arrays", "notes", "elements", "script", "submit", "wait",
     ],
     "worker": ["out_of_memory", "shard", "spread", "hand_out", "loop", "__main__"],
     "evening": [
         "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "array", "policies", "start", "cuts",
         "download", "trial", "told",
     ],
+    "site": ["findings", "disk", "devices", "material", "cluster"],
 }  # fmt: skip
 DOORS = [
-    "prepare", "dry_run", "here", "run", "join", "cancel", "__main__", "status", "verify", "repair",
+    "prepare", "dry_run", "here", "run", "join", "cancel", "__main__", "doctor", "status", "verify", "repair",
 ]  # fmt: skip
 ORDER = [
     *GROUND,
@@ -142,7 +144,9 @@ def test_everything_public_has_a_docstring_and_annotations(module: str) -> None:
     assert (undocumented, untyped) == ([], [])
 
 
-@pytest.mark.parametrize("module", ["__main__", "run", "status", "verify", "repair", "prepare", "worker.loop"])
+@pytest.mark.parametrize(
+    "module", ["__main__", "run", "doctor", "status", "verify", "repair", "prepare", "worker.loop"]
+)
 def test_the_front_door_does_not_load_torch(module: str) -> None:
     code = f"import sys, batchgen.{module}; print(*(name for name in {HEAVY} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)

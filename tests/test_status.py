@@ -12,6 +12,7 @@ from batchgen.machine import process
 from batchgen.plan.replan import at_work
 from tests.builders import finish_run, full_attempt, plan_run
 from tests.commands import ROOT, front, run, write_prompts
+from tests.large_run import Large, large_run
 
 STATUS = [sys.executable, "-m", "batchgen.status"]
 PROMPTS = [f"fox {number}" for number in range(6)]
@@ -128,3 +129,50 @@ def test_ctrl_c_ends_a_watch_without_a_word(tmp_path):
     watching.send_signal(signal.SIGINT)
     out, errors = watching.communicate(timeout=60)
     assert (watching.returncode, out, errors) == (75, "", "")
+
+
+def test_the_workers_are_listed_with_what_they_do(tmp_path, capsys):
+    plan = large_run(tmp_path, Large(shards=40, finished=10, workers=25))
+    assert status.show(plan.run) == 75
+    said = capsys.readouterr().out
+    assert "25 workers running" in said and "and 5 workers more: 5 working" in said
+    [row] = [line for line in said.splitlines() if "node7-0-00000007" in line]
+    assert " ".join(row.split()).startswith("node7-0-00000007 17_7 node7 H200 0.0")
+    status.show(plan.run, json=True)
+    crew = json.loads(capsys.readouterr().out)["crew"]
+    assert len(crew) == 25 and {member["state"] for member in crew} == {"working"}
+    assert {"worker", "host", "device", "element", "shard", "images_per_s", "seen_s"} <= crew[0].keys()
+
+
+def test_what_the_elements_do_stands_beside_it(tmp_path, capsys, monkeypatch):
+    plan = large_run(tmp_path, Large(shards=40, finished=10, workers=2))
+    plan.run.slurm.mkdir()
+    (plan.run.slurm / "001.json").write_text(
+        json.dumps({"job": "17", "elements": 4, "collector": "18", "submitted_at": 1.0})
+    )
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho '17_3|PENDING|Resources||2026-11-28T03:10:00|gpu'\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    status.show(plan.run)
+    assert "array 17, 4 elements: 2 running, 1 over, 1 waiting (Resources)" in capsys.readouterr().out
+    squeue.write_text("#!/bin/sh\necho 'squeue: error: no' >&2; exit 1\n")
+    status.show(plan.run, json=True)
+    says = json.loads(capsys.readouterr().out)
+    assert [element["does"] for element in says["elements"]] == ["running", "running", "not heard of", "not heard of"]
+    assert "squeue" in says["squeue_problem"]
+
+
+def test_a_large_run_says_that_most_shards_go_by_their_names(tmp_path, capsys):
+    plan = large_run(tmp_path, Large(shards=100, finished=80, workers=0))
+    status.show(plan.run)
+    said = capsys.readouterr().out
+    assert "0 failed images in the newest 64 of 80 finished shards" in said
+    assert f"the others go by their names: python -m batchgen.verify {plan.run.root}" in said
+
+
+def test_who_asked_the_workers_to_end_is_told(tmp_path, capsys):
+    plan = plan_run(tmp_path, PROMPTS)
+    plan.run.stop.write_text(json.dumps({"by": "anna on login1", "at": "2026-01-02T03:04:05+00:00"}))
+    status.show(plan.run)
+    assert "anna on login1 asked all workers to end; the command that started" in capsys.readouterr().out

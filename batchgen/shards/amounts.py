@@ -1,42 +1,53 @@
 """How much the images of a plan's shards are, in the measure of `eta.work_of`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from batchgen.errors import BrokenRunError
 from batchgen.plan.store import Plan
+from batchgen.shards.ends import overlapped
 from batchgen.shards.eta import work_of
-from batchgen.shards.memory_log import BatchRecord
+from batchgen.shards.worker_log import Unit
 
-# How many of the open shards are read to know how much is left.
-_READ_SHARDS = 64
+# How many of the shards are read to know how much is left; the others have as much for each image.
+_READ_SHARDS = 48
 
 
 class Amounts:
-    """How much the images of a plan's shards are, by `eta.work_of`. An image counts 1 where the plan cannot be read."""
+    """How much the images of a plan's shards are, by `eta.work_of`. An image counts 1 where the plan cannot be read.
 
-    def __init__(self, plan: Plan) -> None:
+    Of many shards some are read. An image of the others counts as much as one of these does on average.
+    """
+
+    def __init__(self, plan: Plan, shards: Collection[int]) -> None:
+        """`shards`: those that will be asked for."""
         self._plan = plan
+        wanted = sorted(shards)
+        read = wanted[:: max(1, -(-len(wanted) // _READ_SHARDS))]
+        self._known = dict(zip(read, overlapped(lambda shard: _image_works(plan, shard), read), strict=True))
+        images = sum(count for works in self._known.values() for count, _ in works)
+        work = sum(count * each for works in self._known.values() for count, each in works)
+        self._each = work / images if images else 1.0
 
-    def of(self, record: BatchRecord) -> float:
+    def of(self, unit: Unit) -> float:
         """How much a unit was."""
-        each = _image_works(self._plan, record["shard"])
-        return float(record["images"]) * each[record["batch"]][1]
+        works: Sequence[tuple[int, float]] = self._known.get(unit.shard, ())
+        return unit.images * (works[unit.batch][1] if unit.batch < len(works) else self._each)
 
     def left(self, shards: Collection[int], rows: Mapping[int, int]) -> list[float]:
         """What each of the open shards lacks. `rows`: of those under way, how many rows are made."""
-        wanted = sorted(shards)
-        # Of many shards some are read: the others have as much for each image.
-        read = {*wanted[:: max(1, len(wanted) // _READ_SHARDS)], *rows}
-        known = {shard: self._lacks(shard, rows.get(shard, 0)) for shard in read if shard in shards}
-        images = sum(self._plan.sizes[shard].images - rows.get(shard, 0) for shard in known)
-        each = sum(known.values()) / images if images else 1.0
-        return [known.get(shard, each * self._plan.sizes[shard].images) for shard in wanted]
+        sizes = self._plan.sizes
+        return [
+            self._lacks(shard, rows.get(shard, 0))
+            if shard in self._known
+            else self._each * max(0, sizes[shard].images - rows.get(shard, 0))
+            for shard in sorted(shards)
+        ]
 
     def _lacks(self, shard: int, rows: int) -> float:
         lacks = 0.0
-        for count, each in _image_works(self._plan, shard):
+        for count, each in self._known[shard]:
             lacks += max(0, count - rows) * each
             rows = max(0, rows - count)
         return lacks

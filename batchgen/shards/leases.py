@@ -81,16 +81,20 @@ class Watch:
         if content is None:
             self._seen.pop(path, None)
             return None
+        return self.judge(path, content)
+
+    def judge(self, path: Path, content: bytes) -> bytes | None:
+        """The content that was just read of the lease at `path`, while somebody holds it; else None."""
         before, since = self._seen.get(path, (None, 0.0))
         if content != before:
             since = time.monotonic()
             self._seen[path] = (content, since)
         held = read_lease(content)
-        if time.monotonic() - since > self._patience_s(held):
+        if time.monotonic() - since > self.patience_s(held):
             return None
         return None if process.is_gone(held.process) else content
 
-    def _patience_s(self, held: Held) -> float:
+    def patience_s(self, held: Held) -> float:
         """How long the lease of this holder may stay unchanged."""
         if held.step_s is None:
             return _TIMEOUTS_OF_A_FIRST_STEP * self.timeout_s

@@ -7,29 +7,30 @@ that.
 """
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cache
 
 from batchgen.errors import BrokenRunError
-from batchgen.events import seconds_of
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan
 from batchgen.shards.amounts import Amounts
 from batchgen.shards.attempt import read_manifest, tar_problem
 from batchgen.shards.copies import copied
-from batchgen.shards.eta import Made, left_s, rate
+from batchgen.shards.crew import Crew, made_of, read_crew
+from batchgen.shards.ends import overlapped
+from batchgen.shards.eta import left_s, rate
 from batchgen.shards.journal import read_journal
-from batchgen.shards.leases import Watch, live_leases, read_lease
+from batchgen.shards.leases import Watch
 from batchgen.shards.memory_log import BatchRecord
 from batchgen.shards.starting import Starting, starting, starting_line
 from batchgen.units import GIB, duration
 
 _NAMED = 3  # of the broken shards, in a message
-# The memory logs looked at for the rate and the peak: those of open shards, and of so many committed ones, which may
-# hold one unit each.
+# Of how many shards the memory logs are looked at for the peak.
 _RECENT_SHARDS = 8
+_READ_TOGETHER = 64  # manifests that are in memory at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def shard_states(plan: Plan) -> ShardStates:
     """The state of every planned shard, by manifests and the sizes of tars. Changes nothing; raises OSError."""
     planned = frozenset(range(plan.shard_count))
     committed = planned & plan.run.committed()
-    problems = {shard: _problem(plan, shard) for shard in sorted(committed)}
+    problems = {shard: problem_of(plan, shard) for shard in sorted(committed)}
     broken = {shard: problem for shard, problem in problems.items() if problem is not None}
     return ShardStates(committed - broken.keys(), broken, planned - committed)
 
@@ -110,7 +111,8 @@ def finished_by_name(plan: Plan) -> frozenset[int]:
     return frozenset(range(plan.shard_count)) & plan.run.committed() & (plan.run.tars() | copied(plan.run))
 
 
-def _problem(plan: Plan, shard: int) -> str | None:
+def problem_of(plan: Plan, shard: int) -> str | None:
+    """What is wrong with a committed shard, by its manifest and the size of its tar; None where nothing is."""
     run = plan.run
     try:
         stated = stated_of(run, shard)
@@ -134,9 +136,10 @@ def _waits(run: RunDir, shard: int, stated: Stated) -> bool:
 class Progress:
     """How far a run is. Images count when they are on the disk, or when a live worker has denoised them.
 
-    `images_per_s` and `eta_s`, the seconds until all is made, are by what all workers did of late (eta.py); None while
-    that is not known. `peak_bytes` is the peak of recent units: memory allocated on the device, or resident on the
-    host without one. `starting`: the workers that have not begun with an image.
+    `workers`: how many hold a live lease. `images_per_s` and `eta_s`, the seconds until all is made, are by what all
+    workers did of late (eta.py); None while that is not known. `peak_bytes` is the peak of recent units: memory
+    allocated on the device, or resident on the host without one. `starting`: the workers that have not begun with an
+    image.
     """
 
     images: int
@@ -151,67 +154,80 @@ class Progress:
 
 
 def read_progress(plan: Plan, watch: Watch | None = None) -> Progress:
-    """The progress now. It may be read while workers work, and reads only open and recent shards.
+    """The progress now. It may be read while workers work, and reads only what workers, and recent shards, wrote last.
 
     A caller that looks more than once passes the same `watch` each time, so that a worker that hangs is noticed.
     Raises OSError and BatchgenError.
     """
-    run = plan.run
-    sizes = plan.sizes
-    committed = finished_by_name(plan)
     watch = watch or Watch(plan.config.launch.lease_timeout_s)
-    leases = {int(path.name): read_lease(content) for path, content in live_leases(run, watch).items()}
-    open_rows = {shard: lease.rows for shard, lease in leases.items()}
-    journals = [read_journal(run.memory_log(shard)) for shard in sorted(committed)[-_RECENT_SHARDS:]]
-    for files in run.attempts():
-        journal = read_journal(files.journal)
-        journals.append(journal)
-        if journal is not None:
-            open_rows[files.shard] = max(journal.rows, open_rows.get(files.shard, 0))
-    open_rows = {shard: rows for shard, rows in open_rows.items() if shard not in committed}
-    records = [record for journal in journals if journal is not None for record in journal.records]
-    at_work = {lease.worker for lease in leases.values()}
-    now_s = time.time()
-    images_per_s = rate(_made(records, lambda record: int(record["images"])), at_work, now_s)
-    amounts = Amounts(plan)
-    work_per_s = rate(_made(records, amounts.of), at_work, now_s)
-    left = amounts.left({shard for shard in range(len(sizes)) if shard not in committed}, open_rows)
+    return progress_of(plan, read_crew(plan.run, watch), finished_by_name(plan))
+
+
+def progress_of(plan: Plan, crew: Crew, finished: frozenset[int]) -> Progress:
+    """The progress, where its crew and the finished shards are known. Raises OSError and BatchgenError."""
+    sizes = plan.sizes
+    open_shards = frozenset(range(len(sizes))) - finished
+    rows = {shard: made for shard, made in crew.rows.items() if shard in open_shards}
+    rows |= _rows_left_behind(plan.run, open_shards - rows.keys())
+    rows = {shard: min(made, sizes[shard].images) for shard, made in rows.items()}
+    at_work = [one for one in crew.told if one.worker in crew.at_work]
+    amounts = Amounts(
+        plan, open_shards | {unit.shard for one in at_work for unit in one.units if unit.shard < len(sizes)}
+    )
+    work_per_s = rate(made_of(at_work, amounts.of), crew.at_work, crew.now_s)
     return Progress(
-        images=sum(sizes[shard].images for shard in committed) + sum(open_rows.values()),
+        images=sum(sizes[shard].images for shard in finished) + sum(rows.values()),
         planned_images=sum(size.images for size in sizes),
-        shards=len(committed),
+        shards=len(finished),
         planned_shards=len(sizes),
-        workers=len(at_work),
-        images_per_s=images_per_s,
-        peak_bytes=max((_peak_bytes(record) for record in records), default=None),
-        eta_s=None if work_per_s is None else left_s(left, work_per_s, len(at_work)),
-        starting=tuple(starting(run)),
+        workers=len(crew.at_work),
+        images_per_s=rate(made_of(at_work, lambda unit: unit.images), crew.at_work, crew.now_s),
+        peak_bytes=_peak_bytes(plan.run, finished, rows.keys()),
+        eta_s=None if work_per_s is None else left_s(amounts.left(open_shards, rows), work_per_s, len(crew.at_work)),
+        starting=tuple(starting(crew)),
     )
 
 
-def _made(records: list[BatchRecord], amount: Callable[[BatchRecord], float]) -> list[Made]:
-    made = []
-    for record in records:
-        with suppress(KeyError, TypeError, ValueError):
-            start_s = seconds_of(record["started_at"])
-            made.append(Made(record["worker"], start_s, start_s + float(record["seconds"]), amount(record)))
-    return made
+def _rows_left_behind(run: RunDir, shards: Collection[int]) -> dict[int, int]:
+    """How many rows unfinished attempts hold of those shards that nobody works on."""
+    left = [files for files in run.attempts() if files.shard in shards]
+    rows: dict[int, int] = {}
+    for files, journal in zip(left, overlapped(lambda one: read_journal(one.journal), left), strict=True):
+        if journal is not None:
+            rows[files.shard] = max(journal.rows, rows.get(files.shard, 0))
+    return rows
 
 
-def _peak_bytes(record: BatchRecord) -> int:
+def _peak_bytes(run: RunDir, finished: Collection[int], under_way: Collection[int]) -> int | None:
+    """The highest peak of the units of some shards: the last finished ones, or those under way while none is."""
+    paths = [run.memory_log(shard) for shard in sorted(finished)[-_RECENT_SHARDS:]]
+    if not paths:
+        paths = [files.journal for files in run.attempts() if files.shard in under_way][:_RECENT_SHARDS]
+    journals = overlapped(read_journal, paths)
+    peaks = [_peak(record) for journal in journals if journal is not None for record in journal.records]
+    return max(peaks, default=None)
+
+
+def _peak(record: BatchRecord) -> int:
     on_device = record["peak_allocated_bytes"]
     return int(record["host_rss_bytes"] if on_device is None else on_device)
 
 
-def failed_samples(plan: Plan) -> dict[str, str]:
-    """Key and reason of each image that failed in the newest committed shard that planned it."""
+def failed_samples(plan: Plan, shards: Collection[int] | None = None) -> dict[str, str]:
+    """Key and reason of each image that failed in the newest committed shard that planned it.
+
+    `shards`: those to look at; None looks at all.
+    """
     failed: dict[str, str] = {}
-    for shard in sorted(plan.run.committed()):
-        for sample in read_manifest(plan.run, shard)["samples"]:
-            if sample["status"] == "ok":
-                failed.pop(sample["key"], None)
-            else:
-                failed[sample["key"]] = str(sample["reason"])
+    wanted = sorted(plan.run.committed() if shards is None else shards)
+    for first in range(0, len(wanted), _READ_TOGETHER):
+        some = wanted[first : first + _READ_TOGETHER]
+        for manifest in overlapped(lambda shard: read_manifest(plan.run, shard), some):
+            for sample in manifest["samples"]:
+                if sample["status"] == "ok":
+                    failed.pop(sample["key"], None)
+                else:
+                    failed[sample["key"]] = str(sample["reason"])
     return failed
 
 
@@ -232,7 +248,14 @@ def rate_facts(progress: Progress) -> list[str]:
     parts = []
     if progress.images_per_s and progress.images < progress.planned_images and progress.workers:
         parts.append(f"{progress.images_per_s:.2f} images/s")
-        parts += [f"ETA {duration(progress.eta_s)}"] if progress.eta_s is not None else []
+        parts += [f"ETA {duration(progress.eta_s)}, {_at(progress.eta_s)}"] if progress.eta_s is not None else []
     if (said := starting_line(list(progress.starting), time.time())) is not None:
         parts.append(said)
     return parts
+
+
+def _at(seconds: float) -> str:
+    """What the clock will show in so many seconds: at 06:40, or at 06:40 on Saturday where that is not today."""
+    now = datetime.now()
+    end = now + timedelta(seconds=seconds)
+    return f"at {end:%H:%M}" if end.date() == now.date() else f"at {end:%H:%M} on {end:%A}"

@@ -1,6 +1,7 @@
 """What is in of a run: by manifests and by the sizes of tars, and never by manifests alone."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ from batchgen.shards.progress import (
     read_progress,
     shard_states,
 )
-from tests.builders import RECORD, append_batches, fake_sample, flip, full_attempt, plan_run, start_attempt, truncate
+from tests.builders import append_batches, flip, full_attempt, plan_run, start_attempt, truncate
 
 PROMPTS = [f"fox {number}" for number in range(6)]
 
@@ -106,7 +107,7 @@ def test_progress_counts_committed_shards_and_the_units_of_open_ones(plan: Plan)
 
 def test_the_line_says_the_rate_and_the_time_left_while_somebody_works() -> None:
     line = progress_line(Progress(10, 130, 1, 13, 2, 0.5, None, 240))
-    assert line == "10/130 images, 1/13 shards, 0.50 images/s, ETA 4m00s"
+    assert re.fullmatch(r"10/130 images, 1/13 shards, 0.50 images/s, ETA 4m00s, at \d\d:\d\d( on \w+)?", line)
 
 
 def test_the_newest_shard_that_planned_an_image_says_whether_it_failed(tmp_path: Path) -> None:
@@ -118,13 +119,16 @@ def test_the_newest_shard_that_planned_an_image_says_whether_it_failed(tmp_path:
 
 
 def made_by(plan: Plan, shard: int, worker: str, start_s: float, seconds: float) -> None:
-    """Commit a shard that a worker began at `start_s`, s before now, and made in one unit."""
-    began = (datetime.now(UTC) - timedelta(seconds=start_s)).isoformat()
-    facts: Any = RECORD | {"worker": worker, "shard": shard, "batch": 0, "started_at": began, "seconds": seconds}
-    planned = plan.shard(shard)[0].batches[0].prompts
-    attempt = start_attempt(plan, shard)
-    attempt.append([fake_sample(prompt) for prompt in planned], lambda: facts | {"images": len(planned)})
-    assert attempt.commit()
+    """Commit a shard that a worker began at `start_s`, s before now, and made in one unit; its log says so."""
+    images = len(plan.shard(shard)[0].batches[0].prompts)
+    began, made = (datetime.now(UTC) - timedelta(seconds=before_s) for before_s in (start_s, start_s - seconds))
+    events: list[Any] = [
+        {"at": began.isoformat(), "event": "shard", "shard": shard, "rows_resumed": 0},
+        {"at": made.isoformat(), "event": "made", "shard": shard, "batch": 0, "images": images},
+    ]
+    with plan.run.worker_log(worker).open("a") as log:
+        log.writelines(json.dumps(event) + "\n" for event in events)
+    assert full_attempt(plan, shard).commit()
 
 
 def holds(plan: Plan, worker: str, shard: int) -> None:

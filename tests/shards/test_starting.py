@@ -10,7 +10,8 @@ import pytest
 from batchgen.events import EventLog
 from batchgen.machine import process
 from batchgen.plan.store import Plan
-from batchgen.shards import starting as module
+from batchgen.shards.crew import read_crew
+from batchgen.shards.leases import Watch
 from batchgen.shards.starting import Starting, starting, starting_line
 from tests.builders import gone_process, plan_run
 
@@ -32,6 +33,10 @@ def log(plan: Plan, *events: str, pid: int | None = None) -> Path:
     return path
 
 
+def found(plan: Plan) -> list[Starting]:
+    return list(starting(read_crew(plan.run, Watch(60.0))))
+
+
 @pytest.mark.parametrize(
     ("events", "does"),
     [
@@ -51,29 +56,22 @@ def log(plan: Plan, *events: str, pid: int | None = None) -> Path:
 )
 def test_the_last_event_says_what_a_worker_does(plan: Plan, events: tuple[str, ...], does: str | None) -> None:
     path = log(plan, *events)
-    assert [(one.worker, one.does) for one in starting(plan.run)] == ([(path.stem, does)] if does else [])
+    assert [(one.worker, one.does) for one in found(plan)] == ([(path.stem, does)] if does else [])
 
 
 def test_workers_that_are_gone_are_not_starting(plan: Plan) -> None:
     log(plan, pid=1)  # a process that is not at work here
-    assert starting(plan.run) == []
+    assert found(plan) == []
     log(plan)
     for mark in plan.run.marks():
         mark.write_text(json.dumps({"process": gone_process()}))
-    assert starting(plan.run) == []
+    assert found(plan) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b'{"event": 3}\n', b'["start"]\n{"event"', b"\xff\x00"])
 def test_torn_logs_are_passed_over(plan: Plan, content: bytes) -> None:
     plan.run.worker_log(process.worker_name(1)).write_bytes(content)
-    assert starting(plan.run) == []
-
-
-def test_only_the_ends_of_a_long_log_are_read(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TAIL_BYTES", 300)
-    log(plan, *["loaded"] * 50)
-    [worker] = starting(plan.run)
-    assert worker.does == "choosing a policy"
+    assert found(plan) == []
 
 
 def test_the_line_counts_workers_and_says_since_when() -> None:

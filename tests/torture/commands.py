@@ -234,7 +234,7 @@ class Started:
             _swap(front_door, require_job=lambda _: None, load=lambda composed: composed)
             _swap(front_door, run_dir_of=lambda config: config.run_dir)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            _end_with(lambda: front_door._run(config))
+            _end_with(lambda: front_door._run(config, front_door._settled, front_door._front))
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def signal(self, number, everybody=False):
