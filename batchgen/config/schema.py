@@ -171,7 +171,7 @@ class LaunchConfig:
     # workers load it from there. null loads it from where it is.
     scratch: str | None = None
     # Over how many seconds the starts of workers are spread, so that not all of them read the same files at once. null
-    # takes a quarter of a second for each worker, and at most a minute.
+    # takes a quarter of a second for each worker, and at most a minute, while nobody is at work yet.
     spread_s: float | None = None
     # Under SLURM: any options of sbatch by their long names, such as launch.slurm.partition=gpu.
     slurm: dict[str, Any] = field(default_factory=dict)

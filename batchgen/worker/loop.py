@@ -160,7 +160,8 @@ class Worker:
     def _shard_maker(self) -> ShardMaker:
         if self._maker is None:
             spread_s = self._plan.config.launch.spread_s
-            await_turn(start_delay_s(*self._place, spread_s), self.log, self._stop)
+            is_late = bool(self._run.shard_leases())
+            await_turn(start_delay_s(self._place, spread_s, is_late), self.log, self._stop)
             started = time.monotonic()
             engine = self._load()
             seconds = round(time.monotonic() - started, 2)

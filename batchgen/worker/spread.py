@@ -10,10 +10,14 @@ _WORKER_S = 0.25
 _MOST_S = 60.0
 
 
-def start_delay_s(rank: int, world: int, spread_s: float | None) -> float:
-    """How many seconds worker `rank` of `world` waits; `spread_s` is launch.spread_s."""
+def start_delay_s(place: tuple[int, int], spread_s: float | None, is_late: bool) -> float:
+    """How many seconds a worker waits. `place`: its rank and the number of workers; `spread_s`: launch.spread_s.
+
+    One that is late, because others are at work already, waits only if launch.spread_s is set.
+    """
+    rank, world = place
     if spread_s is None:
-        spread_s = min(_MOST_S, _WORKER_S * world) if world >= _FEW else 0.0
+        spread_s = min(_MOST_S, _WORKER_S * world) if world >= _FEW and not is_late else 0.0
     return spread_s * rank / world
 
 

@@ -28,7 +28,12 @@ from tests.fake_engine import FakeEngine
     ],
 )
 def test_starts_are_spread_by_rank(rank: int, world: int, spread_s: float | None, delay_s: float) -> None:
-    assert start_delay_s(rank, world, spread_s) == delay_s
+    assert start_delay_s((rank, world), spread_s, is_late=False) == delay_s
+
+
+def test_a_late_worker_begins_at_once_unless_the_spread_is_set() -> None:
+    assert start_delay_s((255, 256), None, is_late=True) == 0.0
+    assert start_delay_s((1, 2), 10.0, is_late=True) == 5.0
 
 
 def test_a_worker_that_is_told_to_stop_does_not_wait_for_its_turn(tmp_path: Path) -> None:
