@@ -208,10 +208,10 @@ def test_a_job_of_ones_own_is_found_as_the_documents_say(tmp_path: Path) -> None
 
 
 def test_scripts_can_be_read_by_bash() -> None:
-    scripts = [block.text for name in NAMES for block in blocks(ROOT / name) if block.text.startswith("#!/bin/bash")]
+    scripts = sorted((ROOT / "jobs").glob("*.sbatch"))
     assert scripts
     for script in scripts:
-        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+        subprocess.run(["bash", "-n", script], check=True)
 
 
 def test_make_help_lists_every_target_and_the_default_makes_the_job() -> None:
