@@ -14,6 +14,7 @@ from batchgen.units import GIB
 _BAR_EVERY_S = 0.5
 _FIRST_LINE_S = 10.0
 _LINE_EVERY_S = 30.0
+_PAUSE = 10  # times what a look takes: on a network file system it takes seconds, in which workers are not looked after
 _LINE_OF_A_JOB_EVERY_S = 600.0  # a job of a night has hundreds of elements, each with a file of its own
 # The time left is that of read_progress: tqdm's own goes by images, of which some take longer than others.
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
@@ -56,8 +57,9 @@ class Display:
         now_s = time.monotonic()
         if now_s >= self._next_s:
             line_every_s = _LINE_OF_A_JOB_EVERY_S if self._is_job else _LINE_EVERY_S
-            self._next_s = now_s + (_BAR_EVERY_S if self._is_terminal else line_every_s)
             self._show()
+            took_s = time.monotonic() - now_s
+            self._next_s = now_s + max(_BAR_EVERY_S if self._is_terminal else line_every_s, _PAUSE * took_s)
 
     def _read(self) -> Progress | None:
         # None where it cannot be read now, for example because of a stale file handle or a damaged file

@@ -108,7 +108,8 @@ def shard_states(plan: Plan) -> ShardStates:
 
 def finished_by_name(plan: Plan) -> frozenset[int]:
     """The shards that have a manifest, and a tar or a copy: quick enough to be asked twice a second of a large run."""
-    return frozenset(range(plan.shard_count)) & plan.run.committed() & (plan.run.tars() | copied(plan.run))
+    committed, tars = plan.run.listed()
+    return frozenset(range(plan.shard_count)) & committed & (tars | copied(plan.run))
 
 
 def problem_of(plan: Plan, shard: int) -> str | None:

@@ -193,7 +193,6 @@ def test_a_late_worker_begins_within_5_s(found):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="it reads every lease, journal and log of a worker, one after the other")
 def test_how_far_the_run_is_can_be_told_within_5_s(found):
     assert found.status_s < 5
 
