@@ -7,6 +7,7 @@ monotonic clock. During the holder's first step the limit is five timeouts of th
 in it or the device may be slow. Clocks of two machines and times of files are never compared.
 """
 
+import errno
 import json
 import math
 import os
@@ -124,6 +125,8 @@ def _content(path: Path) -> bytes | None:
 
 def _removed(path: Path, stale: bytes) -> bool:
     """Remove a lease that has this content. Of several workers that do so at once, one succeeds."""
+    if path.is_dir() and not path.is_symlink():  # not a lease, and somebody's own: it is not moved
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         os.rename(path, aside)
