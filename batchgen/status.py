@@ -22,6 +22,7 @@ from batchgen.launch.notes import Submission, submissions
 from batchgen.paths import RunDir
 from batchgen.plan.rejects import rejected_line
 from batchgen.plan.store import Plan, load_plan
+from batchgen.shards.copies import copies_line
 from batchgen.shards.crew import Crew, Member, read_crew
 from batchgen.shards.glance import Glance, glance
 from batchgen.shards.leases import Watch
@@ -98,6 +99,7 @@ class Status:
             "elements": [asdict(element) for element in self.elements],
             "squeue_problem": self.queue.problem,
             "asked_to_end": self.asked,
+            "copies": copies_line(self.plan),
             "ends_at": self._ends_at(),
             "exit_code": self.code,
             "as_of": _now(),
@@ -116,8 +118,7 @@ class Status:
                     f"{count(left, 'shard')} {'is' if left == 1 else 'are'} left: "
                     f"up to {count(left, 'worker')} can be busy at once"
                 )
-        if (rejected := rejected_line(plan)) is not None:
-            lines.append(rejected)
+        lines += filter(None, (rejected_line(plan), copies_line(plan)))
         if not self.is_over:
             lines += [] if self.asked is None else [f"{self.asked}; the command that started the run goes on with it"]
             lines += [*element_lines(self.arrays, self.elements, self.queue), *roster(self.crew)]
