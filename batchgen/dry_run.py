@@ -25,6 +25,7 @@ from batchgen.evening.work import Job, job_of
 from batchgen.launch.script import takes_gpus
 from batchgen.machine.gpus import Gpu
 from batchgen.models.admit import Admission
+from batchgen.models.find import settled
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.padding import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir
@@ -70,8 +71,9 @@ def _collect(
     run: RunDir, config: Config, gpus: Sequence[Gpu], inputs: Inputs, began_s: float
 ) -> tuple[list[Line], BatchgenError | None]:
     counts = summary(run, config, inputs)
-    lines = [*_plan_lines(run, config, counts), *_fetched_line(inputs), model_line(config, gpus)]
     model = inputs.fetched if config.dry_run == "probe" else inputs.model or in_cache(config.model)
+    config = config if model is None else settled(config, model)
+    lines = [*_plan_lines(run, config, counts), *_fetched_line(inputs), model_line(config, model, gpus)]
     known = None if model is None else Model(model, inputs.fingerprint() if inputs.model else fingerprint_model(model))
     able = able_of(config, known, gpus, counts.sizes)
     if known is not None and config.dry_run == "probe":
@@ -92,8 +94,8 @@ def _probe(config: Config, inputs: Inputs, model: Model, gpus: Sequence[Gpu], be
     """Measure the job on the first GPU, or the CPU, and keep what was found. Raises UserError."""
     if any(gpu.device == ASSUMED for gpu in gpus):
         raise ConfigError("dry_run=probe measures on a GPU that is here: leave out memory.assume_vram, or the probe")
-    settled = replace(config, model=replace(config.model, path=inputs.settled_path))
-    sources = Sources(settled, inputs.looked_at, recipe_of(config, model.fingerprint))
+    planned = replace(config, model=replace(config.model, path=inputs.settled_path))
+    sources = Sources(planned, inputs.looked_at, recipe_of(config, model.fingerprint))
     outlook = Outlook(config, model, gpus)
 
     def rows(width: int, height: int) -> int:
@@ -178,7 +180,8 @@ def summary(run: RunDir, config: Config, inputs: Inputs) -> Counts:
         refuse_used(run)
     refuse_large(config.output.format, config.job.width, config.job.height)
     counts = Counts(found=inputs.found)
-    shards = plan_shards(config, inputs.files, inputs.found)
+    planned = config if inputs.model is None else settled(config, inputs.model)
+    shards = plan_shards(planned, inputs.files, inputs.found)
     if inputs.model is not None:
         shards = Admission(inputs.model, config, inputs.fingerprint).watch(shards)
     counts.take(shards, config)

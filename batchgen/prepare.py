@@ -16,7 +16,7 @@ from batchgen.console import say
 from batchgen.errors import ResumeError
 from batchgen.files import sync_directory, to_json
 from batchgen.models.admit import Admission
-from batchgen.models.find import EARLIER_EDITIONS, ModelFiles, download, find_model, hub_revision
+from batchgen.models.find import EARLIER_EDITIONS, ModelFiles, download, find_model, hub_revision, settled
 from batchgen.models.fingerprint import VERSION, fingerprint_model
 from batchgen.paths import RunDir
 from batchgen.places import models_dir
@@ -204,13 +204,15 @@ def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard |
     After the last shard it is raised, too, for steps or sizes that the model cannot make.
     """
     refuse_large(config.output.format, config.job.width, config.job.height)  # before a download
-    settled = replace(config.model, path=inputs.settled_path)
+    planned = settled(config, inputs.fetched)
+    model = replace(planned.model, path=inputs.settled_path)
     if inputs.model is None:
-        settled = replace(settled, revision=hub_revision(inputs.fetched.folder))
+        model = replace(model, revision=hub_revision(inputs.fetched.folder))
+    planned = replace(planned, model=model)
     admission = Admission(inputs.fetched, config, inputs.fingerprint)
     recipe = recipe_of(config, inputs.fingerprint())
-    sources = Sources(replace(config, model=settled), inputs.looked_at, recipe)
-    return sources, admission.watch(plan_shards(config, inputs.files, inputs.found))
+    sources = Sources(planned, inputs.looked_at, recipe)
+    return sources, admission.watch(plan_shards(planned, inputs.files, inputs.found))
 
 
 def _matched(plan: Plan, config: Config, inputs: Inputs) -> tuple[list[str], Matched]:

@@ -7,6 +7,8 @@ from typing import Any
 # A row or the job may give these words, in any case, instead of a negative prompt. The first says that there is none,
 # even if the job has one; the second stands for the empty text, encoded. Only to SDXL do the two differ.
 NO_NEGATIVE, EMPTY_NEGATIVE = "<none>", "<empty>"
+# Above which scale most models have guidance.
+GUIDED_ABOVE = 1.0
 
 
 @dataclass(slots=True)  # not frozen: it is part of the configuration's schema, and OmegaConf merges into it
@@ -100,11 +102,17 @@ class Prompt:
     line: int
     copy: int = 0  # which of the images that one row asks for
     extra: dict[str, Any] = field(default_factory=dict)
+    guided_above: float = GUIDED_ABOVE  # above which scale the model has guidance
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether there is guidance: a second pass with the negative prompt, which takes twice the work."""
+        return self.guidance > self.guided_above
 
     @property
     def group(self) -> Group:
-        """What prompts must share to run together. Without guidance (<= 1) the model runs half the rows."""
-        return (self.width, self.height, self.steps, self.guidance > 1.0)
+        """What prompts must share to run together. Without guidance the model runs half the rows."""
+        return (self.width, self.height, self.steps, self.is_guided)
 
     @property
     def negative_text(self) -> str:

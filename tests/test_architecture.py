@@ -18,6 +18,12 @@ GROUND = [
     "batchgen", "errors", "types", "units", "placements", "padding", "policy", "engine", "places", "plan_dir", "paths",
     "files", "events", "quality", "console",
 ]  # fmt: skip
+# Families know nothing of each other.
+FAMILIES = [
+    f"families.{path.stem}"
+    for path in sorted(PACKAGE.glob("models/families/*.py"))
+    if path.stem not in ("__init__", "scales", "base")
+]
 WINGS = {
     "config": [
         "bounds", "schema", "sbatch", "check", "shipped", "keys", "quoting", "options", "arguments", "syntax",
@@ -33,7 +39,10 @@ WINGS = {
         "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "contents", "nearby", "store", "rejects",
         "replan", "settled", "edits", "stream",
     ],
-    "models": ["parts", "find", "beside", "admit", "fingerprint", "staging"],
+    "models": [
+        "parts", "families.scales", "families.base", *FAMILIES, "families", "find", "beside", "admit", "fingerprint",
+        "staging",
+    ],
     "shards": [
         "images", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars", "attempt",
         "settled", "ends", "eta", "worker_log", "crew", "amounts", "starting", "roster", "progress", "index", "glance",
@@ -44,7 +53,7 @@ WINGS = {
         "choose", "stepdown", "worth", "probe", "measure", "frozen", "forecast",
     ],
     "pipeline": [
-        "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise", "scaling",
+        "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise",
         "schedulers", "load", "rehearse", "check", "streaming", "placement", "apply", "strict", "tiling", "engine",
     ],
     "launch": [

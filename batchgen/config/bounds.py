@@ -37,6 +37,7 @@ BOUNDS = {
     "height": Bound(int, 64, 16_384, multiple=8),
     "steps": Bound(int, 1, 1_000),
     "guidance": Bound(float, 0.0, 100.0),
+    "guided_above": Bound(float, 0.0, 100.0),
     "seed": Bound(int, 0, SEED_LIMIT - 1),
     "images_per_prompt": Bound(int, 1, 10_000),
     "batch_size": Bound(int, 1, 4_096),

@@ -63,8 +63,8 @@ def check(config: Config) -> None:
         )
     if config.speed.traced and config.memory.policy.placement not in (None, *UNHOOKED):
         raise ConfigError(
-            f"speed.traced=true needs a placement that does not move the UNet's weights, but memory.policy.placement="
-            f"{config.memory.policy.placement} does: change one of the two"
+            "speed.traced=true needs a placement that does not move the denoiser's weights, but "
+            f"memory.policy.placement={config.memory.policy.placement} does: change one of the two"
         )
     if (problem := BOUNDS["width"].problem("model.size_px", config.model.size_px)) is not None:
         raise ConfigError(problem)

@@ -52,8 +52,9 @@ class JobConfig:
     # The height of the images, in pixels.
     height: int = "${model.size_px}"  # type: ignore[assignment]
     # How many denoising steps are made for each image.
-    steps: int = 30
-    # How strongly an image follows its prompt; at 1 or below there is no guidance, which takes half the work.
+    steps: int = "${model.steps}"  # type: ignore[assignment]
+    # How strongly an image follows its prompt. With most models there is no guidance at 1 or below, which takes half
+    # the work.
     guidance: float = "${model.guidance}"  # type: ignore[assignment]
     # What the images should not show. <none> means no negative prompt, <empty> means that the empty text is encoded.
     negative_prompt: str = ""
@@ -73,12 +74,18 @@ class ModelConfig:
     revision: str | None = None
     # Which set of weight files is loaded, for example fp16. A part without these files uses its plain ones.
     variant: str | None = None
-    # The number format of the weights. auto means fp32 on the CPU and on GPUs that are slow in fp16, else fp16.
+    # The number format of the weights. auto means the one of 16 bits that suits the model's family (fp16 for
+    # Stable Diffusion and XL, bf16 for transformers), and fp32 on the CPU and on GPUs that are slow in it.
     dtype: str = "auto"
     # The size that the model was trained for, in pixels; the default of job.width and job.height.
     size_px: int = 512
     # The guidance that suits the model; the default of job.guidance.
     guidance: float = 7.5
+    # The number of steps that suits the model; the default of job.steps.
+    steps: int = 30
+    # Above which guidance the model runs a second time for each image, with the negative prompt; null leaves it to the
+    # model's family.
+    guided_above: float | None = None
     # The model's own safety checker: flag notes its verdict in the sample's JSON, drop leaves flagged images out.
     safety_checker: str = "off"
 
@@ -120,7 +127,7 @@ class SpeedConfig:
 
     # Use the memory format that tensor cores prefer for convolutions.
     channels_last: bool = False
-    # Record the UNet with torch.jit.trace, once for each shape.
+    # Record the denoiser (of Stable Diffusion and XL) with torch.jit.trace, once for each shape.
     traced: bool = False
     # The attention backend. It is tried when a worker starts; where it does not run, sdpa is used and the log says why.
     attention: str = "sdpa"

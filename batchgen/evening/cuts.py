@@ -22,11 +22,13 @@ def may_be_cut(text: str) -> bool:
 def cut_warning(model: ModelFiles, texts: Sequence[str]) -> str | None:
     """What to say where the model's tokenizer cuts some of these texts; None if it cuts none, or cannot be read."""
     try:
-        tokenizer, most = _load(model.folder / "tokenizer")
+        name, most = model.family.reads
+        there = (model.folder / name).is_dir()
+        tokenizer, usual = _load(model.folder / (name if there else "tokenizer"))
+        room = usual - _MARKS if most is None or not there else most
         encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False) if texts else []
     except Exception:  # the tokenizer's own library raises plain exceptions; a worker says what is wrong
         return None
-    room = most - _MARKS
     cut = [(text, one.offsets[room][0]) for text, one in zip(texts, encoded, strict=True) if len(one.ids) > room]
     if not cut:
         return None

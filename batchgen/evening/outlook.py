@@ -20,7 +20,7 @@ from batchgen.memory.defaults import threads_of
 from batchgen.memory.forecast import foresee_on
 from batchgen.memory.frozen import task_of
 from batchgen.memory.measure import Known, base_policy
-from batchgen.models.find import ModelFiles, find_model
+from batchgen.models.find import ModelFiles, find_model, half_of
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 
@@ -45,7 +45,9 @@ class Outlook:
         self._config, self._model, self._gpus = config, model, gpus
         self._gpu = gpus[0] if gpus else None
         self.device_kind = "cpu" if self._gpu is None else self._gpu.kind or ""
-        self.dtype = resolve_dtype(config.model.dtype, self._gpu.capability if self._gpu else None)
+        self.dtype = resolve_dtype(
+            config.model.dtype, self._gpu.capability if self._gpu else None, half_of(model.files)
+        )
         self._known: dict[tuple[int, int], tuple[Pace, Policy] | None] = {}
 
     @classmethod

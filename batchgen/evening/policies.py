@@ -12,6 +12,7 @@ from batchgen.machine.gpus import Gpu
 from batchgen.memory.forecast import foresee_on, refused_on
 from batchgen.memory.frozen import task_of
 from batchgen.memory.measure import base_policy
+from batchgen.models.find import ModelFiles, half_of
 from batchgen.policy import Policy
 from batchgen.units import size_bytes
 
@@ -19,19 +20,19 @@ from batchgen.units import size_bytes
 ASSUMED, _CAPABILITY = "assumed", (8, 0)
 
 
-def model_line(config: Config, gpus: Sequence[Gpu]) -> Line:
+def model_line(config: Config, model: ModelFiles | None, gpus: Sequence[Gpu]) -> Line:
     """The model, its dtype on these GPUs or the CPU, and the scheduler. Raises ConfigError as `resolve_dtype` does."""
-    dtypes, scheduler = _dtypes(config, gpus), config.job.scheduler
+    dtypes, scheduler = _dtypes(config, half_of(model), gpus), config.job.scheduler
     values = {"model": config.model.path, "dtype": dtypes, "scheduler": scheduler}
     return Line("model", f"{config.model.path}, {dtypes}, scheduler {scheduler}", values)
 
 
-def _dtypes(config: Config, gpus: Sequence[Gpu]) -> str:
+def _dtypes(config: Config, half: str, gpus: Sequence[Gpu]) -> str:
     """The dtype of the weights, and the device."""
     named = config.model.dtype
     if not gpus:
-        return f"{resolve_dtype(named, None)} on cpu"
-    found = {resolve_dtype(named, gpu.capability) for gpu in gpus} if named == "auto" else {named}
+        return f"{resolve_dtype(named, None, half)} on cpu"
+    found = {resolve_dtype(named, gpu.capability, half) for gpu in gpus} if named == "auto" else {named}
     return " and ".join(sorted(found)) + " on cuda"
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.memory.figures import LATENT_PX, Figures, Weights
-from batchgen.memory.streaming_costs import pack
-from batchgen.models.find import ModelFiles, vae_wants_fp32
+from batchgen.memory.streaming_costs import pack, pack_evenly
+from batchgen.models.families.base import Family
+from batchgen.models.find import ModelFiles, place_px, vae_wants_fp32
 from batchgen.models.parts import tensors, weight_files
 
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -16,6 +17,9 @@ _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 # (measured with Stable Diffusion 1.5: 18) than if they have none (SDXL: 15). And how many of the VAE's second width.
 _UNET_MAPS = {True: 19.0, False: 16.0}
 _VAE_MAPS = 3.6
+# For each pixel, where a VAE has no such widths (measured, and a fifth more).
+_VAE_VALUES = {"AutoencoderKLQwenImage": 2075.0, "AutoencoderDC": 1040.0}
+_ENCODER_MAPS = 3
 _ENCODE_BYTES = 64 << 20
 _WORKSPACE_BYTES = 64 << 20
 _USED_SHARE = 0.1
@@ -35,26 +39,64 @@ def estimate(model: ModelFiles, dtype: str, width: int, height: int) -> Figures:
 
     A safety checker counts with the VAE. Raises OSError, ValueError and ModelError.
     """
-    layers = _layers(model, "unet")
-    weights = _weights(model, dtype, layers)
-    unet, vae = _config(model.folder, "unet"), _config(model.folder, "vae")
+    family = model.family
+    layers = _layers(model, family.denoiser)
+    weights = _weights(model, family, dtype, layers)
+    config, vae = _config(model.folder, family.denoiser), _config(model.folder, "vae")
     size, pixels = _BYTES[dtype], width * height
-    places = pixels // LATENT_PX**2
-    maps = _UNET_MAPS["Attn" in unet["down_block_types"][0]]
     # A weight of two bytes takes two operations. In fp32 a weight has twice the bytes and takes twice the time.
-    row_s = weights.unet_bytes * places * _USED_SHARE / _FLOP_PER_S
+    if family.convolutional:
+        places = pixels // LATENT_PX**2
+        maps = _UNET_MAPS["Attn" in config["down_block_types"][0]]
+        pass_bytes = places * config["block_out_channels"][0] * maps * size
+        row_s = weights.unet_bytes * places * _USED_SHARE / _FLOP_PER_S
+        groups = pack(layers, size, len(config["block_out_channels"]), places)
+    else:
+        tokens = pixels // (family.patch * place_px(vae)) ** 2 + family.text_tokens
+        pass_bytes = tokens * _width(config) * family.maps * size
+        row_s = weights.unet_bytes * tokens / _FLOP_PER_S
+        groups = pack_evenly(layers, size)
     return Figures(
         weights=weights,
         workspace_bytes=_WORKSPACE_BYTES,
-        encode_bytes=_ENCODE_BYTES,
-        pass_bytes=((1, places * unet["block_out_channels"][0] * maps * size),),
+        encode_bytes=_encode_bytes(model, family, size),
+        pass_bytes=((1, pass_bytes),),
         pass_s=((1, _PASS_S + row_s), (64, _PASS_S + 64 * row_s)),
-        decode_bytes=((1, vae["block_out_channels"][1] * _VAE_MAPS * weights.vae_value_bytes),),
+        decode_bytes=((1, _decoded_values(vae) * weights.vae_value_bytes),),
         decode_s=((pixels, ((1, pixels * _VAE_FLOP_PER_PIXEL / _FLOP_PER_S * weights.vae_value_bytes / 2),)),),
         copied_bytes_per_s=_COPIED_BYTES_PER_S,
-        stream_groups=pack(layers, size, len(unet["block_out_channels"]), places),
+        stream_groups=groups,
         measured=False,
     )
+
+
+def _width(config: dict[str, Any]) -> int:
+    # The width of a transformer's tokens
+    if "num_attention_heads" in config:
+        return int(config["num_attention_heads"] * config["attention_head_dim"])
+    return int(config["dim"])
+
+
+def _decoded_values(vae: dict[str, Any]) -> float:
+    # How many numbers for each pixel of an image are alive at once while the VAE decodes
+    kind = vae.get("_class_name", "")
+    return _VAE_VALUES[kind] if kind in _VAE_VALUES else vae["block_out_channels"][1] * _VAE_MAPS
+
+
+def _encode_bytes(model: ModelFiles, family: Family, size: int) -> int:
+    # What the widest layer of the largest text encoder makes of the texts that are encoded at once; a language model
+    # also says how likely each word of its table comes next.
+    most = 0
+    for name in family.encoders:
+        if not (model.folder / name / "config.json").is_file():
+            continue
+        config = _config(model.folder, name)
+        config = config.get("text_config", {}) | config
+        inner = _ENCODER_MAPS * (config.get("d_ff") or config.get("intermediate_size") or 0)
+        kind = str((config.get("architectures") or [""])[0])
+        words = config.get("vocab_size", 0) if kind.endswith(("ForCausalLM", "ForConditionalGeneration")) else 0
+        most = max(most, family.text_rows * family.text_tokens * max(inner, words) * size)
+    return max(_ENCODE_BYTES, int(most))
 
 
 def at_speed(guess: Figures, flop_per_s: float | None, copied_bytes_per_s: float) -> Figures:
@@ -63,18 +105,16 @@ def at_speed(guess: Figures, flop_per_s: float | None, copied_bytes_per_s: float
     return guess if flop_per_s is None else _slowed(guess, _FLOP_PER_S / (_FLOP_SHARE * flop_per_s))
 
 
-def _weights(model: ModelFiles, dtype: str, unet_layers: dict[str, int]) -> Weights:
-    folder = model.folder
+def _weights(model: ModelFiles, family: Family, dtype: str, denoiser_layers: dict[str, int]) -> Weights:
     size = vae_size = _BYTES[dtype]
-    family = json.loads((folder / "model_index.json").read_bytes())["_class_name"]
-    if dtype == "fp16" and vae_wants_fp32(family, _config(folder, "vae")):
+    if dtype == "fp16" and vae_wants_fp32(family, _config(model.folder, "vae")):
         vae_size = _BYTES["fp32"]
-    texts = [_layers(model, name) for name in ("text_encoder", "text_encoder_2")]
+    texts = [_layers(model, name) for name in family.encoders if (model.folder / name).is_dir()]
     text = [count * size for layers in texts for count in layers.values()]
-    unet = [count * size for count in unet_layers.values()]
+    denoiser = [count * size for count in denoiser_layers.values()]
     vae_bytes = sum(_layers(model, "vae").values()) * vae_size
     vae_bytes += sum(_layers(model, "safety_checker").values()) * size if model.safety_checker else 0
-    return Weights(sum(text), sum(unet), vae_bytes, max(text), max(unet), len(unet), vae_size)
+    return Weights(sum(text), sum(denoiser), vae_bytes, max(text), max(denoiser), len(denoiser), vae_size)
 
 
 def _config(folder: Path, name: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def foresee_on(config: Config, gpu: Gpu, model: ModelFiles, fingerprint: str, ta
 
     Raises MemoryNeededError as `foresee` does.
     """
-    dtype = resolve_dtype(config.model.dtype, gpu.capability)
+    dtype = resolve_dtype(config.model.dtype, gpu.capability, model.family.half)
     if gpu.kind is None or gpu.free_bytes is None:
         return None
     cap = config.memory.max_vram

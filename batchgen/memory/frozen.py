@@ -30,6 +30,7 @@ from batchgen.placements import PLACEMENTS
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 from batchgen.shards.leases import Lease, Watch
+from batchgen.types import GUIDED_ABOVE
 from batchgen.units import GIB
 
 _CHOSEN_FIELDS = ("micro_batch", "decode_chunk", "tile_px", "placement", "guidance_split")
@@ -170,8 +171,8 @@ class Policies:
 
 def task_of(config: Config, width: int, height: int) -> Task:
     """A full batch of this size in pixels, as the job makes it, even if a trial of the job has fewer images."""
-    job = config.job
-    return Task(width, height, job.batch_size, job.steps, job.guidance > 1.0)
+    job, above = config.job, config.model.guided_above
+    return Task(width, height, job.batch_size, job.steps, job.guidance > (GUIDED_ABOVE if above is None else above))
 
 
 def foresee(

@@ -137,7 +137,8 @@ class _Probe:
             latent = made[0]
             self._spent_s += sum(watch.seconds() for watch in watches)
             pass_bytes[rows] = self._taken_bytes()
-            seconds = min(watch.seconds() for watch in watches) / (2 if policy.guidance_split else 1)
+            in_one = policy.guidance_split and len(watches) <= STEPS  # the two passes are timed as one
+            seconds = min(watch.seconds() for watch in watches) / (2 if in_one else 1)
             saturated = _no_gain(series, rows, seconds)
             series[rows] = pass_s[rows] = seconds
             if saturated:
@@ -158,6 +159,11 @@ class _Probe:
 
     def _micro_batches(self) -> Iterator[tuple[Policy, int]]:
         # Each policy to try, and how many rows the denoiser runs at once under it
+        if self._base.guidance_split:
+            yield from (
+                (replace(self._base, micro_batch=size), size) for size in PADDED_SIZES if not self._is_over(size)
+            )
+            return
         if self._task.guided:
             yield replace(self._base, micro_batch=1, guidance_split=True), 1
         for size in PADDED_SIZES:
@@ -242,8 +248,18 @@ class _Probe:
         task = self._task
         return [
             Prompt(
-                str(place), _TEXT, "", place, task.width, task.height, steps, 7.5 if task.guided else 1.0, "probe", 1
-            )
+                str(place),
+                _TEXT,
+                "",
+                place,
+                task.width,
+                task.height,
+                steps,
+                7.5 if task.guided else 0.0,
+                "probe",
+                1,
+                guided_above=0.0,
+            )  # fmt: skip
             for place in range(count)
         ]
 

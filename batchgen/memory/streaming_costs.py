@@ -37,6 +37,24 @@ def pack(layers: dict[str, int], value_bytes: int, resolutions: int, places: int
     return tuple((size_bytes, computed / whole) for size_bytes, computed in groups)
 
 
+def pack_evenly(layers: dict[str, int], value_bytes: int) -> Groups:
+    """The groups of a transformer's layers, whose blocks run in the order of their numbers, all for every token."""
+    groups: list[float] = []
+    for name in sorted(layers, key=_in_order):
+        own_bytes = float(layers[name] * value_bytes)
+        if groups and groups[-1] + own_bytes <= GROUP_BYTES:
+            groups[-1] += own_bytes
+        else:
+            groups.append(own_bytes)
+    whole = sum(groups) or 1.0
+    return tuple((size_bytes, size_bytes / whole) for size_bytes in groups)
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    # A key to sort names by, in which numbers are numbers
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
+
+
 def turn(name: str) -> tuple[int, ...]:
     """When a layer runs, as a key to sort by. The layers of one residual or attention block have the same key."""
     found = _PART.match(name)

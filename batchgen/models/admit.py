@@ -20,7 +20,8 @@ from batchgen.errors import BatchgenError, ConfigError, ModelError
 from batchgen.files import put_new, to_json
 from batchgen.machine.versions import versions
 from batchgen.models.beside import unused_line
-from batchgen.models.find import ModelFiles, check_model
+from batchgen.models.families.base import NEVER
+from batchgen.models.find import ModelFiles, check_model, place_px
 from batchgen.models.parts import refuse_misspelt, settings
 from batchgen.places import cache_dir
 from batchgen.quality import refuse_large
@@ -44,14 +45,16 @@ class Admission:
         """
         self._model, self._config = model, config
         refuse_misspelt(model.folder, model.variant)
+        _refuse_settings(model, config)
         parts = check_model(model, config.job.scheduler)
         self._fingerprint = fingerprint()
         for remark in (*self._ask(set())["told"], *filter(None, (unused_line(model), *_without_effect(config)))):
             say(remark)
         (vae,) = [settings(part) for part in parts if part.name == "vae"]
-        self._pixels = 2 ** (len(vae.get("block_out_channels", [64])) - 1)  # to a latent place
+        pixels = place_px(vae)
+        self._multiple_px = model.family.patch * pixels
         tile_px = config.memory.policy.tile_px
-        _refuse_uneven("memory.policy.tile_px", tile_px or 0, _TILE_PLACES * self._pixels)
+        _refuse_uneven("memory.policy.tile_px", tile_px or 0, _TILE_PLACES * pixels, "VAE")
 
     def watch(self, shards: Iterator[Shard | Reject]) -> Iterator[Shard | Reject]:
         """Pass the shards on. After the last, check their sizes and numbers of steps.
@@ -61,18 +64,25 @@ class Admission:
         """
         sizes: dict[tuple[int, int], Prompt] = {}
         steps: dict[int, Prompt] = {}
+        unheard: Prompt | None = None  # the first whose negative prompt the model does not take
         for shard in shards:
             for batch in shard.batches if isinstance(shard, Shard) else ():
                 sizes.setdefault(batch.size, batch.prompts[0])
                 steps.setdefault(batch.prompts[0].steps, batch.prompts[0])
+                if unheard is None and batch.prompts[0].guided_above >= NEVER:
+                    unheard = next((prompt for prompt in batch.prompts if prompt.negative_text), None)
             yield shard
         job = self._config.job
         for (width, height), prompt in sorted(sizes.items()):
             where = "" if (width, height) == (job.width, job.height) else _where(prompt)
             refuse_large(self._config.output.format, width, height, where)
-            _refuse_uneven("width", width, self._pixels, where)
-            _refuse_uneven("height", height, self._pixels, where)
+            what = "VAE" if self._model.family.patch == 1 else "transformer"
+            _refuse_uneven("width", width, self._multiple_px, what, where)
+            _refuse_uneven("height", height, self._multiple_px, what, where)
         self._ask(steps)
+        if unheard is not None:
+            told = f"negative prompts change nothing: this {self._model.family.title} does without them"
+            say(f"{told} (first: {unheard.source}:{unheard.line})")
 
     def _ask(self, steps: Collection[int]) -> dict[str, Any]:
         model, scheduler = self._model, self._config.job.scheduler
@@ -126,13 +136,22 @@ def _where(prompt: Prompt) -> str:
     return f" ({prompt.source}:{prompt.line})"
 
 
-def _refuse_uneven(name: str, value_px: int, multiple_px: int, where: str = "") -> None:
+def _refuse_uneven(name: str, value_px: int, multiple_px: int, what: str, where: str = "") -> None:
     if value_px % multiple_px:
         below = value_px // multiple_px * multiple_px
         near = " or ".join(str(one) for one in (below, below + multiple_px) if one)
         raise ModelError(
-            f"{name}={value_px}{where}: this model's VAE needs a multiple of {multiple_px}, such as {near}"
+            f"{name}={value_px}{where}: this model's {what} needs a multiple of {multiple_px}, such as {near}"
         )
+
+
+def _refuse_settings(model: ModelFiles, config: Config) -> None:
+    """Raise ConfigError for a setting that the model's family does not work with."""
+    family = model.family
+    if config.model.dtype == "fp16" and family.half != "fp16":
+        raise ConfigError(f"model.dtype=fp16: {family.title} overflows in fp16; use {family.half} or auto")
+    if config.speed.traced and not family.convolutional:
+        raise ConfigError(f"speed.traced=true: {family.title} cannot be traced; use speed.traced=false")
 
 
 def _without_effect(config: Config) -> Iterator[str]:

@@ -1,45 +1,26 @@
 """Finds a model and checks it before anything is loaded. Dry runs use it, so it does not import torch."""
 
+import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from batchgen.config.check import did_you_mean
-from batchgen.config.schema import ModelConfig
+from batchgen.config.schema import Config, ModelConfig
 from batchgen.errors import ModelError, in_one_line
-from batchgen.models.parts import Part, parts_of, read_index, settings, tensors
+from batchgen.models.families import FAMILIES
+from batchgen.models.families.base import Family
+from batchgen.models.parts import INDEX_FILE, WORDS, Part, parts_of, read_index, settings, tensors
 from batchgen.places import models_dir
 
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What differs between the pipelines of diffusers 0.42.1.
-
-    `text_keywords`: the keyword under which the pipeline takes each tensor that `encode_prompt` returns for a text;
-    those of the negative prompt have "negative_" before it. `upcasts_vae`: whether the pipeline goes by the VAE's
-    `force_upcast`; older VAEs that do not overflow in fp16 have that field set by default too. `vae_mean_std`: whether
-    it uses the VAE's latents_mean and latents_std.
-    """
-
-    text_keywords: tuple[str, ...]
-    upcasts_vae: bool
-    vae_mean_std: bool
-
-
-# By pipeline class
-FAMILIES = {
-    "StableDiffusionPipeline": Family(("prompt_embeds",), upcasts_vae=False, vae_mean_std=False),
-    "StableDiffusionXLPipeline": Family(("prompt_embeds", "pooled_prompt_embeds"), upcasts_vae=True, vae_mean_std=True),
-}
 # They draw their own noise (a Brownian tree) and ignore per-image generators, so that an image would depend on its
 # neighbours (diffusers 0.42.1, schedulers/scheduling_{dpmsolver_sde,cosine_dpmsolver_multistep}.py).
 REFUSED_SCHEDULERS = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler")
 # The bundled models that were trained again, each with its earlier editions: runs that were begun with one keep it.
 EARLIER_EDITIONS = {"tiny_2": ("tiny",)}
-_NEEDED = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -57,6 +38,20 @@ class ModelFiles:
     def parts(self) -> list[Part]:
         """The parts that a run loads, by name. Raises ModelError where a part is missing."""
         return parts_of(self.folder, self.variant, self.safety_checker)
+
+    @property
+    def family(self) -> Family:
+        """What differs between this model and those of other families. Raises ModelError where it is of none."""
+        return family_in(self.folder)
+
+
+def family_in(folder: Path) -> Family:
+    """The family of the model in a folder. Raises ModelError where it is of none, or is no model."""
+    name = read_index(folder)[0]
+    if name not in FAMILIES:  # a model that brings its own code has a list here
+        known = ", ".join(f"{one.title} ({pipeline})" for pipeline, one in FAMILIES.items())
+        raise ModelError(f"{folder} is a {name}, which batchgen does not run; it runs {known}")
+    return FAMILIES[name]
 
 
 def find_model(model: ModelConfig) -> ModelFiles | None:
@@ -127,10 +122,8 @@ def check_model(model: ModelFiles, scheduler: str) -> list[Part]:
     Raises ModelError, in one line, for a model that could not run.
     """
     folder = model.folder
-    family, kinds = read_index(folder)
-    if family not in FAMILIES:  # a model that brings its own code has a list here
-        raise ModelError(f"{folder} is a {family}, which batchgen does not run; it runs {', '.join(FAMILIES)}")
-    if missing := [name for name in _NEEDED if name not in kinds]:
+    family, kinds = family_in(folder), read_index(folder)[1]
+    if missing := [name for name in family.needed if name not in kinds]:
         raise ModelError(f"{folder} lacks {', '.join(missing)}: copy the whole model")
     own_scheduler = kinds["scheduler"][1]
     if scheduler == "model" and own_scheduler in REFUSED_SCHEDULERS:
@@ -139,13 +132,13 @@ def check_model(model: ModelFiles, scheduler: str) -> list[Part]:
         )
     if model.safety_checker and not {"safety_checker", "feature_extractor"} <= kinds.keys():
         raise ModelError(f"{folder} has no safety checker: set model.safety_checker=off")
-    parts = model.parts()
+    parts, denoiser = model.parts(), family.denoiser
     for part in parts:
         for path in part.weights:
             tensors(path)
-        if part.name == "unet" and settings(part).get("time_cond_proj_dim"):
+        if part.name == denoiser and settings(part).get("time_cond_proj_dim"):
             raise ModelError(f"{folder} embeds its guidance (time_cond_proj_dim), which batchgen does not run yet")
-        if part.name in ("unet", "vae") and settings(part).get("quantization_config"):
+        if part.name in (denoiser, "vae") and settings(part).get("quantization_config"):
             raise ModelError(
                 f"the {part.name} in {folder} is quantized, which batchgen does not run: use plain weights"
             )
@@ -158,12 +151,41 @@ def check_model(model: ModelFiles, scheduler: str) -> list[Part]:
 
 def _has_words(tokenizer: Part) -> bool:
     # Without them CLIP's tokenizer loads all the same, and takes every word for the same unknown one.
-    return "tokenizer.json" in tokenizer.files or {"vocab.json", "merges.txt"} <= tokenizer.files.keys()
+    there = tokenizer.files.keys()
+    return not there.isdisjoint(WORDS) or {"vocab.json", "merges.txt"} <= there
 
 
-def vae_wants_fp32(family: str, vae_config: Mapping[str, Any]) -> bool:
+def place_px(vae_config: Mapping[str, Any]) -> int:
+    """The edge in pixels of one place of the latents of a VAE with this configuration."""
+    for key, halvings in (("encoder_block_out_channels", -1), ("block_out_channels", -1), ("temperal_downsample", 0)):
+        if key in vae_config:
+            return int(2 ** (len(vae_config[key]) + halvings))
+    return 1
+
+
+def half_of(model: ModelFiles | None) -> str:
+    """The dtype of 16 bits that suits the model; fp16 where its files are not here. Raises ModelError."""
+    return "fp16" if model is None else model.family.half
+
+
+def settled(config: Config, model: ModelFiles) -> Config:
+    """The configuration with what the model's family decides, as far as the user does not: where guidance begins.
+
+    Where the two passes of guidance follow each other anyway, they count as divided. Raises ModelError.
+    """
+    family, above, policy = model.family, config.model.guided_above, config.memory.policy
+    if above is None:
+        above = family.guidance_starts(json.loads((model.folder / INDEX_FILE).read_bytes()))
+    if not family.doubled and policy.guidance_split is None:
+        policy = replace(policy, guidance_split=True)
+    return replace(
+        config, model=replace(config.model, guided_above=above), memory=replace(config.memory, policy=policy)
+    )
+
+
+def vae_wants_fp32(family: Family, vae_config: Mapping[str, Any]) -> bool:
     """Whether the VAE of a model of this family, otherwise in fp16, decodes in fp32."""
-    return family in FAMILIES and FAMILIES[family].upcasts_vae and bool(vae_config.get("force_upcast", False))
+    return family.upcasts_vae and bool(vae_config.get("force_upcast", False))
 
 
 def hub_revision(folder: Path) -> str | None:

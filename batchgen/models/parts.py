@@ -17,15 +17,18 @@ INDEX_FILE = "model_index.json"
 # What a part may have beside its weights, by the names that diffusers 0.42.1 and transformers 5.23 look for.
 _SETTINGS = (
     "config.json", "scheduler_config.json", "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json",
-    "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "spiece.model", "tokenizer.model",
+    "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
 _COMMON_VARIANTS = ("fp16", "bf16", "fp32")
-_WEIGHTLESS = ("scheduler", "tokenizer", "tokenizer_2", "feature_extractor")
+# Files each of which holds all words of a tokenizer.
+WORDS = ("tokenizer.json", "spiece.model", "tokenizer.model")
+_WEIGHTLESS = ("scheduler", "tokenizer", "feature_extractor")  # what the names of such parts begin with
 _UNUSED = ("image_encoder",)
 _CHECKER = ("safety_checker", "feature_extractor")
 # diffusers and transformers name weights differently; of one file and a set in pieces the first takes the pieces.
-_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
-_STEM = "model"
+_STEM = "diffusion_pytorch_model"
+_OF_TRANSFORMERS, _STEM_THERE = ("text_encoder", "safety_checker", "image_encoder"), "model"
 _MARK = re.compile(r"(?:diffusion_pytorch_model|model)(?:-\d{5}-of-\d{5})?\.([\w-]+?)(?:-\d{5}-of-\d{5})?\.safetensors")
 
 
@@ -93,13 +96,13 @@ def weight_files(folder: Path, name: str, variant: str | None) -> dict[str, Path
     index under the names of today's or of older versions of diffusers. Empty where there are none. Raises ModelError
     for pieces that are not all there.
     """
-    folder, stem = folder / name, _STEMS.get(name, _STEM)
+    folder, stem = folder / name, _STEM_THERE if name.startswith(_OF_TRANSFORMERS) else _STEM
     for mark in (variant, None) if variant else (None,):
         dot = f".{mark}" if mark else ""
         one = folder / f"{stem}{dot}.safetensors"
         indexes = [f"{stem}.safetensors.index{dot}.json", f"{stem}.safetensors{dot}.index.json"]
         index = next((folder / file for file in indexes if (folder / file).is_file()), None)
-        if index is not None and not (one.is_file() and stem == _STEM):
+        if index is not None and not (one.is_file() and stem == _STEM_THERE):
             pieces = {piece: folder / piece for piece in _pieces(index)}
             return {f"{stem}.safetensors.index.json": index} | pieces
         if one.is_file():
@@ -150,7 +153,7 @@ def _files(folder: Path, name: str, variant: str | None) -> dict[str, Path]:
     part = folder / name
     settings = {file: part / file for file in _SETTINGS if (part / file).is_file()}
     weights = weight_files(folder, name, variant)
-    if name not in _WEIGHTLESS and not weights:
+    if not name.startswith(_WEIGHTLESS) and not weights:
         raise ModelError(_no_weights(part))
     return settings | weights
 

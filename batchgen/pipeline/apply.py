@@ -1,4 +1,4 @@
-"""A pipeline in memory, set up by a policy: its placement, memory format and attention, and how its UNet is called."""
+"""A pipeline in memory, set up by a policy: its placement, memory format, attention and denoiser's calls."""
 
 import dataclasses
 import gc
@@ -23,14 +23,15 @@ class LoadedModel:
 
     def __init__(self, model: ModelFiles, scheduler: str, dtype: str, device: torch.device) -> None:
         self._source = (model, scheduler, dtype)
+        self._family = model.family
         self._device = device
         self.pipe: Any = None
         self._load()
 
     def _load(self) -> None:
         self.pipe = load_pipeline(*self._source)
-        shrink_activations(self.pipe.unet)
-        if self._source[2] == "fp16" and vae_wants_fp32(type(self.pipe).__name__, self.pipe.vae.config):
+        shrink_activations(self._denoiser)
+        if self._source[2] == "fp16" and vae_wants_fp32(self._family, self.pipe.vae.config):
             self.pipe.vae.to(torch.float32)
         self.vae_dtype: torch.dtype = self.pipe.vae.dtype
         self._placement: Placement | None = None
@@ -39,6 +40,10 @@ class LoadedModel:
         self._calls: tuple[bool, bool] | None = None
         self._attention = "sdpa"
         self._applied: tuple[Policy, Policy, str | None] | None = None
+
+    @property
+    def _denoiser(self) -> Any:
+        return getattr(self.pipe, self._family.denoiser)
 
     def apply(self, policy: Policy) -> tuple[Policy, str | None]:
         """Set the model up. Returns the policy that the device can run, and why if it differs (otherwise None)."""
@@ -55,7 +60,7 @@ class LoadedModel:
             self._place(*layout)
         assert self._placement is not None
         self._placement.stream_ahead(policy.stream_buffers)
-        attention, why = usable_attention(policy.attention, self.pipe, self._device, DTYPES[self._source[2]])
+        attention, why = self._usable(policy.attention)
         self._set_attention(attention)
         self._set_calls(policy.traced, policy.guidance_split)
         return dataclasses.replace(policy, attention=attention), why
@@ -105,26 +110,33 @@ class LoadedModel:
 
     def _place(self, placement: str, channels_last: bool) -> None:
         if channels_last:
-            for module in (*components(self.pipe, "denoise"), *components(self.pipe, "decode")):
+            parts = [*components(self.pipe, self._family, "denoise"), *components(self.pipe, self._family, "decode")]
+            for module in parts:
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._placement = Placement(self.pipe, placement, self._device)
+        self._placement = Placement(self.pipe, self._family, placement, self._device)
         self._layout = (placement, channels_last)
-        self._forward = self.pipe.unet.forward
+        self._forward = self._denoiser.forward
+
+    def _usable(self, attention: str) -> tuple[str, str | None]:
+        if attention == "xformers" and not self._family.convolutional:
+            return "sdpa", f"xformers is not used with {self._family.title}"
+        return usable_attention(attention, self._denoiser, self._device, DTYPES[self._source[2]])
 
     def _set_attention(self, attention: str) -> None:
         if attention == self._attention:
             return
         if "xformers" in (attention, self._attention):
             switch = "enable" if attention == "xformers" else "disable"
-            getattr(self.pipe.unet, f"{switch}_xformers_memory_efficient_attention")()
+            getattr(self._denoiser, f"{switch}_xformers_memory_efficient_attention")()
         self._attention = attention
 
     def _set_calls(self, traced: bool, split: bool) -> None:
         if self._calls == (traced, split):
             return
-        self.pipe.unet.forward = self._forward
+        denoiser = self._denoiser
+        denoiser.forward = self._forward
         if traced:
-            self.pipe.unet.forward = TracedForward(self.pipe.unet)
-        if split:
-            self.pipe.unet.forward = in_two_passes(self.pipe.unet.forward)
+            denoiser.forward = TracedForward(denoiser)
+        if split and self._family.doubled:
+            denoiser.forward = in_two_passes(denoiser.forward)
         self._calls = (traced, split)

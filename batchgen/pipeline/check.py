@@ -20,8 +20,6 @@ from batchgen.models.find import ModelFiles, check_model
 from batchgen.models.parts import Part, settings, tensors
 from batchgen.pipeline.rehearse import rehearse
 
-# In these parts a key that is not loaded means that they belong to another model; in others it may be a leftover.
-_STRICT = ("unet", "vae")
 # These numbers of steps are tried too, so that using one of them later needs no new check.
 _USUAL_STEPS = range(1, 61)
 # Where a number of steps does not work, numbers up to so many away are tried, and then these, to name one that does.
@@ -66,7 +64,7 @@ def judge(part: Part) -> tuple[Any, list[str]]:
         raise ModelError(f"{where} lacks {_count(missing)}{also}: {advice}")
     if odd:
         raise ModelError(f"{where} has {_count(odd)} of the wrong shape: {advice}")
-    if unexpected and part.name in _STRICT:
+    if unexpected and part.library == "diffusers":  # they belong to another model; in others it may be a leftover
         raise ModelError(f"{where} has {_count(unexpected)} that the model does not know: {advice}")
     return model, [f"{where} has {_count(unexpected)} that the model does not use"] if unexpected else []
 
@@ -161,14 +159,20 @@ def _problem(scheduler: Any, count: int) -> str | None:
 
     sample = torch.linspace(-1.0, 1.0, 16).view(1, 1, 4, 4)
     try:
-        scheduler.set_timesteps(count, device="cpu")
-        sample = sample * scheduler.init_noise_sigma
+        # Some schedules are shifted by the size, which pipelines know.
+        shift = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}
+        scheduler.set_timesteps(count, device="cpu", **shift)
+        sample = sample * getattr(scheduler, "init_noise_sigma", 1.0)
         for timestep in scheduler.timesteps:
-            noise = 0.5 * scheduler.scale_model_input(sample, timestep)
+            noise = 0.5 * getattr(scheduler, "scale_model_input", _unscaled)(sample, timestep)
             sample = scheduler.step(noise, timestep, sample, return_dict=False)[0]
     except Exception as error:  # a scheduler may raise anything
         return in_one_line(error)
     return None if bool(sample.isfinite().all()) else "its values become infinite or not a number"
+
+
+def _unscaled(sample: Any, _: Any) -> Any:
+    return sample
 
 
 def main() -> int:

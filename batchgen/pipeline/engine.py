@@ -13,28 +13,25 @@ from PIL import Image
 from batchgen.machine.dtype import resolve_dtype
 from batchgen.machine.meters import Gauge, Stopwatch
 from batchgen.memory.refused import memory_was_refused
-from batchgen.models.find import FAMILIES, ModelFiles
+from batchgen.models.families.base import NEVER, Pair, Text
+from batchgen.models.find import ModelFiles
 from batchgen.padding import pad, padded_rows, spans
 from batchgen.pipeline.apply import LoadedModel
-from batchgen.pipeline.guidance import RowGuidance
 from batchgen.pipeline.load import DTYPES
-from batchgen.pipeline.noise import generators, starting_noise
-from batchgen.pipeline.scaling import unscale
+from batchgen.pipeline.noise import generators, seeded_steps
 from batchgen.pipeline.tiling import set_tiling
 from batchgen.policy import Policy
 from batchgen.quality import is_blank
 from batchgen.types import Decoded, Prompt
 
-# Texts are encoded in padded groups of this size. Because the shape is fixed, neighbours don't change a text's bits.
-TEXT_ROWS = 8
 _KEPT_TEXTS = 64
 
 
 @dataclass(frozen=True)
 class EncodedText:
-    """What the text encoders made of one text: tensors of (1, ...). `cut` is the text beyond the tokenizer's limit."""
+    """What the text encoders made of one text, by its role. `cut` is the text beyond what the model reads."""
 
-    tensors: tuple[torch.Tensor, ...]
+    roles: dict[str, Text]
     cut: str | None
 
 
@@ -51,18 +48,23 @@ class DiffusersEngine:
         on_cuda = torch.cuda.is_available()
         self.device = torch.device("cuda" if on_cuda else "cpu")
         self.device_kind = torch.cuda.get_device_name() if on_cuda else "cpu"
-        self.dtype = resolve_dtype(dtype, torch.cuda.get_device_capability() if on_cuda else None)
+        self._family = model.family
+        capability = torch.cuda.get_device_capability() if on_cuda else None
+        self.dtype = resolve_dtype(dtype, capability, self._family.half)
         self.gauge = Gauge(cap_bytes) if on_cuda else None
         self.beat: Callable[[], None] = lambda: None
         self._checked = model.safety_checker
         self._model = LoadedModel(model, scheduler, self.dtype, self.device)
-        self._family = FAMILIES[type(self._pipe).__name__]
         self._texts: OrderedDict[str, EncodedText] = OrderedDict()
         self.scheduler_name = type(self._pipe.scheduler).__name__
 
     @property
     def _pipe(self) -> Any:
         return self._model.pipe
+
+    @property
+    def _denoiser(self) -> Any:
+        return getattr(self._pipe, self._family.denoiser)
 
     def prepare(self, policy: Policy) -> tuple[Policy, str | None]:
         """Set the model up for the stages that follow. Returns the policy that the device can run, and why."""
@@ -79,8 +81,8 @@ class DiffusersEngine:
             watches[-1].__enter__()
 
         hooks = [
-            self._pipe.unet.register_forward_pre_hook(start),
-            self._pipe.unet.register_forward_hook(lambda *_: watches[-1].__exit__()),
+            self._denoiser.register_forward_pre_hook(start),
+            self._denoiser.register_forward_hook(lambda *_: watches[-1].__exit__()),
         ]
         try:
             yield watches
@@ -103,13 +105,12 @@ class DiffusersEngine:
     @torch.inference_mode()
     def encode(self, prompts: Sequence[Prompt]) -> dict[str, EncodedText]:
         """Encode each distinct text of the prompts and their negative prompts once. Returns text -> EncodedText."""
-        negatives = [prompt.negative_text for prompt in prompts if prompt.guidance > 1.0]
-        wanted = list(dict.fromkeys([prompt.prompt for prompt in prompts] + negatives))
-        new = [text for text in wanted if text not in self._texts]
-        if new:
-            self._model.enter("encode")
-        for span in spans(len(new), TEXT_ROWS):
-            self._encode_texts([new[place] for place in span])
+        negatives = [prompt.negative_text for prompt in prompts if prompt.is_guided]
+        roles = [(prompt.prompt, "prompt") for prompt in prompts] + [(text, self._negative) for text in negatives]
+        wanted = list(dict.fromkeys(text for text, _ in roles))
+        for role in ("prompt", "negative"):
+            missing = dict.fromkeys(text for text, its in roles if its == role and not self._has(text, role))
+            self._encode_texts(list(missing), role)
         encoded = {text: self._texts[text] for text in wanted}
         for text in wanted:
             self._texts.move_to_end(text)
@@ -117,42 +118,53 @@ class DiffusersEngine:
             self._texts.popitem(last=False)
         return encoded
 
-    def _encode_texts(self, texts: list[str]) -> None:
-        rows = [texts[place] for place in pad(range(len(texts)), TEXT_ROWS)]
-        results = self._pipe.encode_prompt(
-            prompt=rows, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
-        # results: (text, negative[, pooled, negative pooled]), each (TEXT_ROWS, ...) or None
-        tensors = [result for result in results if result is not None]
-        for row, text in enumerate(texts):
-            own = tuple(tensor[row : row + 1].clone() for tensor in tensors)
-            self._texts[text] = EncodedText(own, self._cut(text))
-        self.beat()
+    @property
+    def _negative(self) -> str:
+        # The role of negative prompts; most families encode them as they encode prompts.
+        return "negative" if self._family.negatives_differ else "prompt"
+
+    def _has(self, text: str, role: str) -> bool:
+        return text in self._texts and role in self._texts[text].roles
+
+    def _encode_texts(self, texts: list[str], role: str) -> None:
+        if texts:
+            self._model.enter("encode")
+        for span in spans(len(texts), self._family.text_rows):
+            together = [texts[place] for place in pad([*span], self._family.text_rows)]
+            made = self._family.encode(self._pipe, together, role, self.device)
+            for text, one in zip(together[: len(span)], made, strict=False):
+                known = self._texts[text].roles if text in self._texts else {}
+                self._texts[text] = EncodedText(known | {role: one}, self._cut(text))
+            self.beat()
 
     def _cut(self, text: str) -> str | None:
-        tokenizer = self._pipe.tokenizer
-        kept = tokenizer.model_max_length
-        ids = tokenizer(text, truncation=False, verbose=False).input_ids
-        # The last token that is kept is the end mark, and so is the last one of the whole text.
-        return tokenizer.decode(ids[kept - 1 : -1]) if len(ids) > kept else None
+        name, room = self._family.reads
+        tokenizer = getattr(self._pipe, name, None) or self._pipe.tokenizer
+        if room is None or name not in self._pipe.components:
+            room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+        ids = tokenizer(text, truncation=False, add_special_tokens=False, verbose=False).input_ids
+        return tokenizer.decode(ids[room:]) if len(ids) > room else None
 
     @torch.inference_mode()
     def denoise(self, texts: dict[str, EncodedText], prompts: Sequence[Prompt], policy: Policy) -> list[torch.Tensor]:
-        """The latents of each prompt, (channels, height / 8, width / 8), made at once with the policy's padding."""
+        """The latents of each prompt, (channels, places high, places wide), made at once with the policy's padding."""
         self._model.enter("denoise")
         places = pad(range(len(prompts)), padded_rows(len(prompts), policy.micro_batch))
         rows = [prompts[place] for place in places]
         first = rows[0]
         row_generators = generators([row.seed for row in rows])
-        factor = self._pipe.vae_scale_factor
-        channels = self._pipe.unet.config.in_channels
-        noise = starting_noise(row_generators, (channels, first.height // factor, first.width // factor))
-        with self._model.attention():
-            latents = self._pipe(
-                **self._conditions(texts, rows),
-                latents=noise.to(self.device, DTYPES[self.dtype]),
+        family, pipe = self._family, self._pipe
+        most = NEVER if first.is_guided else family.guided_above  # as planned, also where the pipeline would go on
+        scales = [min(row.guidance, most) for row in rows]
+        noise = family.noise(pipe, row_generators, first.width, first.height)
+        keywords, hooked = family.guidance(pipe, scales, self.device)
+        with self._model.attention(), hooked, seeded_steps(pipe.scheduler, row_generators):
+            made = pipe(
+                **family.conditions(pipe, [self._pair(texts, row) for row in rows]),
+                **keywords,
+                **family.call,
+                latents=noise.to(self.device, torch.float32 if family.latents_fp32 else DTYPES[self.dtype]),
                 generator=row_generators,
-                guidance_scale=RowGuidance([row.guidance for row in rows], self.device),
                 num_inference_steps=first.steps,
                 width=first.width,
                 height=first.height,
@@ -161,28 +173,15 @@ class DiffusersEngine:
                 callback_on_step_end=self._after_step,
                 callback_on_step_end_tensor_inputs=[],  # without tensors nothing waits for the device
             )[0]
-        return list(latents[: len(prompts)])
+        return list(family.unpack(pipe, made, first.width, first.height)[: len(prompts)])
 
     def _after_step(self, *_: Any) -> dict[str, Any]:
         self.beat()
         return {}
 
-    def _conditions(self, texts: dict[str, EncodedText], rows: Sequence[Prompt]) -> dict[str, torch.Tensor]:
-        keywords = self._family.text_keywords
-        given = {
-            keyword: torch.cat([texts[row.prompt].tensors[place] for row in rows])
-            for place, keyword in enumerate(keywords)
-        }
-        if rows[0].guidance > 1.0:
-            for place, keyword in enumerate(keywords):
-                given[f"negative_{keyword}"] = torch.cat([self._negative(texts, row, place) for row in rows])
-        return given
-
-    def _negative(self, texts: dict[str, EncodedText], row: Prompt, place: int) -> torch.Tensor:
-        tensor = texts[row.negative_text].tensors[place]
-        # SDXL was trained with zeros where there is no negative prompt.
-        zeros = not row.negative_prompt and self._pipe.config.get("force_zeros_for_empty_prompt", False)
-        return torch.zeros_like(tensor) if zeros else tensor
+    def _pair(self, texts: dict[str, EncodedText], row: Prompt) -> Pair:
+        negative = texts[row.negative_text].roles[self._negative] if row.is_guided else None
+        return Pair(texts[row.prompt].roles["prompt"], negative, bool(row.negative_prompt))
 
     @torch.inference_mode()
     def decode(self, latents: Sequence[torch.Tensor], policy: Policy) -> list[Decoded]:
@@ -223,15 +222,16 @@ class DiffusersEngine:
         return bool(flags[0])
 
     def _decode_in(self, dtype: torch.dtype, latents: torch.Tensor) -> list[bytes | None]:
-        # latents: (rows, channels, height / 8, width / 8); returns height x width x 3 bytes a row, None if not finite
+        # latents: (rows, channels, places high, wide); returns height x width x 3 bytes a row, None if not finite
         vae = self._pipe.vae
         try:
             if dtype != self._model.vae_dtype:
                 vae.to(dtype)
-            images = vae.decode(unscale(latents.to(dtype), self._family, vae.config), return_dict=False)[0]
+            images = vae.decode(self._family.unscale(vae, latents.to(dtype)), return_dict=False)[0]
         finally:
             if dtype != self._model.vae_dtype:
                 vae.to(self._model.vae_dtype)
+        images = images[:, :, 0] if images.dim() == 5 else images  # of a VAE for films: its first frame
         finite = images.isfinite().flatten(1).all(dim=1).tolist()
         # (rows, 3, height, width) in -1..1 -> (rows, height, width, 3) in 0..255
         pixels = (images.float() / 2 + 0.5).clamp(0, 1).mul(255).round().nan_to_num().to(torch.uint8)

@@ -36,6 +36,7 @@ def load_pipeline(model: ModelFiles, scheduler: str, dtype: str) -> Any:
                 dtype=DTYPES[dtype],
                 use_safetensors=True,
                 local_files_only=True,
+                **{name: None for name in model.family.optional if name not in {part.name for part in parts}},
                 scheduler=None,  # the model's own scheduler may need packages that the chosen one does not
             )
     except Exception as error:  # a loader may raise anything for files that it does not expect

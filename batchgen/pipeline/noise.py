@@ -1,6 +1,10 @@
-"""The starting noise comes from one CPU generator for each image, so that batching, device and resume never matter."""
+"""One CPU generator for each image draws all its noise, so that batching, device and resume never matter."""
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -10,9 +14,26 @@ def generators(seeds: Sequence[int]) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
-def starting_noise(rows: Sequence[torch.Generator], shape: tuple[int, int, int]) -> torch.Tensor:
-    """Noise of (rows, *shape) in fp32 on the CPU. Each row is drawn only from its own generator.
+@contextmanager
+def seeded_steps(scheduler: Any, rows: Sequence[torch.Generator]) -> Iterator[None]:
+    """A context in which each step of the scheduler draws the noise of a row from that row's generator.
 
-    It is drawn in fp32 whatever dtype the model has; noise drawn in half precision would be the same, rounded.
+    Many pipelines of diffusers 0.42.1 don't hand their generators on to the steps, and a scheduler that adds noise then
+    takes it from torch's global state.
     """
-    return torch.stack([torch.randn(shape, generator=generator, dtype=torch.float32) for generator in rows])
+    if "generator" not in inspect.signature(scheduler.step).parameters:
+        yield
+        return
+    plain = scheduler.step
+
+    @functools.wraps(plain)  # pipelines look at its parameters
+    def step(*given: Any, **named: Any) -> Any:
+        if named.get("generator") is None:
+            named["generator"] = list(rows)
+        return plain(*given, **named)
+
+    scheduler.step = step
+    try:
+        yield
+    finally:
+        del scheduler.step

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from batchgen.machine.pinned import Pinned, pack
+from batchgen.models.families.base import Family
 from batchgen.pipeline.streaming import Streamer
 from batchgen.placements import PLACEMENTS, Held
 
@@ -20,12 +21,12 @@ class Placement:
     The hooks of group and sequential offload cannot be removed reliably; for another placement load the pipeline again.
     """
 
-    def __init__(self, pipe: Any, name: str, device: torch.device) -> None:
+    def __init__(self, pipe: Any, family: Family, name: str, device: torch.device) -> None:
         self._staged: dict[str, list[Staged | Streamer]] = {stage: [] for stage in STAGES}
         self._at: str | None = None
         self._pinned: list[Pinned] = []  # the buffers from which hooks bring weights in
         for stage, how in zip(STAGES, PLACEMENTS[name], strict=True):
-            for module in components(pipe, stage):
+            for module in components(pipe, family, stage):
                 self._hold(module, stage, how, device)
         _fix_execution_device(pipe, device)
 
@@ -86,13 +87,13 @@ class Staged:
             tensor.data = host
 
 
-def components(pipe: Any, stage: str) -> list[torch.nn.Module]:
-    """The modules that a stage runs."""
+def components(pipe: Any, family: Family, stage: str) -> list[torch.nn.Module]:
+    """The modules of the family's pipeline that a stage runs."""
     if stage == "encode":
-        encoders = (getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2"))
+        encoders = (getattr(pipe, name, None) for name in family.encoders)
         return [encoder for encoder in encoders if encoder is not None]
     if stage == "denoise":
-        return [pipe.unet]
+        return [getattr(pipe, family.denoiser)]
     checker = getattr(pipe, "safety_checker", None)
     return [pipe.vae] if checker is None else [pipe.vae, checker]
 

@@ -1,7 +1,7 @@
 """A rehearsal without weights: a model's parts do one image's work on torch's meta device, which computes shapes only.
 
-It finds what a worker would find much later: a tokenizer that fits no text encoder, a UNet that fits no VAE, settings
-that are missing. Only tokenizers and the safety checker's preparation of images are loaded as they are.
+It finds what a worker would find much later: a tokenizer that fits no text encoder, a denoiser that fits no VAE, missing
+settings. Only tokenizers and the safety checker's preparation of images are loaded as they are.
 """
 
 import inspect
@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from batchgen.errors import ModelError, in_one_line
-from batchgen.models.find import FAMILIES, ModelFiles
-from batchgen.models.parts import Part, read_index
+from batchgen.models.families.base import Family, Pair, Text
+from batchgen.models.find import ModelFiles
+from batchgen.models.parts import Part
 from batchgen.pipeline.load import view_of
-from batchgen.pipeline.scaling import unscale
 from batchgen.pipeline.schedulers import scheduler_of
 
 _TEXTS = ("", "word " * 100)
@@ -31,25 +31,26 @@ def rehearse(model: ModelFiles, parts: list[Part], scheduler: str, built: dict[s
     import diffusers
     import torch
 
-    family = read_index(model.folder)[0]
-    kind = getattr(diffusers, family)
+    family = model.family
+    kind = getattr(diffusers, family.pipeline)
     parameters: dict[str, Any] = dict.fromkeys(inspect.signature(kind).parameters)
     loaded = {name: part.float() for name, part in built.items()} | _loaded(model, parts)
     if "requires_safety_checker" in parameters:
         parameters["requires_safety_checker"] = False
     with _told(model, "its parts make no pipeline"):
         pipe = kind(**parameters | loaded | {"scheduler": scheduler_of(model.folder, scheduler)})
-    for name in [name for name in loaded if name.startswith("tokenizer")]:
-        with _told(model, f"its {name} and its text encoder are not CLIP's"):
-            _check_tokenizer(model, name, loaded[name], loaded[name.replace("tokenizer", "text_encoder")])
+    for name, encoder in zip(family.tokenizers, family.encoders, strict=True):
+        if name in loaded and encoder in loaded:
+            with _told(model, f"its {name} and its text encoder do not belong together"):
+                _check_tokenizer(model, name, loaded[name], loaded[encoder])
     with torch.inference_mode():
         with _told(model, "its text encoders cannot encode a text"):
-            texts = [one for one in _encoded(pipe) if one is not None]
-        with _told(model, "its unet does not fit the other parts"):
-            made = _denoised(pipe, texts)
+            text = _encoded(pipe, family)
+        with _told(model, f"its {family.denoiser} does not fit the other parts"):
+            made = _denoised(pipe, family, text)
         with _told(model, "its vae does not fit the other parts"):
-            _check_factor(pipe.vae.config.get("scaling_factor"))
-            images = pipe.vae.decode(unscale(made, FAMILIES[family], pipe.vae.config), return_dict=False)[0]
+            _check_factor(pipe.vae.config)
+            images = pipe.vae.decode(family.unscale(pipe.vae, made), return_dict=False)[0]
             if images.shape[1] != _COLOURS:
                 raise ValueError(f"{images.shape[1]} colours come out of it, not {_COLOURS}")
         if model.safety_checker:
@@ -68,7 +69,8 @@ def _told(model: ModelFiles, what: str) -> Iterator[None]:
         raise ModelError(f"the model in {model.folder} cannot work: {what}: {in_one_line(error)}; {advice}") from error
 
 
-def _check_factor(factor: Any) -> None:
+def _check_factor(config: Any) -> None:
+    factor = config.get("scaling_factor", 1.0)
     if not isinstance(factor, int | float) or not math.isfinite(factor) or factor == 0:
         raise ValueError(f"scaling_factor is {factor!r} in vae/config.json, and must be a number")
 
@@ -93,15 +95,16 @@ def _loaded(model: ModelFiles, parts: list[Part]) -> dict[str, Any]:
 
 
 def _check_tokenizer(model: ModelFiles, name: str, tokenizer: Any, encoder: Any) -> None:
-    # Its ids are places in the encoder's table of tokens, and its texts have one length.
-    longest, kept = encoder.config.max_position_embeddings, tokenizer.model_max_length
-    if not isinstance(kept, int) or not _FEWEST_TOKENS <= kept <= longest:
+    # Its ids are places in the encoder's table of tokens; CLIP's texts have one length.
+    config, kept = encoder.config.get_text_config(), tokenizer.model_max_length
+    longest = getattr(config, "max_position_embeddings", 0)
+    if "clip" in config.model_type and (not isinstance(kept, int) or not _FEWEST_TOKENS <= kept <= longest):
         said = f"has model_max_length {kept}" if isinstance(kept, int) and kept < 10**6 else "has no model_max_length"
         raise ModelError(
             f"{model.folder / name} {said}, but the text encoder takes up to {longest} tokens: set model_max_length to "
             f"{longest} in its tokenizer_config.json"
         )
-    highest, known = max(tokenizer.get_vocab().values(), default=0), encoder.config.vocab_size
+    highest, known = max(tokenizer.get_vocab().values(), default=0), config.vocab_size
     if highest >= known:
         raise ModelError(
             f"{model.folder / name} has tokens up to number {highest}, but the text encoder knows only {known}: copy "
@@ -109,32 +112,66 @@ def _check_tokenizer(model: ModelFiles, name: str, tokenizer: Any, encoder: Any)
         )
 
 
-def _encoded(pipe: Any) -> Any:
-    return pipe.encode_prompt(
-        prompt=list(_TEXTS), device="meta", num_images_per_prompt=1, do_classifier_free_guidance=False
-    )
-
-
-def _denoised(pipe: Any, texts: list[Any]) -> Any:
-    """What the UNet makes of a latent, in the latent's shape."""
+def _encoded(pipe: Any, family: Family) -> Text:
     import torch
 
-    unet, edge = pipe.unet, _EDGE_PX // pipe.vae_scale_factor
-    taken, given = unet.config.in_channels, unet.config.out_channels
-    if taken != given:
-        raise ValueError(f"its unet takes {taken} channels and gives {given}, as for inpainting or editing")
-    latents = torch.empty(1, taken, edge, edge, device="meta")
-    return unet(latents, torch.tensor(1), **_conditions(pipe, texts), return_dict=False)[0]
+    texts = [_TEXTS[row % len(_TEXTS)] for row in range(family.text_rows)]
+    with _without_values():
+        return family.encode(pipe, texts, "prompt", torch.device("meta"))[0]
 
 
-def _conditions(pipe: Any, texts: list[Any]) -> dict[str, Any]:
-    """What the pipeline gives its UNet for one text, as __call__ of diffusers 0.42.1 does."""
-    conditions = {"encoder_hidden_states": texts[0][:1]}
-    if len(texts) > 1:
-        size, width = (_EDGE_PX, _EDGE_PX), pipe.text_encoder_2.config.projection_dim
-        ids = pipe._get_add_time_ids(size, (0, 0), size, dtype=texts[0].dtype, text_encoder_projection_dim=width)
-        conditions["added_cond_kwargs"] = {"text_embeds": texts[1][:1], "time_ids": ids.to("meta")}
-    return conditions
+def _without_values() -> Any:
+    """A context in which masks on the meta device, which have no values, hide nothing: texts stay as long as they are."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class _Whole(TorchFunctionMode):
+        length = 0  # of the masked texts
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if args and isinstance(args[0], torch.Tensor) and args[0].is_meta:
+                if func is torch.Tensor.__getitem__ and _is_mask(args[1]):
+                    self.length = args[1].shape[-1]
+                    return args[0].flatten(0, args[1].dim() - 1)
+                if func in (torch.Tensor.__bool__, torch.Tensor.item):
+                    return True
+                if func is torch.Tensor.tolist:
+                    return [self.length] * len(args[0])
+            return func(*args, **(kwargs or {}))
+
+    return _Whole()
+
+
+def _is_mask(place: Any) -> bool:
+    import torch
+
+    return isinstance(place, torch.Tensor) and place.dtype == torch.bool and place.is_meta
+
+
+def _denoised(pipe: Any, family: Family, text: Text) -> Any:
+    """What the denoiser makes of a latent, given what the pipeline's own call gives it, as the VAE's latent."""
+    import diffusers
+    import torch
+
+    config = getattr(pipe, family.denoiser).config
+    if family.convolutional and config.in_channels != config.out_channels:
+        channels = f"{config.in_channels} channels and gives {config.out_channels}"
+        raise ValueError(f"its {family.denoiser} takes {channels}, as for inpainting or editing")
+    # The model's own scheduler was tried before, and not all work without values.
+    plain = diffusers.DDIMScheduler if family.convolutional else diffusers.FlowMatchEulerDiscreteScheduler
+    pipe.register_modules(scheduler=plain())
+    pipe.scheduler.step = lambda made, *_, **__: (made,)
+    pipe.set_progress_bar_config(disable=True)
+    token_px = family.patch * pipe.vae_scale_factor
+    edge = math.ceil(_EDGE_PX / token_px) * token_px
+    noise = family.noise(pipe, [torch.Generator()], edge, edge).to("meta")
+    keywords, hooked = family.guidance(pipe, [0.0], noise.device)
+    with hooked, _without_values():
+        made = pipe(
+            **family.conditions(pipe, [Pair(text, None, True)]), **keywords, **family.call, latents=noise,
+            num_inference_steps=1, width=edge, height=edge, output_type="latent", return_dict=False,
+        )[0]  # fmt: skip
+    return family.unpack(pipe, made, edge, edge)
 
 
 def _look(checker: Any, extractor: Any) -> None:

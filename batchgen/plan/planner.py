@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from batchgen.config.bounds import KEY_PATTERN, PLANNED_KEY_PATTERN, SEED_LIMIT
 from batchgen.config.schema import JobConfig
-from batchgen.types import EMPTY_NEGATIVE, NO_NEGATIVE, Group, Prompt, Reject, Row
+from batchgen.types import EMPTY_NEGATIVE, GUIDED_ABOVE, NO_NEGATIVE, Group, Prompt, Reject, Row
 
 
 def image_seed(run_seed: int, prompt: str, negative_prompt: str, occurrence: int, copy: int) -> int:
@@ -41,8 +41,10 @@ class Planner:
     What the user should know of the plan becomes a line in `notes`.
     """
 
-    def __init__(self, job: JobConfig, notes: list[str] | None = None) -> None:
+    def __init__(self, job: JobConfig, notes: list[str] | None = None, guided_above: float | None = None) -> None:
+        """`guided_above`: above which scale the model has guidance; None: above 1."""
         self._job = job
+        self._guided_above = GUIDED_ABOVE if guided_above is None else guided_above
         self._occurrences: dict[int, int] = {}
         self._keys: set[int] = set()
         self._seeds: dict[int, _Seeded] | None = {}  # None: they are not watched any more
@@ -100,6 +102,7 @@ class Planner:
                 line=row.line,
                 copy=copy,
                 extra=row.extra,
+                guided_above=self._guided_above,
             )
             for copy, key in enumerate(keys)
         ]

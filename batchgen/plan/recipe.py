@@ -13,13 +13,13 @@ COMPUTES = 2
 # These may change on a resume: they say where and how the run is worked on, not what comes out.
 FREE = (
     "run_dir", "dry_run", "extend", "retry_failed", "launch", "job.name", "job.prompts", "job.limit",
-    "job.on_bad_row", "model.path", "model.size_px", "model.guidance", "memory.max_vram", "memory.assume_vram",
+    "job.on_bad_row", "model.path", "model.size_px", "model.guidance", "model.steps", "memory.max_vram", "memory.assume_vram",
     "price_per_gpu_hour", "output.copy_to", "output.keep_local",
 )  # fmt: skip
 # The values of keys that came after the plan, where they are not the keys' defaults.
 _BEFORE: dict[str, Any] = {}
 # Null leaves the value to the planner, so an existing plan is right whatever its value is.
-_PLANNERS = ("output.batches_per_shard",)
+_PLANNERS = ("output.batches_per_shard", "model.guided_above")
 
 
 def recipe_of(config: Config, model_fingerprint: str) -> dict[str, Any]:

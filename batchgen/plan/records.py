@@ -4,7 +4,7 @@ import json
 from typing import Any, NamedTuple, TypedDict
 
 from batchgen.files import sha256_bytes, to_json
-from batchgen.types import Batch, Prompt, Shard
+from batchgen.types import GUIDED_ABOVE, Batch, Prompt, Shard
 
 
 class ShardSize(NamedTuple):
@@ -48,13 +48,15 @@ def checksum(facts: RunFacts) -> str:
 
 def shard_lines(shard: Shard) -> bytes:
     """A shard as its file holds it: a line of JSON for each prompt."""
-    names = Prompt.__slots__
-    lines = [
-        to_json({"batch": batch.index} | {name: getattr(prompt, name) for name in names})
-        for batch in shard.batches
-        for prompt in batch.prompts
-    ]
+    lines = [to_json({"batch": batch.index} | _fields(prompt)) for batch in shard.batches for prompt in batch.prompts]
     return ("\n".join(lines) + "\n").encode()
+
+
+def _fields(prompt: Prompt) -> dict[str, Any]:
+    fields = {name: getattr(prompt, name) for name in Prompt.__slots__}
+    if prompt.guided_above == GUIDED_ABOVE:
+        del fields["guided_above"]  # plans of older versions have none
+    return fields
 
 
 def parse_shard(index: int, data: bytes) -> Shard:

@@ -26,7 +26,7 @@ def plan_shards(config: Config, files: Sequence[PromptFile], found: Found | None
     """
     found = Found() if found is None else found
     rows = row_reader(config.job, found=found)(enumerate(files))
-    prompts = found.watch(Planner(config.job, found.notes).prompts(rows, config.job.limit))
+    prompts = found.watch(Planner(config.job, found.notes, config.model.guided_above).prompts(rows, config.job.limit))
     return _refuse_nothing(_shards(prompts, config, 0), files)
 
 
@@ -69,7 +69,7 @@ def rows_to_add(
     limit = config.job.limit
     if not places and limit == plan.limit:
         return None
-    planner = Planner(config.job, found.notes)
+    planner = Planner(config.job, found.notes, plan.config.model.guided_above)
     rows, ends = recall(plan, planner)
     if limit is not None and (limit < rows or (places and limit == rows)):
         what, fewest = ("a run never loses any", rows) if limit < rows else ("no more can be added", rows + 1)

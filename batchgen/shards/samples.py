@@ -32,7 +32,7 @@ class Cuts(NamedTuple):
 
 def cuts_of(texts: Any, prompt: Prompt) -> Cuts:
     """What was cut from a prompt. `texts` is what `Engine.encode` returned; unused negative prompts are not in it."""
-    negative = texts[prompt.negative_text].cut if prompt.guidance > 1.0 else None
+    negative = texts[prompt.negative_text].cut if prompt.is_guided else None
     return Cuts(texts[prompt.prompt].cut or "", negative or "")
 
 

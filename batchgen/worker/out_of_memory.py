@@ -91,7 +91,7 @@ class Fitting:
                 made += [Latent(tensor, policy) for tensor in tensors[: len(rows)]]
             else:
                 together = padded_rows(len(run), policy.micro_batch)
-                self._retry("denoise", size, refused, together, rows[0].guidance > 1.0)
+                self._retry("denoise", size, refused, together, rows[0].is_guided)
         return made
 
     def decode(self, size: Size, latents: Sequence[Latent]) -> list[tuple[Decoded, Policy]]:

@@ -55,4 +55,4 @@ def test_memory_that_is_assumed_is_that_of_the_gpus_or_of_one_that_is_made_up(tm
     [made_up] = assumed(config, [])
     assert (made_up.device, made_up.free_bytes) == (ASSUMED, 8 << 30)
     assert assumed(make_config(tmp_path), []) == []
-    assert model_line(config, [made_up]).text == "tiny, fp16 on cuda, scheduler model"
+    assert model_line(config, None, [made_up]).text == "tiny, fp16 on cuda, scheduler model"

@@ -13,6 +13,7 @@ from torch import nn
 
 from batchgen.machine import pinned
 from batchgen.machine.pinned import Pinned, locked_bytes, pack
+from batchgen.models.families import FAMILIES
 from batchgen.pipeline.placement import Placement, Staged
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -137,7 +138,7 @@ def test_hooks_bring_in_from_locked_memory_and_it_goes_with_the_placement(
     for hook in ("_bring_in_by_layers", "_group"):
         monkeypatch.setattr(f"batchgen.pipeline.placement.{hook}", lambda *_: None)
     pipe = Pipe()
-    placement: Any = Placement(pipe, name, CUDA)
+    placement: Any = Placement(pipe, FAMILIES["StableDiffusionPipeline"], name, CUDA)
     own_bytes = sum(one.numel() * one.element_size() for one in [*pipe.unet.parameters(), *pipe.unet.buffers()])
     assert locked_bytes() >= 3 * own_bytes
     del placement, pipe

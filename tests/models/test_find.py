@@ -101,7 +101,7 @@ def torn_index(folder):
 
 
 def other_family(folder):
-    edit_index(folder, _class_name="FluxPipeline")
+    edit_index(folder, _class_name="Lumina2Pipeline")
 
 
 def no_unet(folder):
@@ -135,7 +135,7 @@ def stubborn_scheduler(folder):
     [
         (no_index, "not a model in the diffusers layout: it has no model_index.json; copy the whole model"),
         (torn_index, "not a model in the diffusers layout: model_index.json cannot be used"),
-        (other_family, "is a FluxPipeline, which batchgen does not run"),
+        (other_family, "is a Lumina2Pipeline, which batchgen does not run; it runs .*FLUX.1 .FluxPipeline"),
         (no_unet, "lacks unet"),
         (no_vae, "lacks vae: copy the whole model"),
         (no_config, "model's unet cannot be read: it is missing; download or copy .*/unet/config.json again"),

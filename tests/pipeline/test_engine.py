@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
+from batchgen.models.families.scales import RowGuidance
 from batchgen.models.find import ModelFiles
 from batchgen.padding import spans
 from batchgen.pipeline.engine import DiffusersEngine
-from batchgen.pipeline.guidance import RowGuidance
 from batchgen.pipeline.schedulers import SCHEDULERS
 from batchgen.policy import Policy
 from batchgen.types import Prompt

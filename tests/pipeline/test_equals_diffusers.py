@@ -189,8 +189,8 @@ def test_a_vaes_mean_and_deviation_are_heeded_where_the_pipeline_heeds_them(fami
 
 
 def test_in_half_precision_no_number_is_rounded_that_the_pipeline_does_not_round(family, monkeypatch):
-    monkeypatch.setattr("batchgen.pipeline.engine.TEXT_ROWS", 1)  # so that texts have the pipeline's very bits
     engine = DiffusersEngine(ModelFiles(family.folder), "model", "bf16")
+    monkeypatch.setattr(engine._family, "text_rows", 1, raising=False)  # so that texts have the pipeline's very bits
     policy = changed(micro_batch=1, decode_chunk=1, dtype="bf16")
     engine.prepare(policy)
     row = prompt(0, guidance=8.03, negative_prompt="blurry", steps=8)

@@ -1,16 +1,36 @@
-"""The starting noise of each row."""
+"""Each row's noise is its own, in the beginning and in every step."""
 
 import pytest
 
 pytest.importorskip("torch")
 
+import inspect
+
+import diffusers
 import torch
 
-from batchgen.pipeline.noise import generators, starting_noise
+from batchgen.pipeline.noise import generators, seeded_steps
 
 
-def test_starting_noise_is_each_seeds_own_to_the_bit():
-    rows = starting_noise(generators([5, 6, 7]), (4, 8, 8))
-    alone = starting_noise(generators([6]), (4, 8, 8))
-    assert rows.shape == (3, 4, 8, 8) and rows.dtype == torch.float32
-    assert torch.equal(rows[1], alone[0])
+def test_a_step_that_adds_noise_draws_each_row_from_its_own_generator_without_being_given_it():
+    def stepped(seeds):
+        scheduler = diffusers.EulerAncestralDiscreteScheduler()
+        scheduler.set_timesteps(3)
+        with seeded_steps(scheduler, generators(seeds)):
+            assert "generator" in inspect.signature(scheduler.step).parameters  # pipelines look at them
+            rows = torch.ones(len(seeds), 4, 8, 8)
+            return scheduler.step(rows, scheduler.timesteps[0], rows, return_dict=False)[0]
+
+    together, alone = stepped([5, 6, 7]), stepped([6])
+    assert torch.equal(together[1], alone[0]) and not torch.equal(together[0], together[1])
+
+
+def test_generators_that_are_given_are_used_and_the_scheduler_is_left_as_it_was():
+    scheduler = diffusers.EulerAncestralDiscreteScheduler()
+    with seeded_steps(scheduler, generators([5])):
+        scheduler.set_timesteps(3)
+        rows = torch.ones(1, 4, 8, 8)
+        given = scheduler.step(rows, scheduler.timesteps[0], rows, generator=generators([6]), return_dict=False)[0]
+    assert "step" not in vars(scheduler)
+    scheduler.set_timesteps(3)
+    assert torch.equal(given, scheduler.step(rows, scheduler.timesteps[0], rows, generator=generators([6])).prev_sample)

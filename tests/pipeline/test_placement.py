@@ -6,6 +6,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from batchgen.models.families import FAMILIES
 from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.placement import STAGES, Staged, components
@@ -39,7 +40,8 @@ def test_staged_weights_are_on_the_device_while_their_stage_runs(folder):
 
 
 def pointers(pipe, stage):
-    return [weight.data_ptr() for module in components(pipe, stage) for weight in module.parameters()]
+    family = FAMILIES[type(pipe).__name__]
+    return [weight.data_ptr() for module in components(pipe, family, stage) for weight in module.parameters()]
 
 
 def test_a_staged_module_keeps_what_the_host_holds():

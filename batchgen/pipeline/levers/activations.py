@@ -1,18 +1,23 @@
-"""A UNet's activations take less memory here, because diffusers keeps some that are no longer read."""
+"""A denoiser's activations take less memory here, because diffusers keeps some that are no longer read."""
 
 from typing import Any
 
 import torch
 from diffusers.models.activations import GEGLU
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.nn import functional
 
 
-def shrink_activations(unet: torch.nn.Module) -> None:
+def shrink_activations(denoiser: torch.nn.Module) -> None:
     """Make a UNet2DConditionModel of diffusers 0.42.1 compute the same values in less memory. Its weights stay.
+
+    Other denoisers stay as they are.
 
     It is only for inference, because what a gradient needs is overwritten.
     """
-    for module in unet.modules():
+    if not isinstance(denoiser, UNet2DConditionModel):
+        return
+    for module in denoiser.modules():
         if isinstance(module, GEGLU):
             module.__class__ = _GEGLU
             module.proj.__class__ = _GatedLinear

@@ -15,7 +15,7 @@ _KERNELS = {"flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cud
 _TOKENS = 64
 
 
-def usable_attention(wanted: str, pipe: Any, device: torch.device, dtype: torch.dtype) -> tuple[str, str | None]:
+def usable_attention(wanted: str, denoiser: Any, device: torch.device, dtype: torch.dtype) -> tuple[str, str | None]:
     """The backend to use, which is `wanted` or sdpa, and why `wanted` cannot be used here (None if it can).
 
     An error that means that memory was refused passes unchanged, because a full device says nothing about a backend.
@@ -23,7 +23,7 @@ def usable_attention(wanted: str, pipe: Any, device: torch.device, dtype: torch.
     if wanted == "sdpa":
         return wanted, None
     try:
-        for width in sorted(_head_widths(pipe.unet)):
+        for width in sorted(_head_widths(denoiser)):
             query = torch.zeros(1, 2, _TOKENS, width, device=device, dtype=dtype)
             _tried(wanted, query)
     except Exception as error:  # each backend fails in its own ways
@@ -56,7 +56,7 @@ def attention_kernel(backend: str) -> AbstractContextManager[Any]:
     return kernel([getattr(SDPBackend, _KERNELS[backend])])
 
 
-def _head_widths(unet: Any) -> set[int]:
-    # UNet2DConditionModel's attention layers know their number of heads.
-    layers = (module for module in unet.modules() if hasattr(module, "to_q") and hasattr(module, "heads"))
+def _head_widths(denoiser: Any) -> set[int]:
+    # The attention layers of diffusers know their number of heads.
+    layers = (module for module in denoiser.modules() if hasattr(module, "to_q") and hasattr(module, "heads"))
     return {layer.to_q.out_features // layer.heads for layer in layers}

@@ -9,9 +9,9 @@ import torch
 class TracedForward:
     """Replaces a denoiser's `forward` and traces it at each new shape (torch.jit.trace)."""
 
-    def __init__(self, unet: Any) -> None:
-        self._forward: Callable[..., Any] = unet.forward
-        self._unet = unet
+    def __init__(self, denoiser: Any) -> None:
+        self._forward: Callable[..., Any] = denoiser.forward
+        self._denoiser = denoiser
         self._traces: dict[tuple[Any, ...], Any] = {}
 
     def __call__(self, sample: torch.Tensor, time: Any, **keywords: Any) -> tuple[torch.Tensor]:
@@ -31,14 +31,14 @@ class TracedForward:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they say that tracing is deprecated, and that shapes become constants
             trace: Callable[..., Any] = torch.jit.trace
-            return trace(_Positional(self._unet, self._forward, names), tensors, check_trace=False)
+            return trace(_Positional(self._denoiser, self._forward, names), tensors, check_trace=False)
 
 
 class _Positional(torch.nn.Module):
     # torch.jit.trace takes tensors only by position.
-    def __init__(self, unet: Any, forward: Callable[..., Any], names: tuple[str, ...]) -> None:
+    def __init__(self, denoiser: Any, forward: Callable[..., Any], names: tuple[str, ...]) -> None:
         super().__init__()
-        self.unet = unet
+        self.denoiser = denoiser
         self._plain, self._names = forward, names
 
     def forward(self, sample: torch.Tensor, time: torch.Tensor, texts: torch.Tensor, *added: torch.Tensor) -> Any:

@@ -36,7 +36,7 @@ def test_attention_that_does_not_run_here_says_why_and_sdpa_is_used(folder, resi
 
 def test_attention_that_does_not_exist_in_the_model_is_not_needed(folder):
     engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
-    assert usable_attention("plain", engine._pipe, torch.device("cpu"), torch.float32) == ("plain", None)
+    assert usable_attention("plain", engine._pipe.unet, torch.device("cpu"), torch.float32) == ("plain", None)
 
 
 def test_a_full_device_says_nothing_about_an_attention_backend(folder, monkeypatch):
@@ -44,4 +44,4 @@ def test_a_full_device_says_nothing_about_an_attention_backend(folder, monkeypat
     refused = torch.OutOfMemoryError("CUDA out of memory")
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", mock.Mock(side_effect=refused))
     with pytest.raises(torch.OutOfMemoryError):
-        usable_attention("plain", engine._pipe, torch.device("cpu"), torch.float32)
+        usable_attention("plain", engine._pipe.unet, torch.device("cpu"), torch.float32)
