@@ -12,7 +12,7 @@ from batchgen.config.check import did_you_mean
 from batchgen.config.schema import Config, ModelConfig
 from batchgen.errors import ModelError, in_one_line
 from batchgen.models.families import FAMILIES
-from batchgen.models.families.base import Family
+from batchgen.models.families.base import NEVER, Family
 from batchgen.models.parts import INDEX_FILE, WORDS, Part, parts_of, read_index, settings, tensors
 from batchgen.places import models_dir
 
@@ -176,7 +176,7 @@ def settled(config: Config, model: ModelFiles) -> Config:
     family, above, policy = model.family, config.model.guided_above, config.memory.policy
     if above is None:
         above = family.guidance_starts(json.loads((model.folder / INDEX_FILE).read_bytes()))
-    if not family.doubled and policy.guidance_split is None:
+    if not family.doubled and above < NEVER and policy.guidance_split is None:
         policy = replace(policy, guidance_split=True)
     return replace(
         config, model=replace(config.model, guided_above=above), memory=replace(config.memory, policy=policy)

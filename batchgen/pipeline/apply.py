@@ -112,6 +112,8 @@ class LoadedModel:
         if channels_last:
             parts = [*components(self.pipe, self._family, "denoise"), *components(self.pipe, self._family, "decode")]
             for module in parts:
+                if any(weight.dim() == 5 for weight in module.parameters()):
+                    continue  # of films: torch has no such format for them
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._placement = Placement(self.pipe, self._family, placement, self._device)
         self._layout = (placement, channels_last)

@@ -1,7 +1,7 @@
 """A rehearsal without weights: a model's parts do one image's work on torch's meta device, which computes shapes only.
 
-It finds what a worker would find much later: a tokenizer that fits no text encoder, a denoiser that fits no VAE, missing
-settings. Only tokenizers and the safety checker's preparation of images are loaded as they are.
+It finds what a worker would find much later: a tokenizer that fits no text encoder, a denoiser that fits no VAE,
+missing settings. Only tokenizers and the safety checker's preparation of images are loaded as they are.
 """
 
 import inspect
@@ -121,7 +121,7 @@ def _encoded(pipe: Any, family: Family) -> Text:
 
 
 def _without_values() -> Any:
-    """A context in which masks on the meta device, which have no values, hide nothing: texts stay as long as they are."""
+    """A context in which masks on the meta device, which have no values, hide nothing: texts stay as they are."""
     import torch
     from torch.overrides import TorchFunctionMode
 

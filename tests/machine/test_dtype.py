@@ -26,3 +26,10 @@ def test_the_dtype_is_one_that_the_device_is_fast_in_unless_named(
 def test_bf16_is_refused_where_it_would_be_emulated(capability: tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match="use fp16"):
         resolve_dtype("bf16", capability)
+
+
+@pytest.mark.parametrize(
+    ("capability", "resolved"), [(None, "fp32"), ((6, 0), "fp32"), ((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")]
+)
+def test_what_overflows_in_fp16_has_bf16_or_fp32(capability: tuple[int, int] | None, resolved: str) -> None:
+    assert resolve_dtype("auto", capability, "bf16") == resolved

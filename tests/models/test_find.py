@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 
-from batchgen.config.schema import ModelConfig
+from batchgen.config.schema import Config, ModelConfig
 from batchgen.errors import ModelError
-from batchgen.models.find import ModelFiles, check_model, find_model, hub_revision
+from batchgen.models.families.base import NEVER
+from batchgen.models.find import ModelFiles, check_model, find_model, hub_revision, place_px, settled
 from tests.commands import REAL, front, samples, verify, write_prompts
 from tests.pipeline.small_models import save
 
@@ -151,3 +152,29 @@ def test_a_folder_that_could_not_run_is_refused_before_it_is_loaded(small, tmp_p
     damage(folder)
     with pytest.raises(ModelError, match=words):
         check_model(ModelFiles(folder), "model")
+
+
+@pytest.mark.parametrize(
+    ("vae", "place"),
+    [
+        ({"block_out_channels": [128, 256, 512, 512]}, 8),
+        ({"temperal_downsample": [False, True, True]}, 8),
+        ({"encoder_block_out_channels": [128, 256, 512, 512, 1024, 1024]}, 32),
+    ],
+)
+def test_the_edge_of_a_place_is_told_by_the_vae(vae, place):
+    assert place_px(vae) == place
+
+
+def test_what_the_family_decides_is_settled_as_far_as_the_user_does_not(tmp_path):
+    def above(pipeline, **said):
+        index = {"_class_name": pipeline, "scheduler": ["diffusers", "DDIMScheduler"], "is_distilled": False}
+        (tmp_path / "model_index.json").write_text(json.dumps(index))
+        planned = settled(Config(model=ModelConfig(path="m", **said)), ModelFiles(tmp_path))
+        return planned.model.guided_above, planned.memory.policy.guidance_split
+
+    assert above("StableDiffusionPipeline") == (1.0, None)
+    assert above("ZImagePipeline") == (0.0, None)
+    assert above("FluxPipeline") == (NEVER, None)
+    assert above("Flux2KleinPipeline") == (1.0, True)  # its two passes follow each other anyway
+    assert above("ZImagePipeline", guided_above=2.0) == (2.0, None)

@@ -261,3 +261,13 @@ def test_rejects_pass_through_at_once_and_are_never_kept_in_memory() -> None:
         raise AssertionError("read on before the reject was told")
 
     assert next(pack_batches(prompts(), 2)) == Reject("prompts.txt", 2, "empty")
+
+
+@pytest.mark.parametrize(("above", "guided"), [(None, [False, True]), (0.0, [True, True]), (100.0, [False, False])])
+def test_rows_with_and_without_guidance_do_not_run_together_wherever_the_models_guidance_begins(
+    above: float | None, guided: list[bool]
+) -> None:
+    rows = [make_row("a", row=0, guidance=0.5), make_row("b", row=1, guidance=3.5)]
+    prompts = list(Planner(JOB, None, above).prompts(rows, None))
+    assert [prompt.is_guided for prompt in prompts if isinstance(prompt, Prompt)] == guided
+    assert len(list(pack_batches(prompts, 4))) == len(set(guided))

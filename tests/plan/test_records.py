@@ -25,3 +25,11 @@ def test_a_shard_comes_back_from_its_lines() -> None:
     data = shard_lines(shard)
     assert data.count(b"\n") == 3
     assert parse_shard(7, data) == shard
+
+
+def test_where_guidance_begins_is_written_only_where_it_is_not_the_usual() -> None:
+    usual, other = make_prompt("a", guidance=0.5), make_prompt("b", guidance=0.5, guided_above=0.0)
+    lines = shard_lines(Shard(0, (Batch(0, (usual, other)),)))
+    assert [b"guided_above" in line for line in lines.splitlines()] == [False, True]
+    [read] = parse_shard(0, lines).batches
+    assert [prompt.is_guided for prompt in read.prompts] == [False, True]

@@ -64,8 +64,6 @@ class Family:
     """Whether guidance runs twice the rows at once. Else its two passes follow each other, or there is none."""
     distilled_if = ""
     """The key in the model's index that says that it was trained to do without guidance."""
-    embeds_guidance = ""
-    """The key in the denoiser's configuration that says that a scale is one of its inputs."""
     negatives_differ = False
     """Whether a text is encoded otherwise as a negative prompt than as a prompt."""
     text_rows = 4
@@ -138,7 +136,7 @@ class Family:
 
 
 def packed(latents: "torch.Tensor", fold: int) -> "torch.Tensor":
-    """Latents (rows, channels, height, width) as (rows, tokens, channels x fold**2): tokens of `fold` x `fold` places."""
+    """Latents (rows, channels, height, width) as tokens of fold x fold places: (rows, tokens, channels x fold**2)."""
     rows, channels, height, width = latents.shape
     parts = latents.view(rows, channels, height // fold, fold, width // fold, fold)
     return parts.permute(0, 2, 4, 1, 3, 5).reshape(rows, -1, channels * fold**2)

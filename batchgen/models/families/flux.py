@@ -23,7 +23,6 @@ class Flux(Family):
     fold = 2
     guided_above = NEVER
     doubled = False
-    embeds_guidance = "guidance_embeds"
     maps = 18.0
     reads = ("tokenizer_2", _TOKENS[True] - 1)
     returned = ("prompt_embeds", "pooled_prompt_embeds", None)

@@ -62,9 +62,12 @@ def embedded(denoiser: Any, scales: Sequence[float]) -> Iterator[None]:
     """
     import torch
 
+    once: list[torch.Tensor] = []  # so that no step waits for a copy
+
     def for_each_row(_: Any, given: Any, keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         if (one := keywords.get("guidance")) is not None:
-            keywords["guidance"] = torch.tensor(scales, dtype=one.dtype).to(one.device)
+            once[:] = once or [torch.tensor(scales, dtype=one.dtype).to(one.device)]
+            keywords["guidance"] = once[0]
         return given, keywords
 
     hook = denoiser.register_forward_pre_hook(for_each_row, with_kwargs=True)

@@ -18,6 +18,7 @@ class StableDiffusion(Family):
     convolutional = True
     patch = 1
     text_rows = 8
+    text_tokens = 77
     returned = ("prompt_embeds", None)
     encoding = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
 

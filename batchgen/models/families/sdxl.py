@@ -23,6 +23,7 @@ class StableDiffusionXL(Family):
     upcasts_vae = True
     patch = 1
     text_rows = 8
+    text_tokens = 77
     returned = ("prompt_embeds", None, "pooled_prompt_embeds", None)
     encoding = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
 

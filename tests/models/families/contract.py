@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from batchgen.errors import ModelError
+from batchgen.errors import ConfigError, ModelError
+from batchgen.memory.estimate import estimate
+from batchgen.models.families.base import NEVER
 from batchgen.models.find import ModelFiles, place_px
 from batchgen.paths import RunDir
 from batchgen.pipeline.check import check
@@ -254,6 +256,38 @@ class Contract:
             f"model.path={folder}", f"job.width={self.size[0]}", f"job.height={self.size[1]}", "job.steps=2",
             f"job.guidance={self.guided[0]}", "job.batch_size=16", "memory.policy.micro_batch=8", "launch.workers=1",
         ]  # fmt: skip
+
+    def test_what_the_family_does_not_work_with_is_refused(self, folder, tmp_path):
+        config = make_config(tmp_path)
+        config.model.path, config.job.width, config.job.height = str(folder), *self.size
+        config.model.dtype, config.speed.traced = "fp16", True
+        if self.family.half == "fp16":
+            pytest.skip("it works with both")
+        with pytest.raises(ConfigError, match="overflows in fp16; use bf16 or auto"):
+            prepare(RunDir(tmp_path / "run"), config)
+        config.model.dtype = "auto"
+        with pytest.raises(ConfigError, match="cannot be traced"):
+            prepare(RunDir(tmp_path / "run"), config)
+
+    def test_a_plan_holds_where_guidance_begins(self, folder, tmp_path, capsys):
+        rows = [{"prompt": "a", "guidance": one, "negative_prompt": "grey"} for one in (*self.guided, self.off)]
+        config = make_config(tmp_path, rows)
+        config.model.path, config.job.width, config.job.height = str(folder), *self.size
+        plan = prepare(RunDir(tmp_path / "run"), config)
+        prompts = [prompt for prompt in plan.prompts() if isinstance(prompt, Prompt)]
+        above = self.above(folder)
+        assert [prompt.is_guided for prompt in sorted(prompts, key=lambda one: one.key)] == [above < NEVER] * 3 + [
+            False
+        ]
+        told = "negative prompts change nothing" in capsys.readouterr().err
+        assert told == (above >= NEVER)
+        assert prepare(RunDir(tmp_path / "run"), config).run_id == plan.run_id
+
+    def test_what_it_takes_is_estimated_from_its_files(self, folder):
+        found = estimate(ModelFiles(folder), "bf16", *self.size)
+        stored = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 2
+        assert 0.9 * sum(found.weights.parts_bytes) < stored < 1.2 * sum(found.weights.parts_bytes)
+        assert found.pass_bytes[0][1] > 0 and found.encode_bytes > 0
 
     @pytest.mark.slow
     def test_forty_prompts_by_the_command_killed_and_resumed(self, folder, tmp_path):
