@@ -50,7 +50,7 @@ def told(*arguments: str) -> str:
         ("job.steps=2,3", f"-m {JOB} job.steps=2,3"),
         ("job.scheduler=ddim,euler", f"-m {JOB} job.scheduler=ddim,euler"),
         ("model=sd15,sdxl", f"-m {JOB} model=sd15,sdxl"),
-        ("stepz=2,3", "did you mean job.steps=2,3?"),
+        ("stepz=2,3", "did you mean job.steps=2,3 or model.steps=2,3?"),
         ("job=null", "'job=\"null\"'"),
         ("=5", "has no key"),
         ("job=", "choose one of landscape_4k, mars_batch, parti"),

@@ -6,7 +6,7 @@ from hydra import compose, initialize_config_dir
 from batchgen.config.compose import load, register, require_job
 from batchgen.config.explain import explain
 from batchgen.config.schema import Config
-from batchgen.config.shipped import conf_dir, jobs_dir
+from batchgen.config.shipped import conf_dir, jobs_dir, options_of
 from batchgen.errors import ConfigError
 
 
@@ -22,6 +22,19 @@ def test_groups_and_overrides_become_a_plain_configuration() -> None:
     config = composed("job=mars_batch", "model=sdxl", "job.steps=7")
     assert (config.job.name, config.job.steps, config.job.width) == ("mars_batch", 7, 1024)
     assert config.job.prompts == str(jobs_dir() / "mars_batch.txt")
+
+
+@pytest.mark.parametrize("name", options_of("model"))
+def test_each_model_brings_a_job_its_size_its_steps_and_its_guidance(name: str) -> None:
+    config = composed(f"model={name}", "job.name=x", "job.prompts=x.txt")
+    job, model = config.job, config.model
+    assert (job.width, job.height, job.steps, job.guidance) == (
+        model.size_px,
+        model.size_px,
+        model.steps,
+        model.guidance,
+    )
+    assert model.size_px % 16 == 0 and (job.scheduler, model.dtype) == ("model", "auto")
 
 
 def test_without_a_job_the_jobs_are_listed() -> None:

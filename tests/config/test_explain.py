@@ -23,7 +23,7 @@ MISTAKES = {
     "misspelt key": (JOB + "  stpes: 3\n", 5, "job.stpes=3: no such key; did you mean job.steps?"),
     "misspelt column": (JOB + "  columns:\n    promt: a\n", 6, "job.columns.promt=a: no such key; did you mean"),
     "key of another group": (JOB + "  run_dir: out\n", 5, "job.run_dir=out: no such key; did you mean run_dir?"),
-    "key without its group": (JOB + "steps: 3\n", 5, "steps=3: no such key; did you mean job.steps?"),
+    "key without its group": (JOB + "steps: 3\n", 5, "steps=3: no such key; did you mean job.steps or model.steps?"),
     "a number as a key": (JOB + "  3: 4\n", 5, "job.3=4: no such key"),
     "CRLF": ((JOB + "  stpes: 3\n").replace("\n", "\r\n"), 5, "job.stpes=3: no such key"),
     "list for text": (JOB + "  negative_prompt: [a, b]\n", 5, 'prompt=[a, b]: it must be text, such as "a, b"'),
@@ -152,7 +152,7 @@ def test_a_mistake_in_a_file_that_a_job_names_is_told_of_that_file(mine: Path) -
 @pytest.mark.parametrize(
     ("base", "line", "said"),
     [
-        ("steps: 3\n", 1, "steps=3: no such key; did you mean job.steps?"),
+        ("steps: 3\n", 1, "steps=3: no such key; did you mean job.steps or model.steps?"),
         ("job:\n  stpes: 3\n", 2, "job.stpes=3: no such key; did you mean job.steps?"),
         ("job:\n  width: 100\n", 2, "job.width must be a multiple of 8, got 100"),
         ("job: [\n", 1, "the bracket is not closed"),

@@ -15,7 +15,7 @@ from batchgen.config.schema import known_keys
         ("width", "job.width"),
         ("prompts", "job.prompts"),
         ("seed", "job.seed"),
-        ("model.steps", "job.steps"),
+        ("model.width", "job.width"),
         ("output.batch_size", "job.batch_size"),
         ("placement", "memory.policy.placement"),
         ("stpes", "job.steps"),

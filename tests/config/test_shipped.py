@@ -6,7 +6,7 @@ from batchgen.config.shipped import conf_dir, jobs_dir, options_of
 
 def test_the_groups_are_the_folders_of_conf() -> None:
     assert sorted(path.name for path in conf_dir().iterdir() if path.is_dir()) == sorted(GROUPS_OF_OPTIONS)
-    assert options_of("model") == ["sd15", "sdxl", "tiny"]
+    assert {"flux_dev", "sd15", "sdxl", "tiny", "z_image"} <= {*options_of("model")}
     assert options_of("nothing") == []
 
 
