@@ -22,7 +22,8 @@ def may_be_cut(text: str) -> bool:
 def cut_warning(model: ModelFiles, texts: Sequence[str]) -> str | None:
     """What to say where the model's tokenizer cuts some of these texts; None if it cuts none, or cannot be read."""
     try:
-        name, most = model.family.reads
+        family = model.family
+        name, most = family.read_by(json.loads((model.folder / family.denoiser / "config.json").read_bytes()))
         there = (model.folder / name).is_dir()
         tokenizer, usual = _load(model.folder / (name if there else "tokenizer"))
         room = usual - _MARKS if most is None or not there else most

@@ -138,7 +138,7 @@ class DiffusersEngine:
             self.beat()
 
     def _cut(self, text: str) -> str | None:
-        name, room = self._family.reads
+        name, room = self._family.read_by(self._denoiser.config)
         tokenizer = getattr(self._pipe, name, None) or self._pipe.tokenizer
         if room is None or name not in self._pipe.components:
             room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()

@@ -41,6 +41,9 @@ def test_the_files_of_older_models_serve_too(tmp_path: Path) -> None:
     tokenizer = json.loads((TINY.folder / "tokenizer" / "tokenizer.json").read_text())
     folder = tmp_path / "model" / "tokenizer"
     folder.mkdir(parents=True)
+    for name in ("model_index.json", "unet/config.json"):
+        (tmp_path / "model" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "model" / name).write_bytes((TINY.folder / name).read_bytes())
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 77}))
     vocabulary = {one["content"]: one["id"] for one in tokenizer["added_tokens"]} | tokenizer["model"]["vocab"]
     (folder / "vocab.json").write_text(json.dumps(vocabulary))

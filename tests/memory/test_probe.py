@@ -57,6 +57,7 @@ class Device:
     weights: Weights = TRUE.weights
     neighbour_bytes: float = 0.0
     slowness: float = 1.0
+    in_one_call: bool = True  # of the denoiser: whether the two passes of guidance are halves of it
 
     def __post_init__(self) -> None:
         self.allocated = self.peak = 0.0
@@ -105,12 +106,13 @@ class Device:
         self.largest = max(self.largest, rows)
         for _ in range(prompts[0].steps):
             self._take(rows * ROW_BYTES)
-            pass_s = self.slowness * (2 if policy.guidance_split else 1) * self.pass_s[rows]
-            watch = Watch()
-            with watch:
-                Clock.now_s += pass_s
-            if self._watches is not None:
-                self._watches.append(watch)
+            passes = 2 if policy.guidance_split else 1
+            for _ in range(1 if self.in_one_call else passes):
+                watch = Watch()
+                with watch:
+                    Clock.now_s += self.slowness * self.pass_s[rows] * (passes if self.in_one_call else 1)
+                if self._watches is not None:
+                    self._watches.append(watch)
         return [TASK.pixels] * len(prompts)
 
     def crop(self, latent: int, width_px: int, height_px: int) -> int:
@@ -158,11 +160,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found(
-    device: Device, guess: Figures = GUESS, placement: str | None = None, task: Task = TASK, images: int = 100_000
+    device: Device,
+    guess: Figures = GUESS,
+    placement: str | None = None,
+    task: Task = TASK,
+    images: int = 100_000,
+    policy: Policy = POLICY,
 ) -> Figures:
-    under = placement or probed_placement(guess, task, POLICY, device.free_bytes())
+    under = placement or probed_placement(guess, task, policy, device.free_bytes())
     engine: Any = device
-    return probe(engine, engine, guess, task, POLICY, under, images)
+    return probe(engine, engine, guess, task, policy, under, images)
 
 
 def right_bytes(figures: Figures) -> None:
@@ -180,6 +187,16 @@ def test_it_finds_what_the_device_takes_and_does_not_run_out_of_memory(size_gib:
     assert figures.measured
     right_bytes(figures)
     assert figures.copied_bytes_per_s == 7e9
+    for rows, seconds in figures.pass_s:
+        assert seconds == pytest.approx(dict(TRUE.pass_s)[int(rows)])
+
+
+@pytest.mark.parametrize("in_one_call", [True, False], ids=["divided", "one call after the other"])
+def test_where_the_two_passes_follow_each_other_rows_are_those_of_one_pass(in_one_call: bool) -> None:
+    device = Device(80 * GIB, in_one_call=in_one_call)
+    figures = found(device, policy=replace(POLICY, guidance_split=True))
+    right_bytes(figures)
+    assert [rows for rows, _ in figures.pass_bytes][:3] == [1, 2, 4] and device.largest <= 32
     for rows, seconds in figures.pass_s:
         assert seconds == pytest.approx(dict(TRUE.pass_s)[int(rows)])
 

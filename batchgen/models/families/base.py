@@ -91,6 +91,10 @@ class Family:
         """Above which scale a model with this index has guidance."""
         return NEVER if self.distilled_if and index.get(self.distilled_if) else self.guided_above
 
+    def read_by(self, denoiser: Mapping[str, Any]) -> tuple[str, int | None]:
+        """`reads` of a model whose denoiser has this configuration."""
+        return self.reads
+
     def encode(self, pipe: Any, texts: Sequence[str], role: str, device: "torch.device") -> list[Text]:
         """Encode texts in a role. There are always `text_rows` of them."""
         results = pipe.encode_prompt(prompt=list(texts), device=device, **self.encoding)

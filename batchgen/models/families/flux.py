@@ -1,6 +1,6 @@
 """FLUX.1: dev, Krea-dev and schnell."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,15 @@ class Flux(Family):
     guided_above = NEVER
     doubled = False
     maps = 18.0
-    reads = ("tokenizer_2", _TOKENS[True] - 1)
     returned = ("prompt_embeds", "pooled_prompt_embeds", None)
+
+    def read_by(self, denoiser: Mapping[str, Any]) -> tuple[str, int | None]:
+        """T5 reads them all but its mark at the end."""
+        return "tokenizer_2", _TOKENS[bool(denoiser.get("guidance_embeds"))] - 1
 
     def encode(self, pipe: Any, texts: Sequence[str], role: str, device: "torch.device") -> list[Text]:
         """Encode texts at the model's own length: as nothing is masked, another length is another picture."""
-        tokens = _TOKENS[pipe.transformer.config.guidance_embeds]
+        tokens = _TOKENS[bool(pipe.transformer.config.guidance_embeds)]
         made, pooled, _ = pipe.encode_prompt(prompt=list(texts), device=device, max_sequence_length=tokens)
         rows = zip(made, pooled, strict=True)
         return [{"prompt_embeds": one.clone(), "pooled_prompt_embeds": pool.clone()} for one, pool in rows]

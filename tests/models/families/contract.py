@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from batchgen.errors import ConfigError, ModelError
+from batchgen.evening.cuts import cut_warning
 from batchgen.memory.estimate import estimate
 from batchgen.models.families.base import NEVER
 from batchgen.models.find import ModelFiles, place_px
@@ -196,7 +197,7 @@ class Contract:
         engine.prepare(POLICY)
 
     def test_text_beyond_what_the_model_reads_is_told_and_not_drawn(self, engine, folder):
-        name, room = self.family.reads
+        name, room = self.family.read_by(engine._denoiser.config)
         tokenizer = getattr(engine._pipe, name)
         kept = self.room(tokenizer, room)
         long = self.row(0, folder, prompt=LONG)
@@ -204,6 +205,7 @@ class Contract:
         ids = tokenizer(LONG, add_special_tokens=False, verbose=False).input_ids
         assert len(ids) > kept and texts[LONG].cut == tokenizer.decode(ids[kept:])
         assert engine.encode([self.row(0, folder)])[TEXTS[0]].cut is None
+        assert "1 prompt is longer" in str(cut_warning(ModelFiles(folder), [LONG, TEXTS[0]]))
 
     @staticmethod
     def room(tokenizer, room):

@@ -42,6 +42,13 @@ def test_where_guidance_begins_is_the_familys_and_sometimes_the_models(
     assert FAMILIES[pipeline].guidance_starts(index) == above
 
 
+def test_schnell_reads_half_as_many_tokens() -> None:
+    flux = FAMILIES["FluxPipeline"]
+    assert flux.read_by({"guidance_embeds": True}) == ("tokenizer_2", 511)
+    assert flux.read_by({"guidance_embeds": False}) == ("tokenizer_2", 255)
+    assert FAMILIES["ZImagePipeline"].read_by({}) == ("tokenizer", 509)
+
+
 def test_nothing_outside_the_families_names_the_part_that_denoises() -> None:
     named = re.compile(r"""\bunet\b|["']transformer["']""")
     elsewhere = [path for path in PACKAGE.rglob("*.py") if "families" not in path.parts]
