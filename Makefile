@@ -3,13 +3,16 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: mars test test-cluster torture lint format docs wheel clean help
+.PHONY: mars test test-families test-cluster torture lint format docs wheel clean help
 
 mars: $(VENV)/ready  ## set everything up and make the images of job=mars_batch (the default)
 	$(BIN)/python -m batchgen job=mars_batch
 
 test: $(VENV)/ready  ## run the tests, on all cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+test-families: $(VENV)/ready  ## run the tests of each family of models, with tiny random weights
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m families --numprocesses auto --dist loadscope tests/models/families
 
 test-cluster: $(VENV)/ready  ## run the tests on a real SLURM on this machine; needs root on Debian, and installs it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster
@@ -37,7 +40,7 @@ clean:  ## remove the environment, what was built and the caches
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
 
 help:  ## list the targets
-	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-14s %s\n", $$1, $$2}' Makefile
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -133,7 +133,7 @@ def is_package(path: Path) -> bool:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_exists(name: str) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     for command in commands(ROOT / name):
         program, *arguments = shlex.split(command)
         if program == "make":

@@ -3,6 +3,13 @@
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """What needs a family's tiny model is marked `families`."""
+    for item in items:
+        if "folder" in getattr(item, "fixturenames", ()) and item.path.parent.name == "families":
+            item.add_marker(pytest.mark.families)
+
+
 @pytest.fixture(scope="class")
 def folder(request, tmp_path_factory):
     import torch
