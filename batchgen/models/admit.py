@@ -76,7 +76,7 @@ class Admission:
         for (width, height), prompt in sorted(sizes.items()):
             where = "" if (width, height) == (job.width, job.height) else _where(prompt)
             refuse_large(self._config.output.format, width, height, where)
-            what = "VAE" if self._model.family.patch == 1 else "transformer"
+            what = "VAE" if self._model.family.patch == 1 else "denoiser"
             _refuse_uneven("width", width, self._multiple_px, what, where)
             _refuse_uneven("height", height, self._multiple_px, what, where)
         self._ask(steps)
