@@ -116,7 +116,7 @@ def test_the_document_has_all_names() -> None:
 
 def test_the_document_shows_what_a_dry_run_prints(tmp_path: Path) -> None:
     (table,) = re.findall(r"```csv\n(.*?)```", DOCUMENT, re.S)
-    (command,) = re.findall(r"^python (-m batchgen .*)$", DOCUMENT, re.M)
+    (command,) = re.findall(r"^python (-m batchgen .* dry_run=true)$", DOCUMENT, re.M)
     (shown,) = re.findall(r"```text\n(.*?)```", DOCUMENT, re.S)
     (tmp_path / "animals.csv").write_text(table)
     assert shown in run([sys.executable, *command.split()], cwd=tmp_path).stdout
