@@ -280,19 +280,19 @@ def show(run: RunDir, copies: bool = False) -> int:
     if findings.images + len(failed) != plan.images:
         say(f"{plan.images - findings.images - len(failed)} planned images are missing")
         return EXIT_BROKEN
-    if (lacks := _copies_lack(plan, findings, copies)) is not None:
+    if (lacks := _copies_lack(plan, findings)) is not None:
         print(lacks)
         return EXIT_INTERRUPTED
     print("whole, with failed images: retry_failed=true tries them again" if failed else "whole")
     return EXIT_WHOLE_WITH_FAILURES if failed else EXIT_WHOLE
 
 
-def _copies_lack(plan: Plan, findings: Findings, all_of_them: bool) -> str | None:
-    """What to say where copies could not be checked, or, if `all_of_them` are asked for, are not made yet."""
+def _copies_lack(plan: Plan, findings: Findings) -> str | None:
+    """What to say where copies could not be checked, or are not made yet."""
     if findings.unreached:
         return f"not proven: {count(len(findings.unreached), 'copy', 'copies')} not checked ({findings.unreached[0]})"
-    if all_of_them and (lacking := len(to_copy(plan))):
-        return f"{count(lacking, 'shard')} not copied yet: run the same command again"
+    if lacking := len(to_copy(plan)):
+        return f"{count(lacking, 'shard')} not copied yet: all is whole here, and the same command copies the rest"
     return None
 
 

@@ -41,7 +41,7 @@ def front(run_dir, prompts, *overrides, command=FAKE, **more):
 
 def planned(run_dir, prompts, *overrides):
     """Plan a run as `front` does, and begin nothing: its time is over at once."""
-    done = front(run_dir, prompts, *overrides, "launch.time_limit=1s", "launch.warn_s=10")
+    done = front(run_dir, prompts, *overrides, "launch.time_limit=1s", "launch.warn_s=0.9")
     assert done.returncode == 75 and not list((Path(run_dir) / "shards").iterdir()), done.stderr
     free = Path(run_dir) / "free.yaml"
     free.write_text(free.read_text().replace("launch.time_limit: 1s", "launch.time_limit: null"))

@@ -46,8 +46,12 @@ def check(config: Config) -> None:
             size_bytes(f"memory.{name}", value)
     if config.launch.stop_at is not None:
         moment_s("launch.stop_at", config.launch.stop_at, time.time())
-    if config.launch.time_limit is not None:
-        duration_s("launch.time_limit", config.launch.time_limit)
+    limit, warn_s = config.launch.time_limit, config.launch.warn_s
+    if limit is not None and duration_s("launch.time_limit", limit) <= warn_s:
+        raise ConfigError(
+            f"launch.time_limit={limit} leaves no time to work, because launch.warn_s={warn_s:g} seconds are kept for "
+            "the end: allow more time, or set launch.warn_s to less"
+        )
     require_right("launch.slurm", config.launch.slurm)
     require_right("launch.collector", config.launch.collector)
     for line in config.launch.setup:

@@ -64,6 +64,11 @@ def _refuse_partition(launch: LaunchConfig, limits: Limits) -> None:
     wanted_s = None if (text := options.get("time")) is None else time_s(text)
     if text is not None and wanted_s is None and text.upper() not in ("UNLIMITED", "INFINITE"):
         raise ConfigError(f"launch.slurm.time={text}: write HOURS:MINUTES:SECONDS or DAYS-HOURS, such as 08:00:00")
+    if wanted_s is not None and wanted_s <= launch.warn_s:
+        raise ConfigError(
+            f"launch.slurm.time={text} leaves no time to work, because launch.warn_s={launch.warn_s:g} seconds are "
+            "kept for the end: allow more time, or set launch.warn_s to less"
+        )
     if not limits.partitions:
         return
     found = [limits.partition(one) for one in (named.split(",") if named else [None])]

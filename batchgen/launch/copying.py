@@ -11,6 +11,7 @@ from batchgen.errors import (
     EXIT_INTERRUPTED,
     EXIT_WHOLE,
     EXIT_WHOLE_WITH_FAILURES,
+    ConfigError,
     StoreError,
 )
 from batchgen.files import replace, seal, unseal
@@ -18,6 +19,7 @@ from batchgen.launch.copier import Copier
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan
 from batchgen.shards.copies import copied, make_directory, record_of, record_path, sweep_leases
+from batchgen.stores.filesystem import is_address
 from batchgen.stores.target import target
 from batchgen.units import count
 
@@ -34,11 +36,21 @@ def check_copies(config: Config, say: Callable[[str], None]) -> None:
     address = config.output.copy_to
     if address is None:
         return
+    _refuse_lost(address, Path(config.run_dir))
     store = target(address)
     try:
         store.check()
     except StoreError as error:
         say(f"{error}; the run goes on without it, and copies are tried again")
+
+
+def _refuse_lost(address: str, run_dir: Path) -> None:
+    """Raise ConfigError for a place that ends with this command, or that lies in the run itself."""
+    if address.startswith("memory:"):
+        raise ConfigError(f"output.copy_to={address}: what is copied there is lost when this command ends")
+    folder = address.removeprefix("file://")
+    if not is_address(folder) and Path(folder).resolve().is_relative_to(run_dir.resolve()):
+        raise ConfigError(f"output.copy_to={address} lies in the run itself: name a folder on another disk")
 
 
 @contextmanager

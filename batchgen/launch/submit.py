@@ -69,7 +69,7 @@ def scripts(run: RunDir, config: Config) -> tuple[str, str]:
 def cancel_submitted(run: RunDir, say: Say, running: bool = False) -> list[str]:
     """Take what waits in the queue for this run out of it, and with `running` what runs too; the ids of the jobs.
 
-    The jobs that check the run stay as long as something runs. Raises SlurmError and SlurmMissingError.
+    The jobs that check the run go with the last of them. Raises SlurmError and SlurmMissingError.
     """
     before = notes.submissions(run)
     if not before:
@@ -81,6 +81,8 @@ def cancel_submitted(run: RunDir, say: Say, running: bool = False) -> list[str]:
         slurm.cancel(jobs, *([] if running else ["--state=PENDING"]))
         say(f"{_elements(len(chosen))} of array {', '.join(jobs)} {'was' if len(chosen) == 1 else 'were'} cancelled")
     left = [element for element in alive if element not in chosen]
+    if not left:
+        slurm.cancel([one.collector for one in before if one.collector])
     if left:
         say(f"{slurm.told_of_queue(left)}: they end after what is under way")
     elif not alive:

@@ -16,6 +16,7 @@ from batchgen.plan.store import Plan, load_plan
 from batchgen.quality import MODELS
 from batchgen.shards import index
 from batchgen.shards.attempt import sweep
+from batchgen.shards.copies import to_copy
 from batchgen.shards.progress import failed_samples, shard_states
 from batchgen.stores.target import target
 from batchgen.units import count
@@ -89,8 +90,9 @@ def outcome(plan: Plan, state: str) -> Outcome:
     if missing:
         lines.append((_all_alike(plan) if not samples else None) or _failed(missing))
     if samples:  # without data_files, load_dataset would read the manifests
+        when = "" if plan.config.output.keep_local or not to_copy(plan) else "once all is copied, "
         tars = f"{_where(plan)}/*.tar"
-        lines.append(f'read them with load_dataset("webdataset", data_files="{tars}"), or with webdataset')
+        lines.append(f'{when}read them with load_dataset("webdataset", data_files="{tars}"), or with webdataset')
     return Outcome(EXIT_WHOLE_WITH_FAILURES if missing else EXIT_WHOLE, lines)
 
 

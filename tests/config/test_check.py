@@ -110,3 +110,9 @@ def test_tars_leave_only_for_somewhere(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"output\.keep_local=false needs output\.copy_to=ADDRESS"):
         check(make_config(tmp_path, output__keep_local=False))
     check(make_config(tmp_path, output__keep_local=False, output__copy_to="s3://night/a"))
+
+
+def test_a_time_limit_that_the_warning_fills_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"launch\.time_limit=1m leaves no time to work.*launch\.warn_s=120 seconds"):
+        check(make_config(tmp_path, launch__time_limit="1m"))
+    check(make_config(tmp_path, launch__time_limit="1m", launch__warn_s=5))

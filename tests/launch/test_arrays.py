@@ -51,6 +51,7 @@ def test_at_once_is_the_limit_of_the_array():
         ({"partition": "gpu,nowhere"}, "no partition nowhere"),
         ({"partition": "gpu", "time": "2-00:00:00"}, "partition gpu runs a job for 24h00m at most"),
         ({"time": "2-0"}, "the default partition runs a job for 24h00m at most"),
+        ({"time": "2"}, "launch.slurm.time=2 leaves no time to work, because launch.warn_s=120 seconds"),
         ({"time": "soon"}, "launch.slurm.time=soon: write HOURS:MINUTES:SECONDS"),
     ],
 )

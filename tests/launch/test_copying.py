@@ -314,3 +314,19 @@ def test_a_stop_ends_the_wait_at_once(tmp_path: Path) -> None:
     with copying(plan, lines.append) as copies:
         assert copies.finish(stop, 0) in (0, 75)
     assert not [line for line in lines if "waiting" in line]
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("memory://night", "is lost when this command ends"),
+        ("{run}", "lies in the run"),
+        ("{run}/a", "lies in the run"),
+    ],
+)
+def test_copies_that_would_be_lost_are_refused(tmp_path: Path, prompts: Path, address: str, said: str) -> None:
+    run = tmp_path / "run"
+    done = front(run, prompts, f"output.copy_to={address.format(run=run)}", "output.keep_local=false")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert said in done.stderr
+    assert not run.exists()

@@ -139,6 +139,13 @@ def test_a_dry_run_shows_the_script_and_changes_nothing(tmp_path, prompts, site)
     assert not (tmp_path / "run").exists()
 
 
+def test_cancel_takes_out_the_check_where_no_element_is_left(tmp_path, prompts, site):
+    submit(tmp_path, prompts)
+    site.set_states("100", ["PENDING"] * 8)
+    assert len(cancel_submitted(RunDir(tmp_path / "run"), lambda line: None)) == 8
+    assert site.jobs()["101"]["states"] == ["CANCELLED"]
+
+
 def test_cancel_takes_out_what_waits_and_leaves_what_runs(tmp_path, prompts, site):
     submit(tmp_path, prompts)
     site.set_states("100", ["RUNNING"] * 2 + ["PENDING"] * 6)
