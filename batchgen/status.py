@@ -120,7 +120,7 @@ class Status:
                 )
         lines += filter(None, (rejected_line(plan), copies_line(plan)))
         if not self.is_over:
-            lines += [] if self.asked is None else [f"{self.asked}; the command that started the run goes on with it"]
+            lines += [] if self.asked is None else [f"{self.asked}; the same command as before starts workers again"]
             lines += [*element_lines(self.arrays, self.elements, self.queue), *roster(self.crew)]
         if self.glance.is_partial:
             lines.append(

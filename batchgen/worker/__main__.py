@@ -67,7 +67,7 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
         with at_work(plan):
             code = worker.work()
         if stop.why is not None and code == EXIT_INTERRUPTED:
-            _say(real_stderr, f"worker {options.rank}: {stop.why}; the command that started the run goes on with it\n")
+            _say(real_stderr, f"worker {options.rank}: {stop.why}; the same command as before starts workers again\n")
         if code == EXIT_WHOLE and not options.tied:  # else whoever it is tied to finishes the run
             return finish_alone(plan, lambda line: _say(real_stderr, f"worker {options.rank}: {line}\n"))
         return code

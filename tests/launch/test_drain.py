@@ -55,7 +55,7 @@ def test_an_hour_to_stop_at_holds_for_all_workers_until_the_same_command_sets_th
     assert f"T{soon}" in ended.stderr and "has come: finishing the units under way" in ended.stderr
     late = run(WORKER, tmp_path / "run", 0, 1)
     assert late.returncode == 75, "the hour of this night has come, also for who begins later"
-    assert "has come; the command that started the run goes on with it" in late.stderr
+    assert "has come; the same command as before starts workers again" in late.stderr
     assert front(tmp_path / "run", prompts, f"launch.stop_at={soon}").returncode == 0, "the next day"
 
 
@@ -89,7 +89,7 @@ def test_the_note_of_cancel_reaches_a_worker_that_was_started_by_hand(tmp_path, 
     ended = run(WORKER, tmp_path / "run", 0, 1, FAKE_STEP_S="0.5")
     assert ended.returncode == 75
     assert ended.stderr == (
-        "worker 0: ann on node1 asked all workers to end; the command that started the run goes on with it\n"
+        "worker 0: ann on node1 asked all workers to end; the same command as before starts workers again\n"
     )
 
 
