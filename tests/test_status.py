@@ -175,7 +175,10 @@ def test_who_asked_the_workers_to_end_is_told(tmp_path, capsys):
     plan = plan_run(tmp_path, PROMPTS)
     plan.run.stop.write_text(json.dumps({"by": "anna on login1", "at": "2026-01-02T03:04:05+00:00"}))
     status.show(plan.run)
-    assert "anna on login1 asked all workers to end; the command that started" in capsys.readouterr().out
+    assert (
+        "anna on login1 asked all workers to end; the same command as before starts workers again"
+        in capsys.readouterr().out
+    )
 
 
 def test_status_says_how_many_shards_are_copied(tmp_path, capsys):
