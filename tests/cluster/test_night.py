@@ -124,6 +124,15 @@ def logs(run):
     return {path.stem: path.read_text() for path in (run.worker_logs.parent / "slurm").glob("*.log")}
 
 
+def let_go_of_what_slurm_holds(night):
+    """Where slurmd refused a second copy of a job, SLURM takes it for running for minutes: a person cancels it."""
+    end_s = time.monotonic() + 30
+    while night.cluster.queue() and time.monotonic() < end_s:
+        time.sleep(1)
+    for one in submitted(night.run):
+        night.cluster.ask("scancel", one["job"])
+
+
 def night_is_whole(cluster, folder):
     night = Night(cluster, folder)
     job = two_submitters(night)
@@ -133,6 +142,7 @@ def night_is_whole(cluster, folder):
     assert (done.returncode, "whole" in done.stdout) == (0, True), (done.stdout, done.stderr)
     assert len([name for name in samples(night.run.root) if name.endswith(".png")]) == SHARDS * PER_SHARD
     assert not list(night.run.failures.glob("*")) if night.run.failures.is_dir() else True
+    let_go_of_what_slurm_holds(night)
     cluster.until(60, "the checks", lambda: not cluster.queue())
     checks = [json.loads(path.read_text()) for path in night.run.slurm.glob("check-*.json")]
     last = submitted(night.run)[-1]["collector"]
