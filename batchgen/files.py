@@ -52,6 +52,15 @@ def read(path: Path) -> bytes:
         os.close(fd)
 
 
+def read_fresh(path: Path) -> bytes | None:
+    """A file that another machine may have written just now; None where it is not there, or cannot be read now."""
+    with suppress(OSError):  # a network file system asks its server again when a directory is opened
+        os.close(os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    with suppress(OSError):
+        return path.read_bytes()
+    return None
+
+
 def sync(fd: int) -> None:
     """Flush the file behind `fd` to the disk."""
     os.fsync(fd)

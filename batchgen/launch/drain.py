@@ -7,8 +7,8 @@ import json
 import os
 import threading
 import time
-from contextlib import suppress
 
+from batchgen.files import read_fresh
 from batchgen.launch.deadline import Deadline
 from batchgen.machine.process import StopEvent
 from batchgen.paths import RunDir
@@ -57,11 +57,8 @@ class Drain:
 
 def asked(run: RunDir) -> str | None:
     """Who asked in the run's directory that all workers end, in words; None where nobody did."""
-    with suppress(OSError):  # a network file system asks its server again when a directory is opened
-        os.close(os.open(run.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    try:
-        content = run.stop.read_bytes()
-    except OSError:
+    content = read_fresh(run.stop)
+    if content is None:
         return None
     try:
         return f"{json.loads(content)['by']} asked all workers to end"

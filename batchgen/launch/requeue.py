@@ -4,14 +4,14 @@ import subprocess
 from collections.abc import Callable, Mapping
 
 from batchgen.errors import in_one_line
+from batchgen.machine.process import element_of
 
 _LIMIT_S = 60.0
 
 
 def job_of(environ: Mapping[str, str]) -> str | None:
     """How scontrol names the job, or the element of an array, that this process is in; None outside of SLURM."""
-    array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array and task else environ.get("SLURM_JOB_ID") or None
+    return (element_of(environ) or "").partition(".")[0] or None  # without its step
 
 
 def requeue(job: str, say: Callable[[str], None]) -> None:

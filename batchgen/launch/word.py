@@ -5,17 +5,15 @@ of a run sweeps it away.
 """
 
 import json
-import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from batchgen.errors import EXIT_BROKEN, BatchgenError, StoppedError
-from batchgen.files import replace, to_json
+from batchgen.files import read_fresh, replace, to_json
 from batchgen.launch.ranks import Group
 from batchgen.machine import process
 from batchgen.machine.process import StopEvent
@@ -111,7 +109,7 @@ def listen(run: RunDir, group: Group, timeout_s: float, stop: StopEvent) -> Word
     first, has_lived = None, False
     while not stop.wait(_POLL_S):
         is_alive = watch.is_live(path)
-        content = _content(path)
+        content = read_fresh(path)
         first = content if first is None else first
         word, host = _read(content)
         # An id may have been that of an earlier group: its word is old until it changes, or its process is seen here.
@@ -124,15 +122,6 @@ def listen(run: RunDir, group: Group, timeout_s: float, stop: StopEvent) -> Word
         if not has_lived and time.monotonic() - began_s > _PATIENCE_S:
             raise BatchgenError(f"rank 0 gave no sign in {run.root} for {_PATIENCE_S:.0f} s: is it running there?")
     raise StoppedError("stopped while rank 0 prepared the run; the same command goes on")
-
-
-def _content(path: Path) -> bytes | None:
-    with suppress(OSError):  # a network file system asks its server again when a directory is opened
-        os.close(os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
 
 
 def _read(content: bytes | None) -> tuple[Word | None, str | None]:

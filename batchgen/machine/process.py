@@ -36,6 +36,11 @@ def worker_name(rank: int) -> str:
     return f"{socket.gethostname()}-{rank}-{uuid.uuid4().hex[:8]}"
 
 
+def host_of(worker: str) -> str:
+    """The host in the name of a worker."""
+    return worker.rpartition("-")[0].rpartition("-")[0]
+
+
 def element_of(environ: Mapping[str, str]) -> str | None:
     """The element of a job array, the step or the job of SLURM that this process is in, as <job>_<task>, <job>.<step>.
 

@@ -215,7 +215,7 @@ def _first_line(error: str) -> str:
 
 def _without_log(lease: _Lease, now_s: float) -> Member:
     """A worker of which there is a lease and no log."""
-    host = lease.held.worker.rpartition("-")[0].rpartition("-")[0]
+    host = process.host_of(lease.held.worker)
     does = f"working on shard {lease.shard}" if lease.is_live else f"gone or silent, on shard {lease.shard}"
     state = "working" if lease.is_live else "silent"
     return Member(lease.held.worker, host, state, does, shard=lease.shard, seen_s=max(0.0, now_s - lease.written_s))

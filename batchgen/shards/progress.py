@@ -17,13 +17,13 @@ from batchgen.paths import RunDir
 from batchgen.plan.store import Plan
 from batchgen.shards.amounts import Amounts
 from batchgen.shards.attempt import read_manifest, tar_problem
-from batchgen.shards.copies import copied
 from batchgen.shards.crew import Crew, made_of, read_crew
 from batchgen.shards.ends import overlapped
 from batchgen.shards.eta import left_s, rate
 from batchgen.shards.journal import read_journal
 from batchgen.shards.leases import Watch
 from batchgen.shards.memory_log import BatchRecord
+from batchgen.shards.settled import settled_by_name
 from batchgen.shards.starting import Starting, starting, starting_line
 from batchgen.units import GIB, duration
 
@@ -57,7 +57,8 @@ class ShardStates:
 
 def remedy_of_damage(run: RunDir) -> str:
     """What to do about committed shards that came to harm, in one line."""
-    gone = run.committed() - run.tars() - copied(run)
+    committed, settled = settled_by_name(run)
+    gone = committed - settled
     moved = "If you moved the tars, put them back. If they are lost, " if gone else ""
     repair = f"python -m batchgen.repair {run.root} sets these shards aside"
     return f"{moved}{repair}, and the same command then makes them again"
@@ -108,8 +109,7 @@ def shard_states(plan: Plan) -> ShardStates:
 
 def finished_by_name(plan: Plan) -> frozenset[int]:
     """The shards that have a manifest, and a tar or a copy: quick enough to be asked twice a second of a large run."""
-    committed, tars = plan.run.listed()
-    return frozenset(range(plan.shard_count)) & committed & (tars | copied(plan.run))
+    return frozenset(range(plan.shard_count)) & settled_by_name(plan.run)[1]
 
 
 def problem_of(plan: Plan, shard: int) -> str | None:

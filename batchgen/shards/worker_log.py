@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchgen.events import seconds_of
+from batchgen.machine.process import host_of
 from batchgen.shards.ends import Ends
 
 # What a worker does after the event, until it has begun with an image.
@@ -83,7 +84,7 @@ def read_log(worker: str, ends: Ends) -> Told | None:
     started = first if first["event"] == "start" else {}
     return Told(
         worker=worker,
-        host=_text(started, "host") or worker.rpartition("-")[0].rpartition("-")[0],
+        host=_text(started, "host") or host_of(worker),
         rank=_number(started, "rank"),
         pid=_number(started, "pid"),
         element=_text(started, "element"),

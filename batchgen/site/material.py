@@ -13,6 +13,7 @@ from batchgen.errors import ModelError, UserError, in_one_line
 from batchgen.evening.download import in_cache, to_download
 from batchgen.models.find import ModelFiles, check_model, find_model
 from batchgen.models.fingerprint import fingerprint_model
+from batchgen.models.staging import scratch_folder
 from batchgen.places import cache_dir
 from batchgen.site.disk import check_writes, existing
 from batchgen.site.findings import FAIL, OK, WARN, Finding
@@ -71,21 +72,22 @@ def check_scratch(config: Config) -> Iterator[Finding]:
     scratch = config.launch.scratch
     if scratch is None:
         return
-    text = os.path.expandvars(os.path.expanduser(scratch))
-    if "$" in text or not text.startswith("/"):
-        yield Finding(FAIL, "scratch", f"launch.scratch={scratch} is no absolute path here", "check it on a node")
+    try:
+        folder = scratch_folder(scratch)
+    except ValueError as error:
+        yield Finding(FAIL, "scratch", str(error), "check it on a node")
         return
-    [wrote] = check_writes(Path(text), "scratch", "launch.scratch")
+    [wrote] = check_writes(folder, "scratch", "launch.scratch")
     if wrote.level != OK:
         yield wrote
         return
-    if (why := _refuses_locks(existing(Path(text)))) is not None:
-        yield Finding(WARN, "scratch", f"{text}: {why}", "the workers load the model from where it is")
+    if (why := _refuses_locks(existing(folder))) is not None:
+        yield Finding(WARN, "scratch", f"{folder}: {why}", "the workers load the model from where it is")
         return
     files = _files_here(config.model)
     wanted_bytes = 0 if files is None else model_bytes(files)
-    free_bytes = shutil.disk_usage(existing(Path(text))).free
-    said = f"{text}: {gib(free_bytes)} free for a model of {gib(wanted_bytes)}"
+    free_bytes = shutil.disk_usage(existing(folder)).free
+    said = f"{folder}: {gib(free_bytes)} free for a model of {gib(wanted_bytes)}"
     if free_bytes < wanted_bytes:
         yield Finding(WARN, "scratch", said, "make room, or the workers load the model from where it is")
     else:

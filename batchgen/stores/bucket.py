@@ -110,10 +110,10 @@ class Bucket:
             raise
         except Exception as error:
             if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | NotImplementedError):
-                raise ConfigError(f"{KEY}={self.address} cannot be written to: {_why(error)}") from error
+                raise ConfigError(f"{KEY}={self.address} cannot be written to: {in_one_line(error)}") from error
             if type(error).__name__ in _MISTAKES or getattr(error, "errno", None) == 30:  # EROFS
-                raise ConfigError(f"{KEY}={self.address} cannot be written to: {_why(error)}") from error
-            raise StoreError(f"{self.address} cannot be reached: {_why(error)}") from error
+                raise ConfigError(f"{KEY}={self.address} cannot be written to: {in_one_line(error)}") from error
+            raise StoreError(f"{self.address} cannot be reached: {in_one_line(error)}") from error
 
     def put(self, source: Path, name: str, digests: Digests) -> Checked:
         """Copy a file and check the copy. Raises StoreError, also where the copy differs."""
@@ -132,7 +132,7 @@ class Bucket:
             else:
                 problem, how = self._read_back(path, digests.bytes, digests.sha256)
         except Exception as error:
-            raise StoreError(f"{self.url(name)} cannot be written: {_why(error)}") from error
+            raise StoreError(f"{self.url(name)} cannot be written: {in_one_line(error)}") from error
         if problem is not None:
             raise StoreError(f"the copy {self.url(name)} {problem}")
         return Checked(how, checksum)
@@ -150,7 +150,7 @@ class Bucket:
         except FileNotFoundError:
             return "is missing there", "by its name"
         except Exception as error:
-            raise StoreError(f"{self.url(name)} cannot be read: {_why(error)}") from error
+            raise StoreError(f"{self.url(name)} cannot be read: {in_one_line(error)}") from error
         problem, now = _size_problem(info, size), _checksum(info)
         if problem is None and checksum is not None and now is not None:
             return None if now == checksum else "has another checksum than was copied", "by size and checksum"
@@ -184,10 +184,6 @@ def _checksum(info: dict[str, Any]) -> str | None:
 
 def _size_problem(info: dict[str, Any], size: int) -> str | None:
     return None if info["size"] == size else f"has {info['size']:,} bytes, but {size:,} were committed"
-
-
-def _why(error: Exception) -> str:
-    return in_one_line(error)
 
 
 def _flush(path: Path) -> None:

@@ -23,14 +23,14 @@ from transformers import (
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
 
-def _tokenizer():
+def clip_tokenizer():
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = [*letters, *(f"{one}</w>" for one in letters), "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={piece: place for place, piece in enumerate(pieces)}, merges=[], model_max_length=77)
 
 
-def _text_encoder(kind=CLIPTextModel, act="quick_gelu"):
-    tokenizer = _tokenizer()
+def clip(kind=CLIPTextModel, act="quick_gelu"):
+    tokenizer = clip_tokenizer()
     return kind(
         CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, hidden_act=act,
@@ -57,7 +57,7 @@ def _unet(**settings):
 
 def _sd15():
     return StableDiffusionPipeline(
-        vae=_vae(), text_encoder=_text_encoder(), tokenizer=_tokenizer(), unet=_unet(cross_attention_dim=32),
+        vae=_vae(), text_encoder=clip(), tokenizer=clip_tokenizer(), unet=_unet(cross_attention_dim=32),
         scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False, **BETAS), safety_checker=None,
         feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
@@ -69,7 +69,7 @@ def _sd2():
         timestep_spacing="trailing", **BETAS,
     )  # fmt: skip
     return StableDiffusionPipeline(
-        vae=_vae(), text_encoder=_text_encoder(act="gelu"), tokenizer=_tokenizer(), scheduler=scheduler,
+        vae=_vae(), text_encoder=clip(act="gelu"), tokenizer=clip_tokenizer(), scheduler=scheduler,
         unet=_unet(cross_attention_dim=32, use_linear_projection=True), safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
     )  # fmt: skip
@@ -81,8 +81,8 @@ def _sdxl():
         addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + 32,
     )  # fmt: skip
     return StableDiffusionXLPipeline(
-        vae=_vae(scaling_factor=0.13025), text_encoder=_text_encoder(), tokenizer=_tokenizer(), unet=unet,
-        text_encoder_2=_text_encoder(CLIPTextModelWithProjection, "gelu"), tokenizer_2=_tokenizer(),
+        vae=_vae(scaling_factor=0.13025), text_encoder=clip(), tokenizer=clip_tokenizer(), unet=unet,
+        text_encoder_2=clip(CLIPTextModelWithProjection, "gelu"), tokenizer_2=clip_tokenizer(),
         scheduler=EulerDiscreteScheduler(timestep_spacing="leading", **BETAS), force_zeros_for_empty_prompt=True,
         add_watermarker=False,
     )  # fmt: skip

@@ -3,37 +3,21 @@
 import diffusers
 from tokenizers import pre_tokenizers
 from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTokenizer,
     Qwen2Tokenizer,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
 )
 
+from tests.pipeline.small_models import BETAS as BETAS
+from tests.pipeline.small_models import clip as clip
+from tests.pipeline.small_models import clip_tokenizer as clip_tokenizer
+
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-
-
-def clip_tokenizer():
-    pieces = [*LETTERS, *(f"{one}</w>" for one in LETTERS), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={piece: place for place, piece in enumerate(pieces)}, merges=[], model_max_length=77)
-
-
-def clip(kind=CLIPTextModel, act="quick_gelu"):
-    tokenizer = clip_tokenizer()
-    return kind(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, hidden_act=act,
-            num_attention_heads=4, max_position_embeddings=77, projection_dim=32, pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        )
-    ).eval()  # fmt: skip
 
 
 def t5_tokenizer():
