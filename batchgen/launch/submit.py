@@ -21,6 +21,7 @@ from batchgen.launch.script import Here, collector_script, element_script, envir
 from batchgen.machine import slurm
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan
+from batchgen.units import count
 
 Say = Callable[[str], None]
 
@@ -40,7 +41,7 @@ def submit(plan: Plan, open_shards: Collection[int], work_s: tuple[float, float]
         say(line)
     if not wanted.elements:
         arrays = ", ".join(sorted({element.job for element in alive}))
-        say(f"{_elements(len(alive))} of array {arrays} live, which is enough: {slurm.told_of_queue(alive)}")
+        say(f"{_elements(len(alive))} of array {arrays} live, which is enough: {told_of_queue(alive)}")
         _tell(run, before[-1], say)
         return EXIT_WHOLE
     if alive:
@@ -84,7 +85,7 @@ def cancel_submitted(run: RunDir, say: Say, running: bool = False) -> list[str]:
     if not left:
         slurm.cancel([one.collector for one in before if one.collector])
     if left:
-        say(f"{slurm.told_of_queue(left)}: they end after what is under way")
+        say(f"{told_of_queue(left)}: they end after what is under way")
     elif not alive:
         say("nothing that was submitted for this run is in the queue")
     return [element.id for element in chosen]
@@ -167,3 +168,13 @@ def _tell(run: RunDir, made: Submission, say: Say) -> None:
         say(f"job {made.collector} checks the run when the array is over; it ends with 0 only if the run is whole")
     where = shlex.quote(str(run.root))
     say(f"{typed_as('status')} {where} shows the progress, {typed_as('cancel')} {where} ends it")
+
+
+def told_of_queue(elements: Sequence[slurm.Element]) -> str:
+    """What a person wants to know of elements: 3 run, 5 wait (Resources)."""
+    running = sum(element.state == "RUNNING" for element in elements)
+    reasons: dict[str, None] = dict.fromkeys(e.reason for e in elements if e.state == "PENDING" and e.reason)
+    waiting = len(elements) - running
+    said = f"{count(running, 'element')} {'runs' if running == 1 else 'run'}"
+    why = f" ({', '.join(reasons)})" if reasons else ""
+    return f"{said}, {waiting} {'waits' if waiting == 1 else 'wait'}{why}"

@@ -9,12 +9,11 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import IO
 
 from batchgen.errors import BatchgenError, UserError
-from batchgen.units import count
 
 ANSWER_S = 20.0  # a controller that hangs must not hang us
 # States of a job that works, or will without anybody's doing.
@@ -22,6 +21,7 @@ _LIVE = ("PENDING", "RUNNING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_
 _WORKING = {"alloc", "comp", "idle", "mix", "plnd"}  # states of a node that can run jobs, now or later
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 _POLL_S = 0.2
+_SETTLE_S = 10.0  # for what is ending: an element that was put back into the queue shows as COMPLETING for a moment
 _MOST_BYTES = 1 << 24  # of what a command prints
 _WAITS = "sleeping and retrying"  # what sbatch says while the queue is full
 _FORMAT = "%i|%T|%r|%N|%S|%P"
@@ -63,6 +63,11 @@ class Element:
     def is_live(self) -> bool:
         """Whether it works, or will without anybody's doing."""
         return self.state in _LIVE
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it is over, or is being put back into the queue: squeue says the same of both."""
+        return self.state == "COMPLETING"
 
     @property
     def is_held(self) -> bool:
@@ -178,8 +183,13 @@ def refusal(command: str, said: str) -> RefusedError | SlurmError:
 
 
 def live(job_ids: Collection[str]) -> list[Element]:
-    """The elements of these jobs that run or wait. Raises SlurmError or SlurmMissingError."""
-    return [element for element in listed(job_ids) if element.is_live]
+    """The elements of these jobs that run or wait, once it is clear of each. Raises SlurmError or SlurmMissingError."""
+    end_s = time.monotonic() + _SETTLE_S
+    found = listed(job_ids)
+    while any(element.is_ending for element in found) and time.monotonic() < end_s:
+        time.sleep(_POLL_S)
+        found = listed(job_ids)
+    return [element for element in found if element.is_live]
 
 
 def listed(job_ids: Collection[str]) -> list[Element]:
@@ -282,13 +292,3 @@ def cancel(jobs: Collection[str], *options: str) -> None:
     """Cancel jobs; those that are over already do not matter. Raises SlurmError or SlurmMissingError."""
     if jobs:
         call("scancel", *options, *jobs)
-
-
-def told_of_queue(elements: Sequence[Element]) -> str:
-    """What a person wants to know of elements: 3 run, 5 wait (Resources)."""
-    running = sum(element.state == "RUNNING" for element in elements)
-    reasons: Mapping[str, None] = dict.fromkeys(e.reason for e in elements if e.state == "PENDING" and e.reason)
-    waiting = len(elements) - running
-    said = f"{count(running, 'element')} {'runs' if running == 1 else 'run'}"
-    why = f" ({', '.join(reasons)})" if reasons else ""
-    return f"{said}, {waiting} {'waits' if waiting == 1 else 'wait'}{why}"

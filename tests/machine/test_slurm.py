@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from batchgen.launch.submit import told_of_queue
 from batchgen.machine import slurm
 from batchgen.machine.slurm import Element, RefusedError, SlurmError, SlurmMissingError
 
@@ -30,10 +31,10 @@ def test_the_queue_is_read():
     first, held, ending, check = slurm.parse_queue(QUEUE)
     assert first == Element("12_0", "RUNNING", "", "node1", "2026-11-27T06:13:41", "gpu")
     assert (held.is_held, held.is_live, held.job, held.start) == (True, True, "12", "")
-    assert not ending.is_live
+    assert (ending.is_live, ending.is_ending) == (False, True)
     assert (check.job, check.node, check.reason) == ("13", "", "Dependency")
     assert slurm.parse_queue("") == []
-    assert slurm.told_of_queue([first, held]) == "1 element runs, 1 waits (JobHeldUser)"
+    assert told_of_queue([first, held]) == "1 element runs, 1 waits (JobHeldUser)"
 
 
 def test_the_limits_are_read():
@@ -118,6 +119,19 @@ def test_jobs_that_the_queue_has_forgotten_are_left_out(tmp_path, monkeypatch):
     assert [one.id for one in slurm.live(["12", "7"])] == ["12_0"]
     assert slurm.live(["7"]) == []
     assert slurm.live([]) == []
+
+
+def test_an_element_that_is_put_back_into_the_queue_is_counted(tmp_path, monkeypatch):
+    """squeue says COMPLETING of it for a moment, as it does of one that is over."""
+    ending = f"echo x >>{tmp_path}/asked; state=COMPLETING; [ $(wc -l <{tmp_path}/asked) -gt 2 ] && state=PENDING"
+    command(tmp_path, "squeue", f'{ending}; echo "12_0|$state|None|n|N/A|gpu"', monkeypatch)
+    assert [one.state for one in slurm.live(["12"])] == ["PENDING"]
+
+
+def test_an_element_that_never_ends_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm, "_SETTLE_S", 0.3)
+    command(tmp_path, "squeue", 'echo "12_0|COMPLETING|None|n|N/A|gpu"', monkeypatch)
+    assert slurm.live(["12"]) == []
 
 
 @pytest.mark.parametrize(("states", "refused"), [("idle mix alloc", True), ("idle drain", False), ("down*", False)])
