@@ -20,6 +20,7 @@ from batchgen.launch.deadline import deadline
 from batchgen.launch.display import Display
 from batchgen.launch.drain import Drain
 from batchgen.launch.local import Crew, Share
+from batchgen.launch.notable import Notable
 from batchgen.launch.requeue import job_of, requeue
 from batchgen.launch.spare import Spare
 from batchgen.machine.gpus import Gpu
@@ -39,6 +40,7 @@ from batchgen.shards.leases import Lease, Watch
 from batchgen.shards.progress import shard_states
 
 _SPARE_EVERY_S = 5.0
+_NOTABLE_EVERY_S = 2.0
 _FINISH_POLL_S = 1.0
 
 
@@ -156,6 +158,7 @@ class _Turn:
         self._look_every_s = min(_SPARE_EVERY_S, plan.config.launch.lease_timeout_s / 4)
         self._look_s = time.monotonic() + self._look_every_s
         self.is_spare = False
+        self._notable, self._notable_s = Notable(plan.run), 0.0
 
     def launch(self) -> int:
         """Start the workers and wait for them; return the exit code. Raises ResumeError for a plan that gave way."""
@@ -170,6 +173,7 @@ class _Turn:
             with at_work(self._plan):
                 code = local.launch(self._crew, self.stop, self._tick, self.say)
         finally:
+            self._tell_notable(every_s=0.0)
             if self._display is not None:
                 self._display.close()
         return EXIT_WHOLE if self.is_spare and code == EXIT_INTERRUPTED else code
@@ -177,6 +181,7 @@ class _Turn:
     def _tick(self) -> None:
         if self._display is not None:
             self._display.tick()
+        self._tell_notable(every_s=_NOTABLE_EVERY_S)
         self.drain.look()
         if self._spare is None or self.stop.is_set() or time.monotonic() < self._look_s:
             return
@@ -184,6 +189,12 @@ class _Turn:
         if self._spare.is_spare(self._crew.names):
             self.is_spare = True
             self.stop.ask("other workers make all that is left")
+
+    def _tell_notable(self, every_s: float) -> None:
+        if time.monotonic() >= self._notable_s + every_s:
+            self._notable_s = time.monotonic()
+            for line in self._notable.look(self._crew.names):
+                self.say(line)
 
     def say_end(self, code: int) -> None:
         """Say how the work ended here before the run is whole; a job whose time is over is put back into the queue."""

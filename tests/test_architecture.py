@@ -57,7 +57,7 @@ WINGS = {
         "schedulers", "load", "rehearse", "check", "streaming", "placement", "apply", "strict", "tiling", "engine",
     ],
     "launch": [
-        "display", "local", "deadline", "drain", "spare", "requeue", "ranks", "word",
+        "metrics", "display", "local", "notable", "deadline", "drain", "spare", "requeue", "ranks", "word",
         "copier", "copying", "arrays", "notes", "elements", "script", "submit", "wait",
     ],
     "worker": ["out_of_memory", "shard", "spread", "hand_out", "loop", "__main__"],

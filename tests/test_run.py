@@ -237,6 +237,17 @@ def test_failed_images_are_listed_and_tried_again_on_request(tmp_path, prompts):
     assert samples(tmp_path / "run") == samples(tmp_path / "good")
 
 
+def test_what_goes_wrong_is_told_once_while_it_happens_and_figures_are_kept(tmp_path, prompts):
+    figures = tmp_path / "figures" / "run.prom"
+    done = front(tmp_path / "run", prompts, f"launch.metrics={figures}", FAKE_NAN="00003")
+    told = [line for line in done.stderr.splitlines() if "is left out (failed)" in line]
+    assert len(told) == 1 and "not finite" in told[0] and "(said once; " in told[0], done.stderr
+    kept = dict(line.rsplit(" ", 1) for line in figures.read_text().splitlines() if not line.startswith("#"))
+    values = {name.partition("{")[0]: float(value) for name, value in kept.items()}
+    assert values["batchgen_images_made"] == values["batchgen_images_planned"] == 50
+    assert (values["batchgen_images_failed"], values["batchgen_workers_working"]) == (11, 0)
+
+
 def test_an_image_that_was_tried_again_is_not_made_twice_by_a_repair(tmp_path, prompts):
     front(tmp_path / "run", prompts, FAKE_NAN="00003")
     assert front(tmp_path / "run", prompts, "retry_failed=true").returncode == 0

@@ -180,6 +180,9 @@ class LaunchConfig:
     # Over how many seconds the starts of workers are spread, so that not all of them read the same files at once. null
     # takes a quarter of a second for each worker, and at most a minute, while nobody is at work yet.
     spread_s: float | None = None
+    # A file that the figures of the run are written to every 15 s, in Prometheus' text format, such as
+    # /var/lib/node_exporter/batchgen.prom. null writes none.
+    metrics: str | None = None
     # Under SLURM: any options of sbatch by their long names, such as launch.slurm.partition=gpu.
     slurm: dict[str, Any] = field(default_factory=dict)
     # Under SLURM: the options of sbatch for the job that checks the run at its end, where they differ from `slurm`.
