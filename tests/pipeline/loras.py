@@ -30,11 +30,12 @@ def layers(pipe, parts, seed=0, strength=0.2, convs=False):
     return found
 
 
-def as_diffusers(made, path):
+def as_diffusers(made, path, bias=False):
     """As diffusers' trainers write them: PEFT's names under those of the parts."""
     tensors = {}
     for (part, name), (up, down) in made.items():
         tensors |= {f"{part}.{name}.lora_A.weight": down, f"{part}.{name}.lora_B.weight": up}
+        tensors |= {f"{part}.{name}.lora_B.bias": up[:, 0]} if bias else {}
     return _saved(tensors, path)
 
 
@@ -66,9 +67,8 @@ def as_kohya(made, path, alpha, xl=False):
             prefix = {"text_encoder": "lora_te1" if xl else "lora_te", "text_encoder_2": "lora_te2"}[part]
             name = name if name.startswith("text_") else f"text_model.{name}"
         stem = f"{prefix}_{name.replace('.', '_')}"
-        tensors |= {
-            f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": torch.tensor(alpha(number)),
-        }  # fmt: skip
+        tensors |= {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
+        tensors[f"{stem}.alpha"] = torch.tensor(alpha(number))
     return _saved(tensors, path)
 
 
