@@ -180,7 +180,8 @@ class Contract:
             other._texts.clear()
 
     def test_a_lora_changes_the_picture_as_diffusers_own_loading_does(self, engine, folder, tmp_path):
-        pipe = diffusers.DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+        left_out = {name: None for name in self.family.optional if not (folder / name).is_dir()}
+        pipe = diffusers.DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **left_out)
         pipe.set_progress_bar_config(disable=True)
         row, paths = self.row(0, folder), []
         for seed, weight in ((1, 0.7), (2, -0.4)):
@@ -206,9 +207,14 @@ class Contract:
         other = DiffusersEngine(ModelFiles(folder), "model", "fp32")
         policy = dataclasses.replace(POLICY, placement=placement)
         other.prepare(policy)
+        weights = {}
         for name in ("a", "b", "a", "", "a"):
-            made = denoised(other, [rows[name]], policy)[0]
-            assert torch.equal(made, expected[name]) or (self.rounds and near(made, expected[name])), name
+            # Latents may differ in low bits where the weights lie elsewhere in the host's memory; weights may not.
+            assert near(denoised(other, [rows[name]], policy)[0], expected[name]), name
+            parts = [getattr(other._pipe, part) for part in other._model._merger._parts]
+            homes = [{key: one.clone() for key, one in other._model._placement.homes(part).items()} for part in parts]
+            first = weights.setdefault(name, homes)
+            assert all(torch.equal(one[key], same[key]) for one, same in zip(homes, first, strict=True) for key in one)
         assert not near(expected["a"], expected["b"]) and not near(expected["a"], expected[""])
 
     def test_encoders_are_gone_while_the_denoiser_works(self, folder):
