@@ -18,7 +18,11 @@ from batchgen.worker.loop import load_engine
 from tests.builders import finish_run, leave_attempt, make_config, write_rows
 from tests.models.test_lora import write
 
-ROWS = ["a fox", {"prompt": "an owl", "lora": "b.safetensors:0.5"}, {"prompt": "a hen", "lora": "<none>"}]
+ROWS: list[str | dict[str, Any]] = [
+    "a fox",
+    {"prompt": "an owl", "lora": "b.safetensors:0.5"},
+    {"prompt": "a hen", "lora": "<none>"},
+]
 
 
 @pytest.fixture

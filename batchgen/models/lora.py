@@ -104,8 +104,8 @@ def refuse_others(path: Path) -> None:
         if any(word in name for name in names):
             raise ModelError(f"LoRA {path} holds {kind}, which batchgen does not merge: use a plain LoRA")
     if not any("lora" in name for name in names):
-        kind = kind_of(path)
-        raise ModelError(f"LoRA {path} holds no LoRA{f', but {kind}' if kind else ''}: name another file")
+        other = kind_of(path)
+        raise ModelError(f"LoRA {path} holds no LoRA{f', but {other}' if other else ''}: name another file")
 
 
 def peft_settings(path: Path) -> Path | None:

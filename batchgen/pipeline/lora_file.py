@@ -128,7 +128,7 @@ def _layers(kind: Kind, path: Path, parts: Mapping[str, nn.Module]) -> tuple[dic
     """{(part, module): layer}, and the names of tensors that belong to no part."""
     from safetensors import safe_open
 
-    with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(path, "pt") as file:
         header = file.metadata() or {}
         state = {_PEFT_NAME.sub(r".\1.", name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     settings = json.loads(header.get(_METADATA, "{}"))
@@ -150,12 +150,16 @@ def _layers(kind: Kind, path: Path, parts: Mapping[str, nn.Module]) -> tuple[dic
             stem: names[name].partition(".lora_")[0] for name in own for stem in (name, name.partition(".lora")[0])
         }
         for name, alpha in its_alphas.items():
-            layers[part, modules[name.removesuffix(".alpha")]].scale = lambda rank, alpha=float(alpha): alpha / rank
+            layers[part, modules[name.removesuffix(".alpha")]].scale = _over_rank(float(alpha))
         if its_settings:
             for (_, module), layer in layers.items():
                 layer.scale = _scale(its_settings, module)
     of_parts = tuple(f"{part}." for part in parts)
     return layers, [name for name in state if not name.startswith(of_parts)]
+
+
+def _over_rank(alpha: float) -> Callable[[int], float]:
+    return lambda rank: alpha / rank
 
 
 def _bare(state: Mapping[str, Tensor], parts: Mapping[str, nn.Module]) -> str | None:

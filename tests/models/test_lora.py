@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.errors import ModelError
+from batchgen.files import sha256_file
 from batchgen.models import lora
 from batchgen.models.lora import Loras, digest, find_planned, lora_file, refuse_others
 from batchgen.plan.records import LoraFile
@@ -43,8 +44,12 @@ def test_a_digest_is_of_the_content_and_read_again_only_where_it_may_have_change
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
-    real = lora.sha256_file
-    monkeypatch.setattr(lora, "sha256_file", lambda path: read.append(path) or real(path))
+
+    def reads(path: Path) -> str:
+        read.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr(lora, "sha256_file", reads)
     one, other = here / "a.safetensors", here / "b.safetensors"
     assert digest(one) == digest(one) != digest(other) == digest(other)
     assert read == [one, other]

@@ -32,7 +32,7 @@ def layers(pipe, parts, seed=0, strength=0.2, convs=False):
 
 def as_diffusers(made, path, bias=False):
     """As diffusers' trainers write them: PEFT's names under those of the parts."""
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for (part, name), (up, down) in made.items():
         tensors |= {f"{part}.{name}.lora_A.weight": down, f"{part}.{name}.lora_B.weight": up}
         tensors |= {f"{part}.{name}.lora_B.bias": up[:, 0]} if bias else {}
@@ -41,7 +41,7 @@ def as_diffusers(made, path, bias=False):
 
 def with_settings(made, path, **settings):
     """As `as_diffusers`, with the settings of PEFT in the header."""
-    said = {}
+    said: dict[str, object] = {}
     for part in {part for part, _ in made}:
         targets = [name for one, name in made if one == part]
         said |= {f"{part}.{key}": one for key, one in (settings | {"r": RANK, "target_modules": targets}).items()}
@@ -50,7 +50,7 @@ def with_settings(made, path, **settings):
 
 def as_older_diffusers(made, path):
     """As diffusers wrote them before PEFT."""
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for (part, name), (up, down) in made.items():
         middle = "lora_linear_layer" if part.startswith("text_encoder") else "lora"
         tensors |= {f"{part}.{name}.{middle}.down.weight": down, f"{part}.{name}.{middle}.up.weight": up}
@@ -59,7 +59,7 @@ def as_older_diffusers(made, path):
 
 def as_kohya(made, path, alpha, xl=False):
     """As kohya-ss writes them. `alpha`: of each layer, by its number."""
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for number, ((part, name), (up, down)) in enumerate(made.items()):
         if part == "unet":
             prefix, name = "lora_unet", _sgm(name) if xl else name
@@ -86,7 +86,7 @@ def _sgm(name):
 def as_peft(made, folder, **settings):
     """As PEFT's save_pretrained writes one part's."""
     folder.mkdir()
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for (_, name), (up, down) in made.items():
         tensors |= {f"base_model.model.{name}.lora_A.weight": down, f"base_model.model.{name}.lora_B.weight": up}
     said = {"peft_type": "LORA", "r": RANK, "target_modules": [name for _, name in made], **settings}

@@ -207,12 +207,13 @@ class Contract:
         other = DiffusersEngine(ModelFiles(folder), "model", "fp32")
         policy = dataclasses.replace(POLICY, placement=placement)
         other.prepare(policy)
-        weights = {}
+        weights: dict[str, list[dict[str, torch.Tensor]]] = {}
+        model: Any = other._model
         for name in ("a", "b", "a", "", "a"):
             # Latents may differ in low bits where the weights lie elsewhere in the host's memory; weights may not.
             assert near(denoised(other, [rows[name]], policy)[0], expected[name]), name
-            parts = [getattr(other._pipe, part) for part in other._model._merger._parts]
-            homes = [{key: one.clone() for key, one in other._model._placement.homes(part).items()} for part in parts]
+            parts = [getattr(model.pipe, part) for part in model._merger._parts]
+            homes = [{key: one.clone() for key, one in model._placement.homes(part).items()} for part in parts]
             first = weights.setdefault(name, homes)
             assert all(torch.equal(one[key], same[key]) for one, same in zip(homes, first, strict=True) for key in one)
         assert not near(expected["a"], expected["b"]) and not near(expected["a"], expected[""])
