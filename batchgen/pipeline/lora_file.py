@@ -152,8 +152,9 @@ def _layers(kind: Kind, path: Path, parts: Mapping[str, nn.Module]) -> tuple[dic
         for name, alpha in its_alphas.items():
             layers[part, modules[name.removesuffix(".alpha")]].scale = _over_rank(float(alpha))
         if its_settings:
-            for (_, module), layer in layers.items():
-                layer.scale = _scale(its_settings, module)
+            for (owner, module), layer in layers.items():
+                if owner == part:
+                    layer.scale = _scale(its_settings, module)
     of_parts = tuple(f"{part}." for part in parts)
     return layers, [name for name in state if not name.startswith(of_parts)]
 

@@ -39,12 +39,13 @@ def as_diffusers(made, path, bias=False):
     return _saved(tensors, path)
 
 
-def with_settings(made, path, **settings):
-    """As `as_diffusers`, with the settings of PEFT in the header."""
+def with_settings(made, path, alpha):
+    """As `as_diffusers`, with the settings of PEFT in the header; the first part has that alpha, the next one more."""
     said: dict[str, object] = {}
-    for part in {part for part, _ in made}:
+    for more, part in enumerate(dict.fromkeys(part for part, _ in made)):
         targets = [name for one, name in made if one == part]
-        said |= {f"{part}.{key}": one for key, one in (settings | {"r": RANK, "target_modules": targets}).items()}
+        settings = {"r": RANK, "lora_alpha": alpha + more, "target_modules": targets}
+        said |= {f"{part}.{key}": one for key, one in settings.items()}
     return _saved(_tensors(as_diffusers(made, path)), path, {"lora_adapter_metadata": json.dumps(said)})
 
 

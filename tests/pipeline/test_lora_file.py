@@ -23,7 +23,7 @@ CLOSE = 1e-5
 FORMS = {
     "diffusers": lambda made, folder, xl: loras.as_diffusers(made, folder / "a.safetensors"),
     "convolutions": lambda made, folder, xl: loras.as_diffusers(made, folder / "a.safetensors"),
-    "settings": lambda made, folder, xl: loras.with_settings(made, folder / "a.safetensors", lora_alpha=5),
+    "settings": lambda made, folder, xl: loras.with_settings(made, folder / "a.safetensors", alpha=5),
     "older": lambda made, folder, xl: loras.as_older_diffusers(made, folder / "a.safetensors"),
     "kohya": lambda made, folder, xl: loras.as_kohya(made, folder / "a.safetensors", lambda _: 1.0, xl),
 }
