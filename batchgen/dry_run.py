@@ -31,9 +31,10 @@ from batchgen.padding import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir
 from batchgen.plan.recipe import recipe_of
 from batchgen.plan.rejects import first_reject
+from batchgen.plan.replan import refuse_used
 from batchgen.plan.store import Plan, Sources, load_plan
 from batchgen.plan.stream import plan_shards
-from batchgen.prepare import Inputs, extension, look_up, outdated_plan, refuse_used, without_secrets
+from batchgen.prepare import Inputs, extension, look_up, outdated_plan, without_secrets
 from batchgen.prompts import Found, Reading, read_prompts
 from batchgen.prompts.remedies import remedy
 from batchgen.quality import refuse_large
@@ -95,7 +96,7 @@ def _probe(config: Config, inputs: Inputs, model: Model, gpus: Sequence[Gpu], be
     if any(gpu.device == ASSUMED for gpu in gpus):
         raise ConfigError("dry_run=probe measures on a GPU that is here: leave out memory.assume_vram, or the probe")
     planned = replace(config, model=replace(config.model, path=inputs.settled_path))
-    sources = Sources(planned, inputs.looked_at, recipe_of(config, model.fingerprint))
+    sources = Sources(planned, inputs.looked_at, recipe_of(config, model.fingerprint, inputs.loras()))
     outlook = Outlook(config, model, gpus)
 
     def rows(width: int, height: int) -> int:
@@ -104,7 +105,9 @@ def _probe(config: Config, inputs: Inputs, model: Model, gpus: Sequence[Gpu], be
 
     front_s = began_s - psutil.Process().create_time()
     devices = [gpu.device for gpu in gpus]
-    _, paces = measure(lambda: plan_shards(config, inputs.files), sources, devices, rows, front_s, say)
+    _, paces = measure(
+        lambda: plan_shards(config, inputs.files, loras=inputs.loras), sources, devices, rows, front_s, say
+    )
     kept.keep(outlook.key, paces)
 
 
@@ -181,7 +184,7 @@ def summary(run: RunDir, config: Config, inputs: Inputs) -> Counts:
     refuse_large(config.output.format, config.job.width, config.job.height)
     counts = Counts(found=inputs.found)
     planned = config if inputs.model is None else settled(config, inputs.model)
-    shards = plan_shards(planned, inputs.files, inputs.found)
+    shards = plan_shards(planned, inputs.files, inputs.found, inputs.loras)
     if inputs.model is not None:
         shards = Admission(inputs.model, config, inputs.fingerprint).watch(shards)
     counts.take(shards, config)

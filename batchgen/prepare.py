@@ -18,6 +18,7 @@ from batchgen.files import sync_directory, to_json
 from batchgen.models.admit import Admission
 from batchgen.models.find import EARLIER_EDITIONS, ModelFiles, download, find_model, hub_revision, settled
 from batchgen.models.fingerprint import VERSION, fingerprint_model
+from batchgen.models.lora import Loras, find_planned
 from batchgen.paths import RunDir
 from batchgen.places import models_dir
 from batchgen.plan.contents import copies_in
@@ -27,7 +28,7 @@ from batchgen.plan.free import save_free
 from batchgen.plan.inputs import Input, Matched, inputs_of, match_inputs, row_reader
 from batchgen.plan.planner import pack_batches
 from batchgen.plan.recipe import changes, computed_otherwise, recipe_of
-from batchgen.plan.replan import give_way, is_untouched
+from batchgen.plan.replan import give_way, is_untouched, refuse_used
 from batchgen.plan.store import Plan, Sources, load_plan, save_plan
 from batchgen.plan.stream import plan_shards, rows_to_add
 from batchgen.prompts import Fetcher, Found, find_files
@@ -43,7 +44,7 @@ class Inputs:
     """The prompt files and the model of a command. Each is looked up when it is first needed, and only once.
 
     `files`: the prompt files, in order. `found`: what is found in those that are read. Files that were fetched are
-    removed at the end of its `with` block.
+    removed at the end of its `with` block. `loras` finds the LoRA files of the job and of rows.
     """
 
     def __init__(self, files: list[PromptFile], wanted: ModelConfig, fetched: TemporaryDirectory[str] | None) -> None:
@@ -51,6 +52,7 @@ class Inputs:
         self.found = Found()
         self._wanted = wanted
         self._fetched = fetched
+        self.loras = Loras(wanted.lora)
         self._fingerprints: dict[str | None, str] = {}
 
     def __enter__(self) -> Self:
@@ -159,7 +161,7 @@ def _prepared(run: RunDir, config: Config, inputs: Inputs) -> Plan:
     for note in dict.fromkeys(inputs.found.notes):  # planned again where another command was first
         say(note)
     sync_directory(run.root)  # the command that named the plan may have been killed before it did this
-    save_free(run, replace(config, model=replace(config.model, path=inputs.settled_path)))
+    save_free(run, replace(config, model=replace(config.model, path=inputs.settled_path, lora=inputs.loras.texts)))
     return load_plan(run)
 
 
@@ -184,20 +186,6 @@ def outdated_plan(run: RunDir, config: Config, inputs: Inputs) -> Plan | None:
     return plan if settings or matched.lost or has_more or config.job.limit != plan.limit else None
 
 
-def refuse_used(run: RunDir) -> None:
-    """Raise ResumeError where the run's directory is a file, or holds other files and no plan."""
-    if run.root.exists() and not run.root.is_dir():
-        raise ResumeError(f"run_dir={run.root} is a file: name a directory")
-    if run.root.is_dir() and not run.plans():
-        # The draft of a planning that was cut off, and what is left after a plan gave way, are files of a run.
-        ours = run.replaced.is_dir() and is_untouched(run)
-        others = [path for path in run.root.iterdir() if not path.name.startswith("plan.")]
-        if others and not ours and not run.plans():  # look again: another command may have planned the run just now
-            lost = f"was a run, but {run.plan.root} is gone: put it back, or name another directory"
-            strange = "holds other files and is not a run: name a directory of its own"
-            raise ResumeError(f"run_dir={run.root} {lost if run.free.exists() or run.committed() else strange}")
-
-
 def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard | Reject]]:
     """What a plan is made from, and its shards. Raises ModelError for a model that could not run.
 
@@ -205,20 +193,21 @@ def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard |
     """
     refuse_large(config.output.format, config.job.width, config.job.height)  # before a download
     planned = settled(config, inputs.fetched)
-    model = replace(planned.model, path=inputs.settled_path)
+    model = replace(planned.model, path=inputs.settled_path, lora=inputs.loras.texts)
     if inputs.model is None:
         model = replace(model, revision=hub_revision(inputs.fetched.folder))
     planned = replace(planned, model=model)
     admission = Admission(inputs.fetched, config, inputs.fingerprint)
-    recipe = recipe_of(config, inputs.fingerprint())
-    sources = Sources(planned, inputs.looked_at, recipe)
-    return sources, admission.watch(plan_shards(planned, inputs.files, inputs.found))
+    sources = Sources(planned, inputs.looked_at, recipe_of(config, inputs.fingerprint(), inputs.loras()))
+    return sources, admission.watch(plan_shards(planned, inputs.files, inputs.found, inputs.loras))
 
 
 def _matched(plan: Plan, config: Config, inputs: Inputs) -> tuple[list[str], Matched]:
     """The settings that differ from those of the plan, and how the prompt files compare with the planned ones."""
-    diff = changes(plan.recipe, recipe_of(config, _model_fingerprint(plan, config, inputs)))
-    settings = [_other_model(plan, config, inputs) if one.startswith("model: ") else one for one in diff]
+    diff = changes(plan.recipe, recipe_of(config, _model_fingerprint(plan, config, inputs), inputs.loras()))
+    told = {"model": _other_model, "loras": _other_loras}
+    keys = [one.partition(": ")[0] for one in diff]
+    settings = [told[key](plan, config, inputs) if key in told else one for key, one in zip(keys, diff, strict=True)]
     return settings, match_inputs(plan.inputs, inputs.looked_at)
 
 
@@ -230,18 +219,28 @@ def _other_model(plan: Plan, config: Config, inputs: Inputs) -> str:
     return f"model.path: {to_json(planned)} -> {to_json(now)} (it is not the model that was planned with)"
 
 
+def _other_loras(plan: Plan, config: Config, inputs: Inputs) -> str:
+    """How the job's LoRA differs: its files or weights are others, or are under the same names and have changed."""
+    now, planned = inputs.loras.texts, plan.planned.model.lora
+    if now == planned:
+        return f"model.lora={', '.join(now or ())}: its files have changed"
+    return f"model.lora: {to_json(planned)} -> {to_json(now)}"
+
+
 def extension(plan: Plan, config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard | Reject]] | None:
     """What the command adds to the plan: rows after those that are planned. None where it adds nothing.
 
     Raises ResumeError, with what changed and what to do, for any change that is not an addition, and for new rows
-    without `extend`; ModelError as `prepare` does.
+    without `extend`; ModelError as `prepare` does, and for LoRA files that are gone or have changed.
     """
     settings, matched = _matched(plan, config, inputs)
     files = file_changes(plan, matched, inputs.files, row_reader(plan.planned.job, plan.reads))
     if (told := refusal(settings, files, config.extend)) is not None:
         raise ResumeError(f"{plan.run.root} {told}, or start a new run with another run_dir=DIR")
-    more = rows_to_add(plan, config, matched, inputs.looked_at, files.places, inputs.found)
+    more = rows_to_add(plan, config, matched, inputs.looked_at, files.places, inputs.found, inputs.loras)
     _refuse_other_bits(plan, more is not None)
+    if plan.loras and shard_states(plan).open:
+        find_planned(plan.loras, inputs.loras.texts)  # refuses what is gone or has changed
     if more is None:
         return None
     added, shards = more

@@ -26,7 +26,7 @@ FAMILIES = [
 ]
 WINGS = {
     "config": [
-        "bounds", "schema", "sbatch", "check", "shipped", "keys", "quoting", "options", "arguments", "syntax",
+        "bounds", "loras", "schema", "sbatch", "check", "shipped", "keys", "quoting", "options", "arguments", "syntax",
         "own_files", "run_dir", "site", "compose", "explain", "describe",
     ],
     "stores": ["filesystem", "bucket", "hub", "target", "outage"],
@@ -40,8 +40,8 @@ WINGS = {
         "replan", "settled", "edits", "stream",
     ],
     "models": [
-        "parts", "families.scales", "families.base", *FAMILIES, "families", "find", "beside", "admit", "fingerprint",
-        "staging",
+        "parts", "families.scales", "families.base", *FAMILIES, "families", "find", "beside", "lora", "admit",
+        "fingerprint", "staging",
     ],
     "shards": [
         "images", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars", "attempt",
@@ -54,7 +54,8 @@ WINGS = {
     ],
     "pipeline": [
         "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise",
-        "schedulers", "load", "rehearse", "check", "streaming", "placement", "apply", "strict", "tiling", "engine",
+        "schedulers", "load", "rehearse", "lora_file", "check", "streaming", "placement", "lora", "apply", "strict",
+        "tiling", "engine",
     ],
     "launch": [
         "metrics", "display", "local", "notable", "deadline", "drain", "spare", "requeue", "ranks", "word",

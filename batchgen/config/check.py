@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from batchgen.config.bounds import BOUNDS
+from batchgen.config.loras import parse_loras
 from batchgen.config.sbatch import require_right
 from batchgen.config.schema import ATTENTION, SCHEDULERS, Config, flatten
 from batchgen.errors import ConfigError
@@ -72,6 +73,10 @@ def check(config: Config) -> None:
         )
     if (problem := BOUNDS["width"].problem("model.size_px", config.model.size_px)) is not None:
         raise ConfigError(problem)
+    try:
+        parse_loras(config.model.lora)
+    except ValueError as error:
+        raise ConfigError(f"model.lora: {error}") from error
     if not _NAME.fullmatch(config.job.name):
         raise ConfigError(
             f"job.name={config.job.name!r} must be a plain name (letters, digits, _ . -): it names the run's directory"

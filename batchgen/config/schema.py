@@ -86,6 +86,10 @@ class ModelConfig:
     # Above which guidance the model runs a second time for each image, with the negative prompt; null leaves it to the
     # model's family.
     guided_above: float | None = None
+    # LoRA files that are merged into the model: PATH or PATH:WEIGHT, where WEIGHT is 1 unless it is given, or a list of
+    # them. PATH is a .safetensors file, relative to the working directory, or ORG/NAME/FILE.safetensors on the hub. A
+    # row's own LoRA replaces them.
+    lora: Any = None
     # The model's own safety checker: flag notes its verdict in the sample's JSON, drop leaves flagged images out.
     safety_checker: str = "off"
 

@@ -25,7 +25,7 @@ from batchgen.models.find import ModelFiles, check_model, place_px
 from batchgen.models.parts import refuse_misspelt, settings
 from batchgen.places import cache_dir
 from batchgen.quality import refuse_large
-from batchgen.types import Prompt, Reject, Shard
+from batchgen.types import Lora, Prompt, Reject, Shard
 
 CHECK_COMMAND = [sys.executable, "-m", "batchgen.pipeline.check"]
 # Raised when the check becomes stricter: kept answers are then not used.
@@ -57,18 +57,21 @@ class Admission:
         _refuse_uneven("memory.policy.tile_px", tile_px or 0, _TILE_PLACES * pixels, "VAE")
 
     def watch(self, shards: Iterator[Shard | Reject]) -> Iterator[Shard | Reject]:
-        """Pass the shards on. After the last, check their sizes and numbers of steps.
+        """Pass the shards on. After the last, check their sizes, numbers of steps and LoRA files.
 
-        Raises ModelError for a size or a number of steps that the model cannot make, and ConfigError for a size that
-        the image format cannot hold.
+        Raises ModelError for a size or a number of steps that the model cannot make and for a LoRA that does not fit
+        it, and ConfigError for a size that the image format cannot hold.
         """
         sizes: dict[tuple[int, int], Prompt] = {}
         steps: dict[int, Prompt] = {}
+        loras: dict[Lora, Prompt] = {}
         unheard: Prompt | None = None  # the first whose negative prompt the model does not take
         for shard in shards:
             for batch in shard.batches if isinstance(shard, Shard) else ():
                 sizes.setdefault(batch.size, batch.prompts[0])
                 steps.setdefault(batch.prompts[0].steps, batch.prompts[0])
+                for lora in batch.prompts[0].lora:
+                    loras.setdefault(lora, batch.prompts[0])
                 if unheard is None and batch.prompts[0].guided_above >= NEVER:
                     unheard = next((prompt for prompt in batch.prompts if prompt.negative_text), None)
             yield shard
@@ -80,33 +83,55 @@ class Admission:
             _refuse_uneven("width", width, self._multiple_px, what, where)
             _refuse_uneven("height", height, self._multiple_px, what, where)
         self._ask(steps)
+        for line in self._ask_loras({lora.sha256: lora.path for lora in loras}):
+            say(line)
         if unheard is not None:
             told = f"negative prompts change nothing: this {self._model.family.title} does without them"
             say(f"{told} (first: {unheard.source}:{unheard.line})")
 
     def _ask(self, steps: Collection[int]) -> dict[str, Any]:
-        model, scheduler = self._model, self._config.job.scheduler
-        facts = [_WAY_OF_CHECKING, self._fingerprint, scheduler, versions()]
-        path = cache_dir() / "checks" / f"{hashlib.sha256(to_json(facts).encode()).hexdigest()[:32]}.json"
+        path = _place([self._fingerprint, self._config.job.scheduler])
         kept = _kept(path)
         if kept is not None and set(steps) <= set(kept["steps"]):
             return kept
-        answer = _answer(
-            {
-                "folder": str(model.folder.absolute()),
-                "variant": model.variant,
-                "safety_checker": model.safety_checker,
-                "scheduler": scheduler,
-                "steps": sorted(steps),
-                "likely": [self._config.job.steps],
-            }
-        )
+        answer = _answer(self._request | {"steps": sorted(steps), "likely": [self._config.job.steps]})
         answer["steps"] = sorted({*answer["steps"], *(kept["steps"] if kept else ())})
-        with suppress(OSError):  # without the cache, the next command checks again
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            put_new(path, to_json(answer).encode() + b"\n")
+        _keep(path, answer)
         return answer
+
+    def _ask_loras(self, files: dict[str, str]) -> list[str]:
+        """Remarks about LoRA files, {digest: path}. Raises ModelError for one that does not fit the model."""
+        places = {sha256: _place([self._fingerprint, "lora", sha256]) for sha256 in files}
+        known = {sha256: _kept(place) for sha256, place in places.items()}
+        unknown = {sha256: path for sha256, path in files.items() if known[sha256] is None}
+        if unknown:
+            told = _answer(self._request | {"loras": unknown})["loras"]
+            for sha256 in unknown:
+                known[sha256] = {"told": told[sha256], "steps": []}
+                _keep(places[sha256], known[sha256])
+        return [f"LoRA {files[sha256]}: {line}" for sha256, answer in known.items() for line in (answer or {})["told"]]
+
+    @property
+    def _request(self) -> dict[str, Any]:
+        model = self._model
+        return {
+            "folder": str(model.folder.absolute()),
+            "variant": model.variant,
+            "safety_checker": model.safety_checker,
+            "scheduler": self._config.job.scheduler,
+        }
+
+
+def _place(facts: list[Any]) -> Path:
+    digest = hashlib.sha256(to_json([_WAY_OF_CHECKING, *facts, versions()]).encode()).hexdigest()
+    return cache_dir() / "checks" / f"{digest[:32]}.json"
+
+
+def _keep(path: Path, answer: Any) -> None:
+    with suppress(OSError):  # without the cache, the next command checks again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        put_new(path, to_json(answer).encode() + b"\n")
 
 
 def _kept(path: Path) -> dict[str, Any] | None:

@@ -57,11 +57,12 @@ def _is_own(name: str) -> bool:
 
 
 def _named(path: Path, folder: Path) -> str:
-    kind = _kind(path)
+    kind = kind_of(path)
     return f"{path.relative_to(folder)}" + (f" ({kind})" if kind else "")
 
 
-def _kind(path: Path) -> str | None:
+def kind_of(path: Path) -> str | None:
+    """What a file of weights is, as far as its tensors or its name tell: "a LoRA", say; otherwise None."""
     if path.suffix == ".safetensors":
         try:
             names = tensors(path)

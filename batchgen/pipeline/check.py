@@ -41,6 +41,18 @@ def check(model: ModelFiles, scheduler: str, steps: list[int], likely: list[int]
     return {"told": [remark for _, remarks in judged.values() for remark in remarks], "steps": working}
 
 
+def check_loras(model: ModelFiles, scheduler: str, loras: dict[str, str]) -> dict[str, Any]:
+    """What can be known about LoRA files, {digest: path}, before they are merged: {"loras": {digest: remarks}}.
+
+    Raises ModelError, with a message of one line, for one that does not fit the model.
+    """
+    from batchgen.pipeline.lora_file import lora_kind, read_lora
+
+    kind = lora_kind(model.family)
+    built = {part.name: judge(part)[0] for part in check_model(model, scheduler) if part.name in kind.parts}
+    return {"loras": {sha256: read_lora(kind, Path(path), built).told for sha256, path in loras.items()}}
+
+
 def judge(part: Part) -> tuple[Any, list[str]]:
     """The part on the meta device, and remarks about its weights.
 
@@ -182,7 +194,7 @@ def main() -> int:
     answers = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not mix with the answer
     try:
-        answer = check(model, **request)
+        answer = check_loras(model, **request) if "loras" in request else check(model, **request)
     except ModelError as error:
         answer = {"problem": str(error)}
     with open(answers, "w") as file:

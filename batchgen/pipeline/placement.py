@@ -24,6 +24,7 @@ class Placement:
     def __init__(self, pipe: Any, family: Family, name: str, device: torch.device) -> None:
         self._staged: dict[str, list[Staged | Streamer]] = {stage: [] for stage in STAGES}
         self._at: str | None = None
+        self._layered: dict[torch.nn.Module, dict[str, torch.Tensor]] = {}  # the weights of what has none itself
         self._pinned: list[Pinned] = []  # the buffers from which hooks bring weights in
         for stage, how in zip(STAGES, PLACEMENTS[name], strict=True):
             for module in components(pipe, family, stage):
@@ -39,7 +40,7 @@ class Placement:
             self._staged[stage].append(Streamer(module, device))
         elif how == "layers":
             self._pinned += pack(_tensors(module), device)
-            _bring_in_by_layers(module, device)
+            self._layered[module] = _bring_in_by_layers(module, device)
         else:
             self._pinned += pack(_tensors(module), device)
             _group(module, device, "block_level" if how == "blocks" else "leaf_level")
@@ -58,6 +59,11 @@ class Placement:
         for part in self._staged[stage]:
             part.enter()
         self._at = stage
+
+    def homes(self, module: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """The tensors that a module's weights come from, by name. What is written there counts from the next stage."""
+        self.leave()
+        return self._layered.get(module) or {name: weight.data for name, weight in module.named_parameters()}
 
     def leave(self) -> None:
         """Drop all staged weights from the device."""
@@ -102,12 +108,13 @@ def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-def _bring_in_by_layers(module: torch.nn.Module, device: torch.device) -> None:
+def _bring_in_by_layers(module: torch.nn.Module, device: torch.device) -> dict[str, torch.Tensor]:
     # The same as diffusers' enable_sequential_cpu_offload, which tests cannot use because it refuses the CPU
     from accelerate import cpu_offload
 
     weights = module.state_dict()
     cpu_offload(module, device, offload_buffers=len(module._parameters) > 0, state_dict=weights)
+    return weights
 
 
 def _group(module: torch.nn.Module, device: torch.device, level: str) -> None:

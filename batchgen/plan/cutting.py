@@ -119,7 +119,7 @@ def _work(prompts: Prompts) -> int:
 
 def _row_work(group: Group) -> int:
     """Roughly what a row takes in comparison with rows of other groups: pixels times passes of the model."""
-    width, height, steps, guided = group
+    width, height, steps, guided, _ = group
     return width * height * steps * (2 if guided else 1)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, Self
 
 from batchgen import __version__
+from batchgen.config.loras import LORAS_JOINED
 from batchgen.errors import ResumeError
 from batchgen.files import to_json
 from batchgen.plan.records import SAMPLE_FORM
@@ -125,6 +126,7 @@ class SampleMaker:
             "safety_checker": self.safety_checker,
             "flagged": bool(image.flagged),
             "status": "ok",
+            **(_loras(prompt) if self.form > 2 or prompt.lora else {}),
             "source": {"file": self.names.get(prompt.source, PurePath(prompt.source).name), "line": prompt.line},
             # As text, since no two rows need to have the same columns, nor a column the same type in each row.
             "row_json": json.dumps(prompt.extra, ensure_ascii=False, allow_nan=False, separators=(",", ":")),
@@ -159,3 +161,9 @@ class SampleMaker:
             "policy": asdict(policy),
             "decoded_again_in_fp32": image.retried_in_fp32,
         }
+
+
+def _loras(prompt: Prompt) -> dict[str, str]:
+    # As in the column lora, but without folders, which say something of the machine
+    named = (f"{PurePath(one.path).name}:{one.weight!r}" for one in prompt.lora)
+    return {"lora": LORAS_JOINED.join(named), "lora_sha256": LORAS_JOINED.join(one.sha256 for one in prompt.lora)}

@@ -14,7 +14,7 @@ from batchgen.plan.records import SAMPLE_FORM
 from batchgen.plan.store import Plan, load_plan
 from batchgen.prepare import prepare
 from batchgen.shards.samples import Cuts, SampleMaker, cuts_of, file_names
-from batchgen.types import EMPTY_NEGATIVE, Decoded, Prompt, Sample
+from batchgen.types import EMPTY_NEGATIVE, Decoded, Lora, Prompt, Sample
 from tests.builders import MAKER, POLICY, begun_with_form, fake_image, make_config, make_prompt, plan_run, write_rows
 
 PROMPT = make_prompt("fox", prompt="a f\u00fcchs", source="/home/me/prompts.txt", line=3, extra={"id": 9})
@@ -30,12 +30,12 @@ POLICY_TYPES = {
     "micro_batch": int, "decode_chunk": int, "tile_px": int, "placement": str, "dtype": str, "threads": int,
     "guidance_split": bool, "channels_last": bool, "traced": bool, "attention": str, "stream_buffers": int,
 }  # fmt: skip
-# The fields of form 2. A change of a name or a type needs a new SAMPLE_FORM, so that runs go on as they were begun.
+# The fields of form 3. A change of a name or a type needs a new SAMPLE_FORM, so that runs go on as they were begun.
 TYPES = {
     "key": str, "prompt": str, "negative_prompt": str, "cut": str, "negative_cut": str, "seed": int, "width": int,
     "height": int, "steps": int, "guidance": float, "scheduler": str, "model": str, "revision": str, "batchgen": str,
     "device": str, "policy": POLICY_TYPES, "decoded_again_in_fp32": bool, "safety_checker": str, "flagged": bool,
-    "status": str, "source": {"file": str, "line": int}, "row_json": str,
+    "status": str, "lora": str, "lora_sha256": str, "source": {"file": str, "line": int}, "row_json": str,
 }  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def prepared(tmp_path: Path, **settings: Any) -> Plan:
 def test_a_new_run_has_the_newest_form(tmp_path: Path) -> None:
     maker = SampleMaker.of(plan_run(tmp_path), "FakeScheduler", "fake")
     assert types_of(about(make(maker=maker))) == TYPES
-    assert (maker.form, maker.model, maker.image_format) == (2, "tiny", "png")
+    assert (maker.form, maker.model, maker.image_format) == (3, "tiny", "png")
 
 
 def test_a_run_that_was_begun_with_the_first_form_goes_on_in_it_to_the_byte(tmp_path: Path) -> None:
@@ -164,11 +164,24 @@ def test_a_run_that_was_begun_with_the_first_form_goes_on_in_it_to_the_byte(tmp_
     added = write_rows(tmp_path / "more.jsonl", ["a grey wolf"])
     config.job.prompts, config.extend = [config.job.prompts, str(added)], True
     plan = prepare(run, config)
-    assert [segment.sample_form for segment in plan.segments] == [1, 2]
+    assert [segment.sample_form for segment in plan.segments] == [1, SAMPLE_FORM]
     maker = replace(SampleMaker.of(plan, "model", "cpu"), revision="2:f0", names={PROMPT.source: "me/prompts.txt"})
     assert make(maker=maker, cuts=Cuts("", "cut")).files["json"].decode() == FIRST_FORM
     cut = about(make(maker=maker, cuts=Cuts("the rest", ""), image=replace(fake_image(PROMPT), flagged=True)))
     assert (cut["cut"], cut["flagged"]) == ("the rest", True)
+
+
+def test_a_run_of_the_second_form_tells_of_lora_only_where_an_extension_brought_one() -> None:
+    second = replace(MAKER, form=2)
+    assert types_of(about(make(maker=second))) == {name: TYPES[name] for name in TYPES if "lora" not in name}
+    assert types_of(about(make(replace(PROMPT, lora=(Lora("/a.safetensors", 1.0, "5e"),)), second))) == TYPES
+
+
+def test_lora_is_told_by_its_files_names_and_contents() -> None:
+    loras = (Lora("/home/me/fox.safetensors", 0.8, "a1"), Lora("/b/b.safetensors", 1.0, "b2"))
+    facts = about(make(replace(PROMPT, lora=loras)))
+    assert (facts["lora"], facts["lora_sha256"]) == ("fox.safetensors:0.8+b.safetensors:1.0", "a1+b2")
+    assert (about(make())["lora"], about(make())["lora_sha256"]) == ("", "")
 
 
 def test_a_run_of_a_later_form_is_left_to_its_version(tmp_path: Path) -> None:
