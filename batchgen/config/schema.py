@@ -68,8 +68,12 @@ class JobConfig:
 class ModelConfig:
     """Which model makes the images."""
 
-    # The name of a bundled model, a folder in the diffusers layout, or a hub id.
+    # The name of a bundled model, a folder in the diffusers layout, a hub id, or one .safetensors file (docs/models.md).
     path: str = "???"
+    # For a model in one file: the folder or hub id of a model that gives the parts and settings that the file lacks.
+    base: str | None = None
+    # A VAE in place of the model's own: a folder (also of a model), a hub id, or one .safetensors file.
+    vae: str | None = None
     # The revision (branch, tag or commit) of a hub model.
     revision: str | None = None
     # Which set of weight files is loaded, for example fp16. A part without these files uses its plain ones.

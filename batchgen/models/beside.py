@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from batchgen.errors import ModelError
+from batchgen.models.checkpoint import kind_of
 from batchgen.models.find import ModelFiles
 from batchgen.models.parts import read_index, tensors
 
@@ -16,14 +17,6 @@ _OWN = (
     "flax_model",
     "tf_model",
     "openvino",
-)
-# Words in the names of tensors, which tell what a file is.
-_KINDS = (
-    (("lora_", ".lora", "hada_w", "lokr_"), "a LoRA"),
-    (("control_model", "input_hint_block", "controlnet"), "a ControlNet"),
-    (("ip_adapter", "image_proj"), "an IP-Adapter"),
-    (("emb_params", "string_to_param"), "a textual inversion"),
-    (("model.diffusion_model",), "a whole model in one file"),
 )
 _SHOWN = 3
 
@@ -64,11 +57,9 @@ def _named(path: Path, folder: Path) -> str:
 def _kind(path: Path) -> str | None:
     if path.suffix == ".safetensors":
         try:
-            names = tensors(path)
+            return kind_of(tensors(path))
         except (ModelError, OSError):
             return None
-        told = (kind for words, kind in _KINDS if any(word in name for name in names for word in words))
-        return next(told, None)
     return next(
         (kind for word, kind in (("lora", "a LoRA"), ("controlnet", "a ControlNet")) if word in path.name.lower()), None
     )

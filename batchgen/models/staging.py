@@ -61,7 +61,7 @@ def stage(plan: Plan, log: EventLog, stop: threading.Event) -> Staged:
         return Staged(plan, {"not_staged": why})
     facts = {"model": str(folder), "staging_s": round(time.monotonic() - began_s, 2)}
     log.add("staged", **facts)
-    model = replace(plan.config.model, path=str(folder))
+    model = replace(plan.config.model, path=str(folder), base=None, vae=None)
     return Staged(replace(plan, config=replace(plan.config, model=model)), facts)
 
 
