@@ -17,7 +17,6 @@ from batchgen.errors import ResumeError
 from batchgen.files import sync_directory, to_json
 from batchgen.models.admit import Admission
 from batchgen.models.find import (
-    EARLIER_EDITIONS,
     ModelFiles,
     download,
     find_model,
@@ -126,20 +125,6 @@ def without_secrets(config: Config) -> Config:
     return replace(config, job=replace(config.job, prompts=kept if isinstance(config.job.prompts, list) else kept[0]))
 
 
-def keep_edition(run: RunDir, config: Config) -> Config:
-    """The configuration with the edition of the bundled model that the run was planned with.
-
-    `model=tiny` is the newest edition for new runs alone, so that the same command resumes. Raises BatchgenError where
-    the plan cannot be read.
-    """
-    if not run.plans():
-        return config
-    planned = load_plan(run).config.model.path
-    if planned not in EARLIER_EDITIONS.get(config.model.path, ()):
-        return config
-    return replace(config, model=replace(config.model, path=planned))
-
-
 def prepare(run: RunDir, config: Config) -> Plan:
     """The run's plan: a new one, or the one that exists if it was planned with the same settings.
 
@@ -237,7 +222,11 @@ def _other_model(plan: Plan, config: Config, inputs: Inputs) -> str:
     """How the model differs, in the form of the other settings where the path does."""
     now, planned = config.model.path, plan.planned.model.path
     if planned in (now, inputs.settled.path):
-        with_it = [key for key in ("base", "vae") if getattr(config.model, key) or getattr(plan.planned.model, key)]
+        with_it = [
+            key
+            for key in ("base", "vae", "embeddings")
+            if getattr(config.model, key) or getattr(plan.planned.model, key)
+        ]
         others = "".join(f" or model.{key}" for key in with_it)
         return f"model.path={now}{others}: its files have changed"
     return f"model.path: {to_json(planned)} -> {to_json(now)} (it is not the model that was planned with)"
@@ -275,7 +264,7 @@ def _model_fingerprint(plan: Plan, config: Config, inputs: Inputs) -> str:
     if inputs.model is not None:
         return inputs.fingerprint(like=str(plan.recipe["model"]))
     now, planned = inputs.settled, plan.planned.model
-    same = (now.path, now.base, now.vae) == (planned.path, planned.base, planned.vae)
+    same = all(getattr(now, key) == getattr(planned, key) for key in ("path", "base", "vae", "embeddings"))
     return str(plan.recipe["model"]) if same else config.model.path
 
 

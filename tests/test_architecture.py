@@ -40,8 +40,8 @@ WINGS = {
         "replan", "settled", "edits", "stream",
     ],
     "models": [
-        "parts", "families.scales", "families.base", *FAMILIES, "families", "checkpoint", "sources", "unpack",
-        "assembled", "find", "beside", "admit", "fingerprint", "staging",
+        "parts", "families.scales", "families.base", *FAMILIES, "families", "checkpoint", "embeddings", "sources",
+        "unpack", "assembled", "find", "beside", "admit", "fingerprint", "editions", "staging",
     ],
     "shards": [
         "images", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars", "attempt",
@@ -54,7 +54,8 @@ WINGS = {
     ],
     "pipeline": [
         "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise",
-        "schedulers", "load", "rehearse", "check", "convert", "streaming", "placement", "apply", "strict", "tiling", "engine",
+        "schedulers", "inversion", "load", "rehearse", "check", "convert", "streaming", "placement",
+        "apply", "strict", "tiling", "engine",
     ],
     "launch": [
         "display", "local", "deadline", "drain", "spare", "requeue", "ranks", "word",

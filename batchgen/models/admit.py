@@ -86,7 +86,7 @@ class Admission:
 
     def _ask(self, steps: Collection[int]) -> dict[str, Any]:
         model, scheduler = self._model, self._config.job.scheduler
-        facts = [_WAY_OF_CHECKING, self._fingerprint, scheduler, versions()]
+        facts = [_WAY_OF_CHECKING, self._fingerprint, scheduler, model.timestep_spacing, versions()]
         path = cache_dir() / "checks" / f"{hashlib.sha256(to_json(facts).encode()).hexdigest()[:32]}.json"
         kept = _kept(path)
         if kept is not None and set(steps) <= set(kept["steps"]):
@@ -96,6 +96,7 @@ class Admission:
                 "folder": str(model.folder.absolute()),
                 "variant": model.variant,
                 "safety_checker": model.safety_checker,
+                "timestep_spacing": model.timestep_spacing,
                 "scheduler": scheduler,
                 "steps": sorted(steps),
                 "likely": [self._config.job.steps],

@@ -9,6 +9,7 @@ from typing import Any
 from batchgen.config.schema import Config, ModelConfig
 from batchgen.errors import ModelError
 from batchgen.models.assembled import Get, assemble
+from batchgen.models.embeddings import Embeddings, check_embeddings, named
 from batchgen.models.families import FAMILIES
 from batchgen.models.families.base import NEVER, Family
 from batchgen.models.parts import INDEX_FILE, WORDS, Part, parts_of, read_index, settings, tensors
@@ -18,8 +19,6 @@ from batchgen.places import models_dir
 # They draw their own noise (a Brownian tree) and ignore per-image generators, so that an image would depend on its
 # neighbours (diffusers 0.42.1, schedulers/scheduling_{dpmsolver_sde,cosine_dpmsolver_multistep}.py).
 REFUSED_SCHEDULERS = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler")
-# The bundled models that were trained again, each with its earlier editions: runs that were begun with one keep it.
-EARLIER_EDITIONS = {"tiny_2": ("tiny",)}
 _ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
@@ -28,11 +27,15 @@ class ModelFiles:
     """A model in the diffusers layout: its folder, and which of the files in it a run loads.
 
     `variant`: the set of weight files, where a part has more than one. `safety_checker`: whether that part is loaded.
+    `timestep_spacing`: how the scheduler spaces its timesteps; None leaves it to the model.
+    `embeddings`: the words that are added to its text encoders, with their files.
     """
 
     folder: Path
     variant: str | None = None
     safety_checker: bool = False
+    timestep_spacing: str | None = None
+    embeddings: Embeddings = ()
 
     def parts(self) -> list[Part]:
         """The parts that a run loads, by name. Raises ModelError where a part is missing."""
@@ -111,7 +114,9 @@ def settled_paths(model: ModelConfig) -> ModelConfig:
 
     path = full("model.path", model.path)
     assert path is not None
-    return replace(model, path=path, base=full("model.base", model.base), vae=full("model.vae", model.vae))
+    words = [f"{word}={path.resolve()}" for word, path in named(model.embeddings)]
+    others = {"base": full("model.base", model.base), "vae": full("model.vae", model.vae), "embeddings": words or None}
+    return replace(model, path=path, **others)
 
 
 def _files_of(model: ModelConfig, get: Get, make: bool) -> ModelFiles | None:
@@ -119,7 +124,10 @@ def _files_of(model: ModelConfig, get: Get, make: bool) -> ModelFiles | None:
         folder = assemble(model, get, make)
     except OSError as error:
         raise ModelError(f"{error.filename or model.path} cannot be used: {error.strerror or error}") from error
-    return None if folder is None else ModelFiles(folder, model.variant, model.safety_checker != "off")
+    if folder is None:
+        return None
+    checker = model.safety_checker != "off"
+    return ModelFiles(folder, model.variant, checker, model.timestep_spacing, named(model.embeddings))
 
 
 def _revision(model: ModelConfig, key: str) -> str | None:
@@ -143,6 +151,7 @@ def check_model(model: ModelFiles, scheduler: str) -> list[Part]:
     if model.safety_checker and not {"safety_checker", "feature_extractor"} <= kinds.keys():
         raise ModelError(f"{folder} has no safety checker: set model.safety_checker=off")
     parts, denoiser = model.parts(), family.denoiser
+    check_embeddings(model.embeddings, family.title, family.inverted, parts)
     for part in parts:
         for path in part.weights:
             tensors(path)
