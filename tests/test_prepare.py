@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from batchgen import prepare as prepare_module
 from batchgen.config.schema import Config
 from batchgen.errors import ModelError, ResumeError
-from batchgen.models.editions import keep_edition
 from batchgen.paths import RunDir
 from batchgen.places import models_dir
 from batchgen.plan import store as plan_module

@@ -40,26 +40,20 @@ def assemble(model: ModelConfig, get: Get, make: bool) -> Path | None:
     vae = None if model.vae is None else get("model.vae", model.vae)
     if main is None or (base is None and model.base is not None) or (vae is None and model.vae is not None):
         return None
-    if main.is_dir():
-        if base is not None:
-            raise ModelError(f"model.base={base} is for a model in one file, and {main} is a folder: leave it out")
-        if vae is None:
-            return main
-        settings, files = main, _whole(main, model)
-    else:
-        checkpoint = look("model.path", main)
-        settings = _settings(checkpoint, base, vae is not None)
-        found = _of_file(checkpoint, settings, make)
-        if found is None or (base is None and vae is None):
-            return found
-        files = _files_in(found)
-        if base is not None:
-            files = _whole(base, model, {*_parts_in(found)}) | files
+    checkpoint = None if main.is_dir() else look("model.path", main)
+    settings = main if checkpoint is None else _settings(checkpoint, base, vae is not None)
+    if checkpoint is None and base is not None:
+        raise ModelError(f"model.base={base} is for a model in one file, and {main} is a folder: leave it out")
+    replaced = {} if vae is None else _vae(vae, settings, model.variant, make)
+    made = main if checkpoint is None else _of_file(checkpoint, settings, make)
+    if made is None or replaced is None:
+        return None
+    if base is None and vae is None:
+        return made
+    files = _whole(main, model) if checkpoint is None else _files_in(made)
+    if base is not None:
+        files = _whole(base, model, {*_parts_in(made)}) | files
     if vae is not None:
-        own = files["vae/config.json"] if "vae/config.json" in files else settings / "vae" / "config.json"
-        replaced = _vae(vae, _json(own), str(read_index(settings)[1]["vae"][1]), model.variant, make)
-        if replaced is None:
-            return None
         files = {place: path for place, path in files.items() if not place.startswith("vae/")} | replaced
     return _view(_json(settings / INDEX_FILE), files)
 
@@ -76,6 +70,7 @@ def _settings(checkpoint: Checkpoint, base: Path | None, has_vae: bool) -> Path:
     if checkpoint.kind is None:
         raise ModelError(f"model.path={path} is a VAE alone: name a model, and this file with model.vae=...")
     if base is not None:
+        _refuse_other_kind(checkpoint, base)
         return base
     gives = "set model.base to a folder or hub id of a model of its kind, which gives"
     if checkpoint.settings is None:
@@ -91,18 +86,22 @@ def _settings(checkpoint: Checkpoint, base: Path | None, has_vae: bool) -> Path:
     return settings
 
 
-def _of_file(checkpoint: Checkpoint, settings: Path, make: bool) -> Path | None:
-    """The folder with the parts of the file, and with settings from the package all that a model needs beside them.
-
-    None where it is not unpacked yet. Raises ModelError where the settings are those of another kind of model.
-    """
-    pipeline, kinds = read_index(settings)
+def _refuse_other_kind(checkpoint: Checkpoint, base: Path) -> None:
+    pipeline, kinds = read_index(base)
     if pipeline not in FAMILIES:
-        raise ModelError(f"model.base={settings} is a {pipeline}, which batchgen does not run")
+        raise ModelError(f"model.base={base} is a {pipeline}, which batchgen does not run")
     denoiser = kinds[FAMILIES[pipeline].denoiser][1]
     if denoiser != checkpoint.kind:
         said = f"{checkpoint.path} is {checkpoint.title} ({checkpoint.kind})"
-        raise ModelError(f"{said}, but model.base={settings} has a {denoiser}: name a base of the file's own kind")
+        raise ModelError(f"{said}, but model.base={base} has a {denoiser}: name a base of the file's own kind")
+
+
+def _of_file(checkpoint: Checkpoint, settings: Path, make: bool) -> Path | None:
+    """The folder with the parts of the file, and with settings from the package all that a model needs beside them.
+
+    None where it is not unpacked yet. Raises ModelError where it cannot be unpacked.
+    """
+    _, kinds = read_index(settings)
     pieces = {
         name: Piece(*kinds[name], _json(settings / name / "config.json"), prefix, sorted(tensors))
         for name, (prefix, tensors) in sorted(_named(checkpoint, kinds).items())
@@ -156,11 +155,15 @@ def _v_prediction(path: Path, ends_in_noise: bool) -> bytes:
 # Another VAE ------------------------------------------------------------------------------------------------------
 
 
-def _vae(given: Path, own: Mapping[str, Any], kind: str, variant: str | None, make: bool) -> dict[str, Path] | None:
+def _vae(given: Path, settings: Path, variant: str | None, make: bool) -> dict[str, Path] | None:
     """The files of the VAE that model.vae names, by their places in a model; None where it is not unpacked yet.
 
-    `own`: the configuration of the model's own VAE, and `kind` its class. Raises ModelError for another kind of VAE.
+    `settings`: the folder with those of the model. Raises ModelError for another kind of VAE than the model's own.
     """
+    kinds = read_index(settings)[1]
+    if "vae" not in kinds:
+        raise ModelError(f"{settings} has no VAE that model.vae={given} could replace: copy the whole model")
+    kind, own = kinds["vae"][1], _json(settings / "vae" / "config.json")
     if given.is_file():
         checkpoint = look("model.vae", given)
         if "vae" not in checkpoint.parts:

@@ -27,6 +27,8 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 # They come in place of DDIM, though diffusers does not list them; their own spacing of the steps is fixed.
 _OF_FEW_STEPS = ("LCMScheduler", "TCDScheduler")
 _FLOW, _FOR_FLOW = "FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"
+# It gives the noise levels as a list, with which UniPC of diffusers 0.42.1 cannot calculate.
+_WITHOUT_UNIPC = ("ZImagePipeline",)
 
 
 def scheduler_of(folder: Path, name: str, spacing: str | None = None) -> Any:
@@ -41,7 +43,7 @@ def scheduler_of(folder: Path, name: str, spacing: str | None = None) -> Any:
     if name == "model" and own in REFUSED_SCHEDULERS:
         raise ModelError(f"{own} ignores per-image seeds: set job.scheduler to another one")
     class_name = own if name == "model" else SCHEDULERS[name][0]
-    if class_name not in _replacing(own):
+    if class_name not in _replacing(own, pipeline_name):
         raise ModelError(f"job.scheduler={name} does not fit this model's {own}; use job.scheduler=model")
     try:
         scheduler = _made(folder, pipeline_name, own, name, spacing)
@@ -64,7 +66,7 @@ def others(folder: Path, name: str, spacing: str | None = None) -> Iterator[tupl
     There are none where the scheduler's file itself is at fault. Raises ModelError where the model names no scheduler.
     """
     pipeline_name, own = _index(folder)
-    replacing = _replacing(own)
+    replacing = _replacing(own, pipeline_name)
     fitting = [other for other, (class_name, _) in SCHEDULERS.items() if class_name in replacing]
     for other in [*fitting, *(["model"] if own not in REFUSED_SCHEDULERS else [])]:
         scheduler = None
@@ -103,15 +105,15 @@ def _index(folder: Path) -> tuple[str, str]:
     return pipeline_name, own
 
 
-def _replacing(own: str) -> set[str]:
-    # The names of the schedulers that can replace the one named `own`, including itself
+def _replacing(own: str, pipeline_name: str) -> set[str]:
+    # The names of the schedulers that can replace the one named `own` in a pipeline, including itself
     import diffusers
     from diffusers.schedulers import KarrasDiffusionSchedulers
 
     karras = KarrasDiffusionSchedulers.__members__
     # A class whose packages are not installed is an empty shell that does not say what is compatible with it.
     names = {own, *getattr(getattr(diffusers, own, None), "_compatibles", karras if own in karras else ())}
-    if own == _FLOW:
+    if own == _FLOW and pipeline_name not in _WITHOUT_UNIPC:
         names.add(_FOR_FLOW)
     return names | {*_OF_FEW_STEPS} if "DDIMScheduler" in names else names
 

@@ -42,7 +42,6 @@ def test_the_command_resumes_a_run_of_an_earlier_bundled_model(tmp_path: Path) -
 def forget_scheduler(run: RunDir) -> None:
     """Turn a plan into one of before models had a scheduler."""
 
-
     values = yaml.safe_load(run.plan.config.read_bytes())
     del values["model"]["scheduler"], values["model"]["timestep_spacing"]
     data = yaml.safe_dump(values, sort_keys=False).encode()

@@ -57,7 +57,11 @@ def test_other_settings_are_another_folder(checkpoint):
 @pytest.mark.parametrize(
     ("code", "error", "said"),
     [
-        ("print(json.dumps({'problem': 'its unet lacks 3 weights'}))", ModelError, "cannot be unpacked: its unet lacks"),
+        (
+            "print(json.dumps({'problem': 'its unet lacks 3 weights'}))",
+            ModelError,
+            "cannot be unpacked: its unet lacks",
+        ),
         ("sys.exit('no memory')", BatchgenError, "could not be unpacked: no memory"),
     ],
 )
