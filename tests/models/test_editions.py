@@ -14,7 +14,7 @@ from batchgen.paths import RunDir
 from batchgen.plan.store import load_plan
 from batchgen.prepare import prepare
 from tests.builders import make_config
-from tests.commands import REAL, front, write_prompts
+from tests.commands import REAL, front, verify, write_prompts
 
 
 def test_a_run_of_an_earlier_bundled_model_goes_on_with_it_and_a_new_one_takes_the_newest(tmp_path: Path) -> None:
