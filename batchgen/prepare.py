@@ -44,6 +44,7 @@ from batchgen.stores.filesystem import is_address
 from batchgen.types import PromptFile, Reject, Shard
 
 _TRIES = 10  # to plan more while other commands do
+_PUT_TOGETHER = ("base", "vae", "embeddings")  # what a model may have from elsewhere
 
 
 class Inputs:
@@ -222,12 +223,8 @@ def _other_model(plan: Plan, config: Config, inputs: Inputs) -> str:
     """How the model differs, in the form of the other settings where the path does."""
     now, planned = config.model.path, plan.planned.model.path
     if planned in (now, inputs.settled.path):
-        with_it = [
-            key
-            for key in ("base", "vae", "embeddings")
-            if getattr(config.model, key) or getattr(plan.planned.model, key)
-        ]
-        others = "".join(f" or model.{key}" for key in with_it)
+        both = [(key, getattr(config.model, key), getattr(plan.planned.model, key)) for key in _PUT_TOGETHER]
+        others = "".join(f" or model.{key}" for key, new, old in both if new or old)
         return f"model.path={now}{others}: its files have changed"
     return f"model.path: {to_json(planned)} -> {to_json(now)} (it is not the model that was planned with)"
 
@@ -264,7 +261,7 @@ def _model_fingerprint(plan: Plan, config: Config, inputs: Inputs) -> str:
     if inputs.model is not None:
         return inputs.fingerprint(like=str(plan.recipe["model"]))
     now, planned = inputs.settled, plan.planned.model
-    same = all(getattr(now, key) == getattr(planned, key) for key in ("path", "base", "vae", "embeddings"))
+    same = all(getattr(now, key) == getattr(planned, key) for key in ("path", *_PUT_TOGETHER))
     return str(plan.recipe["model"]) if same else config.model.path
 
 

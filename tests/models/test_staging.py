@@ -70,7 +70,9 @@ def test_a_model_that_is_put_together_is_copied_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan
 ) -> None:
     monkeypatch.setenv("BATCHGEN_CACHE", str(tmp_path / "cache"))
-    shutil.copytree(models_dir() / "tiny_2" / "vae", tmp_path / "vae")
+    shutil.copytree(models_dir() / "tiny" / "vae", tmp_path / "vae")
+    [weights] = (tmp_path / "vae").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     other = plan_run(
         tmp_path, run_dir=str(tmp_path / "other"), model__path=str(tmp_path / "model"),
         model__vae=str(tmp_path / "vae"), launch__scratch=plan.config.launch.scratch,

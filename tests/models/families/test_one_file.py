@@ -4,7 +4,9 @@ import shutil
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+import torch
 
 from tests.commands import REAL, front, samples, verify, write_prompts
 from tests.models import one_file
