@@ -199,7 +199,7 @@ def _whole(folder: Path, model: ModelConfig, without: set[str] | None = None) ->
     """The files that a run loads of a model's folder, by their places in it, but for the parts `without`."""
     refuse_misspelt(folder, model.variant)
     left_out = {"image_encoder", *(() if model.safety_checker != "off" else _CHECKER), *(without or ())}
-    files = {}
+    files: dict[str, Path] = {}
     for name, (library, kind) in read_index(folder)[1].items():
         if name not in left_out:
             if not (folder / name).is_dir():

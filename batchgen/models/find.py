@@ -114,9 +114,9 @@ def settled_paths(model: ModelConfig) -> ModelConfig:
 
     path = full("model.path", model.path)
     assert path is not None
-    words = [f"{word}={path.resolve()}" for word, path in named(model.embeddings)]
-    others = {"base": full("model.base", model.base), "vae": full("model.vae", model.vae), "embeddings": words or None}
-    return replace(model, path=path, **others)
+    base, vae = full("model.base", model.base), full("model.vae", model.vae)
+    words = [f"{word}={file.resolve()}" for word, file in named(model.embeddings)]
+    return replace(model, path=path, base=base, vae=vae, embeddings=words or None)
 
 
 def _files_of(model: ModelConfig, get: Get, make: bool) -> ModelFiles | None:

@@ -95,7 +95,7 @@ def _save(state: dict[str, Any], folder: Path, stem: str) -> None:
     from safetensors.torch import save_file
 
     groups = list(_pieces(state))
-    where = {}
+    where: dict[str, str] = {}
     for place, names in enumerate(groups, 1):
         mark = "" if len(groups) == 1 else f"-{place:05d}-of-{len(groups):05d}"
         path = folder / f"{stem}{mark}.safetensors"

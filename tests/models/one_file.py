@@ -155,7 +155,7 @@ def stable_diffusion_xl(folder, without=()):
 def flux(folder):
     """FLUX.1's transformer in one file: {name: tensor}."""
     state = weights(folder, "transformer")
-    made = {}
+    made: dict = {}
     for theirs, original in {
         "time_text_embed.timestep_embedder.linear_1": "time_in.in_layer",
         "time_text_embed.timestep_embedder.linear_2": "time_in.out_layer",
@@ -191,7 +191,7 @@ def _single(inside):
 
 
 def _double(inside):
-    made = {}
+    made: dict = {}
     for stream, names, mlp, out, norm, norms in (
         ("img", ("to_q", "to_k", "to_v"), "ff", "to_out.0", "norm1", ("norm_q", "norm_k")),
         ("txt", ("add_q_proj", "add_k_proj", "add_v_proj"), "ff_context", "to_add_out", "norm1_context",

@@ -4,7 +4,7 @@ import pytest
 
 from batchgen.errors import ConfigError, ModelError
 from batchgen.models.embeddings import expanded, named, tensors_of, vectors
-from batchgen.models.find import ModelFiles, check_model, find_model, settled_paths
+from batchgen.models.find import ModelFiles, check_model, locate, settled_paths
 from batchgen.models.fingerprint import fingerprint_model
 from tests.builders import make_config
 from tests.models.test_checkpoint import write
@@ -84,13 +84,13 @@ def test_families_without_them_refuse_them_in_a_line(tmp_path):
 
 def test_words_and_contents_are_in_the_fingerprint_and_paths_are_not(models, tmp_path):
     config = make_config(tmp_path, model__path=str(models["sd15"])).model
-    plain = find_model(config)
+    plain = locate(config)
     prints = {fingerprint_model(plain)}
     for name, fill, word in (("a", 0, "one"), ("a", 1, "one"), ("a", 1, "two")):
         config.embeddings = [f"{word}={write(tmp_path / f'{name}.safetensors', {'emb_params': [1, 32]}, fill=fill)}"]
-        prints.add(fingerprint_model(find_model(config)))
+        prints.add(fingerprint_model(locate(config)))
     assert len(prints) == 4
     moved = write(tmp_path / "b.safetensors", {"emb_params": [1, 32]}, fill=1)
     config.embeddings = [f"two={moved}"]
-    assert fingerprint_model(find_model(config)) in prints
+    assert fingerprint_model(locate(config)) in prints
     assert settled_paths(config).embeddings == [f"two={moved.resolve()}"]

@@ -32,9 +32,15 @@ def pieces(checkpoint, **config):
     return {"unet": Piece("diffusers", "UNet2DConditionModel", config, prefix, sorted(tensors))}
 
 
+def made(checkpoint, parts, more):
+    folder = unpacked(checkpoint, parts, more, make=True)
+    assert folder is not None
+    return folder
+
+
 def test_a_file_is_unpacked_once_and_what_it_came_from_is_recorded(checkpoint, monkeypatch, capsys):
     assert unpacked(checkpoint, pieces(checkpoint), {}, make=False) is None
-    folder = unpacked(checkpoint, pieces(checkpoint), {"tokenizer/merges.txt": b"a b"}, make=True)
+    folder = made(checkpoint, pieces(checkpoint), {"tokenizer/merges.txt": b"a b"})
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and f"{checkpoint.path} is unpacked once, which takes 0.0 MiB of disk" in told
     assert (folder / "tokenizer/merges.txt").read_bytes() == b"a b"
@@ -80,7 +86,7 @@ def test_without_room_nothing_is_begun(checkpoint, monkeypatch):
 
 
 def test_what_a_killed_command_or_a_clean_up_left_is_replaced(checkpoint):
-    folder = unpacked(checkpoint, pieces(checkpoint), {}, make=True)
+    folder = made(checkpoint, pieces(checkpoint), {})
     (folder / "source.json").unlink()
     left = folder.with_name(f"{folder.name}.0.draft")
     left.mkdir()
