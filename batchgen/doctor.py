@@ -21,8 +21,8 @@ from batchgen.errors import DeviceError, UserError
 from batchgen.files import to_json
 from batchgen.launch.deadline import deadline, settled
 from batchgen.machine.gpus import find_gpus
+from batchgen.models.editions import keep_edition
 from batchgen.paths import RunDir
-from batchgen.prepare import keep_edition
 from batchgen.site import cluster, devices, disk, material
 from batchgen.site.findings import FAIL, OK, WARN, Check, Finding, code_of, findings
 from batchgen.units import duration

@@ -15,7 +15,7 @@ from batchgen.errors import EXIT_WHOLE, BatchgenError, BrokenRunError, ConfigErr
 from batchgen.evening import kept
 from batchgen.evening.array import array_lines
 from batchgen.evening.cuts import cut_warning, may_be_cut
-from batchgen.evening.download import in_cache
+from batchgen.evening.download import first_line
 from batchgen.evening.lines import Line, as_json, as_text, warnings
 from batchgen.evening.outlook import Model, Outlook
 from batchgen.evening.policies import ASSUMED, able_of, assumed, model_line, policy_lines
@@ -25,7 +25,7 @@ from batchgen.evening.work import Job, job_of
 from batchgen.launch.script import takes_gpus
 from batchgen.machine.gpus import Gpu
 from batchgen.models.admit import Admission
-from batchgen.models.find import settled
+from batchgen.models.find import in_cache, settled
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.padding import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir
@@ -75,6 +75,7 @@ def _collect(
     model = inputs.fetched if config.dry_run == "probe" else inputs.model or in_cache(config.model)
     config = config if model is None else settled(config, model)
     lines = [*_plan_lines(run, config, counts), *_fetched_line(inputs), model_line(config, model, gpus)]
+    lines += [] if model else first_line(config.model)
     known = None if model is None else Model(model, inputs.fingerprint() if inputs.model else fingerprint_model(model))
     able = able_of(config, known, gpus, counts.sizes)
     if known is not None and config.dry_run == "probe":
@@ -95,7 +96,7 @@ def _probe(config: Config, inputs: Inputs, model: Model, gpus: Sequence[Gpu], be
     """Measure the job on the first GPU, or the CPU, and keep what was found. Raises UserError."""
     if any(gpu.device == ASSUMED for gpu in gpus):
         raise ConfigError("dry_run=probe measures on a GPU that is here: leave out memory.assume_vram, or the probe")
-    planned = replace(config, model=replace(config.model, path=inputs.settled_path))
+    planned = replace(config, model=inputs.settled)
     sources = Sources(planned, inputs.looked_at, recipe_of(config, model.fingerprint, inputs.loras()))
     outlook = Outlook(config, model, gpus)
 

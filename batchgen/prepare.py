@@ -16,11 +16,18 @@ from batchgen.console import say
 from batchgen.errors import ResumeError
 from batchgen.files import sync_directory, to_json
 from batchgen.models.admit import Admission
-from batchgen.models.find import EARLIER_EDITIONS, ModelFiles, download, find_model, hub_revision, settled
+from batchgen.models.find import (
+    ModelFiles,
+    download,
+    find_model,
+    hub_revision,
+    is_plain_hub,
+    settled,
+    settled_paths,
+)
 from batchgen.models.fingerprint import VERSION, fingerprint_model
 from batchgen.models.lora import Loras, find_planned
 from batchgen.paths import RunDir
-from batchgen.places import models_dir
 from batchgen.plan.contents import copies_in
 from batchgen.plan.cutting import cut_shards
 from batchgen.plan.edits import file_changes, refusal
@@ -38,6 +45,7 @@ from batchgen.stores.filesystem import is_address
 from batchgen.types import PromptFile, Reject, Shard
 
 _TRIES = 10  # to plan more while other commands do
+_PUT_TOGETHER = ("base", "vae", "embeddings")  # what a model may have from elsewhere
 
 
 class Inputs:
@@ -78,12 +86,14 @@ class Inputs:
         return self.model or download(self._wanted)
 
     @property
-    def settled_path(self) -> str:
-        """`model.path` as workers find the model from any directory: a folder by its full path, others by name."""
-        model = self.model
-        return (
-            self._wanted.path if model is None or model.folder.parent == models_dir() else str(model.folder.resolve())
-        )
+    def settled(self) -> ModelConfig:
+        """The model as workers find it from any directory: by full paths, bundled and hub models by name."""
+        return replace(settled_paths(self._wanted), lora=self.loras.texts)
+
+    def put_together(self) -> None:
+        """Have a model that is unpacked or put together here. A whole model on the hub is left to `fetched`."""
+        if self.model is None and not is_plain_hub(self._wanted):
+            self.model = self.fetched
 
     def fingerprint(self, like: str | None = None) -> str:
         """The model's fingerprint, of the version that `like` has. Raises ModelError and OSError."""
@@ -118,20 +128,6 @@ def without_secrets(config: Config) -> Config:
     return replace(config, job=replace(config.job, prompts=kept if isinstance(config.job.prompts, list) else kept[0]))
 
 
-def keep_edition(run: RunDir, config: Config) -> Config:
-    """The configuration with the edition of the bundled model that the run was planned with.
-
-    `model=tiny` is the newest edition for new runs alone, so that the same command resumes. Raises BatchgenError where
-    the plan cannot be read.
-    """
-    if not run.plans():
-        return config
-    planned = load_plan(run).config.model.path
-    if planned not in EARLIER_EDITIONS.get(config.model.path, ()):
-        return config
-    return replace(config, model=replace(config.model, path=planned))
-
-
 def prepare(run: RunDir, config: Config) -> Plan:
     """The run's plan: a new one, or the one that exists if it was planned with the same settings.
 
@@ -145,6 +141,7 @@ def prepare(run: RunDir, config: Config) -> Plan:
 
 def _prepared(run: RunDir, config: Config, inputs: Inputs) -> Plan:
     new = None
+    inputs.put_together()
     if (unwanted := outdated_plan(run, config, inputs)) is not None:
         new = _new_plan(config, inputs)  # refuses what could not run before the old plan is gone
         give_way(unwanted)
@@ -161,7 +158,7 @@ def _prepared(run: RunDir, config: Config, inputs: Inputs) -> Plan:
     for note in dict.fromkeys(inputs.found.notes):  # planned again where another command was first
         say(note)
     sync_directory(run.root)  # the command that named the plan may have been killed before it did this
-    save_free(run, replace(config, model=replace(config.model, path=inputs.settled_path, lora=inputs.loras.texts)))
+    save_free(run, replace(config, model=inputs.settled))
     return load_plan(run)
 
 
@@ -193,7 +190,7 @@ def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard |
     """
     refuse_large(config.output.format, config.job.width, config.job.height)  # before a download
     planned = settled(config, inputs.fetched)
-    model = replace(planned.model, path=inputs.settled_path, lora=inputs.loras.texts)
+    model = replace(inputs.settled, guided_above=planned.model.guided_above)
     if inputs.model is None:
         model = replace(model, revision=hub_revision(inputs.fetched.folder))
     planned = replace(planned, model=model)
@@ -214,8 +211,10 @@ def _matched(plan: Plan, config: Config, inputs: Inputs) -> tuple[list[str], Mat
 def _other_model(plan: Plan, config: Config, inputs: Inputs) -> str:
     """How the model differs, in the form of the other settings where the path does."""
     now, planned = config.model.path, plan.planned.model.path
-    if planned in (now, inputs.settled_path):
-        return f"model.path={now}: its files have changed"
+    if planned in (now, inputs.settled.path):
+        both = [(key, getattr(config.model, key), getattr(plan.planned.model, key)) for key in _PUT_TOGETHER]
+        others = "".join(f" or model.{key}" for key, new, old in both if new or old)
+        return f"model.path={now}{others}: its files have changed"
     return f"model.path: {to_json(planned)} -> {to_json(now)} (it is not the model that was planned with)"
 
 
@@ -260,8 +259,9 @@ def _model_fingerprint(plan: Plan, config: Config, inputs: Inputs) -> str:
     # A hub model is not fetched for this: its id stands for it.
     if inputs.model is not None:
         return inputs.fingerprint(like=str(plan.recipe["model"]))
-    same_id = config.model.path == plan.planned.model.path
-    return str(plan.recipe["model"]) if same_id else config.model.path
+    now, planned = inputs.settled, plan.planned.model
+    same = all(getattr(now, key) == getattr(planned, key) for key in ("path", *_PUT_TOGETHER))
+    return str(plan.recipe["model"]) if same else config.model.path
 
 
 def _extend(plan: Plan, config: Config, inputs: Inputs) -> bool:

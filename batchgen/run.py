@@ -24,9 +24,10 @@ from batchgen.launch.word import Speaker, Word, listen
 from batchgen.machine import slurm
 from batchgen.machine.gpus import find_gpus
 from batchgen.machine.process import StopEvent, catch_signals, started_s
+from batchgen.models.editions import keep_edition
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan, load_plan
-from batchgen.prepare import keep_edition, prepare
+from batchgen.prepare import prepare
 from batchgen.shards.progress import shard_states
 
 

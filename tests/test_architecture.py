@@ -40,8 +40,8 @@ WINGS = {
         "replan", "settled", "edits", "stream",
     ],
     "models": [
-        "parts", "families.scales", "families.base", *FAMILIES, "families", "find", "beside", "lora", "admit",
-        "fingerprint", "staging",
+        "parts", "families.scales", "families.base", *FAMILIES, "families", "checkpoint", "embeddings", "sources",
+        "unpack", "assembled", "find", "beside", "lora", "admit", "fingerprint", "editions", "staging",
     ],
     "shards": [
         "images", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars", "attempt",
@@ -54,8 +54,8 @@ WINGS = {
     ],
     "pipeline": [
         "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise",
-        "schedulers", "load", "rehearse", "lora_file", "check", "streaming", "placement", "lora", "apply", "strict",
-        "tiling", "engine",
+        "schedulers", "inversion", "load", "rehearse", "lora_file", "check", "convert", "streaming", "placement",
+        "lora", "apply", "strict", "tiling", "engine",
     ],
     "launch": [
         "metrics", "display", "local", "notable", "deadline", "drain", "spare", "requeue", "ranks", "word",

@@ -21,6 +21,8 @@ _SECRET = re.compile(r"\b(\w*(?:TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_KEY\w*))=[
 CHOICES = {
     "dry_run": ("false", "true", "probe", "json"),
     "job.scheduler": SCHEDULERS,
+    "model.scheduler": SCHEDULERS,
+    "model.timestep_spacing": (None, "trailing", "leading", "linspace"),
     "job.on_bad_row": ("skip", "fail"),
     "model.dtype": ("auto", "fp32", "fp16", "bf16"),
     "model.safety_checker": ("off", "flag", "drop"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from batchgen.types import Columns
 
-SCHEDULERS = ("model", "ddim", "unipc", "euler", "euler_a", "dpm++")
+SCHEDULERS = ("model", "ddim", "unipc", "euler", "euler_a", "dpm++", "lcm", "tcd")
 # These keys hold any names, with values that another program understands.
 OPEN = ("launch.slurm", "launch.collector")
 _QUERY = re.compile(r"(https?://[^?#]*)[?#].*", re.DOTALL)
@@ -59,7 +59,7 @@ class JobConfig:
     # What the images should not show. <none> means no negative prompt, <empty> means that the empty text is encoded.
     negative_prompt: str = ""
     # The scheduler; model takes the model's own.
-    scheduler: str = "model"
+    scheduler: str = "${model.scheduler}"
     # The seed of the run, from which the seed of each row is derived unless the row has its own.
     seed: int = 0
 
@@ -68,8 +68,14 @@ class JobConfig:
 class ModelConfig:
     """Which model makes the images."""
 
-    # The name of a bundled model, a folder in the diffusers layout, or a hub id.
+    # The name of a bundled model, a folder in the diffusers layout, a hub id, or one .safetensors file.
     path: str = "???"
+    # For a model in one file: the folder or hub id of a model that gives the parts and settings that the file lacks.
+    base: str | None = None
+    # A VAE in place of the model's own: a folder (also of a model), a hub id, or one .safetensors file.
+    vae: str | None = None
+    # Textual inversions: a .safetensors file, whose name is then a word for prompts, WORD=FILE, or a list of these.
+    embeddings: Any = None
     # The revision (branch, tag or commit) of a hub model.
     revision: str | None = None
     # Which set of weight files is loaded, for example fp16. A part without these files uses its plain ones.
@@ -83,6 +89,10 @@ class ModelConfig:
     guidance: float = 7.5
     # The number of steps that suits the model; the default of job.steps.
     steps: int = 30
+    # The scheduler that suits the model; the default of job.scheduler.
+    scheduler: str = "model"
+    # How the scheduler spaces its timesteps: trailing, leading or linspace; null leaves it to the model.
+    timestep_spacing: str | None = None
     # Above which guidance the model runs a second time for each image, with the negative prompt; null leaves it to the
     # model's family.
     guided_above: float | None = None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from batchgen.models.embeddings import expanded, pieces, vectors
 from batchgen.models.find import ModelFiles
 
 _USUAL_TOKENS = 77
@@ -27,7 +28,10 @@ def cut_warning(model: ModelFiles, texts: Sequence[str]) -> str | None:
         there = (model.folder / name).is_dir()
         tokenizer, usual = _load(model.folder / (name if there else "tokenizer"))
         room = usual - _MARKS if most is None or not there else most
-        encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False) if texts else []
+        counts = {word: vectors(path) for word, path in model.embeddings}
+        tokenizer.add_tokens([piece for word, number in counts.items() for piece in pieces(word, number)])
+        texts = [expanded(text, counts) for text in texts]
+        encoded = tokenizer.encode_batch(texts, add_special_tokens=False) if texts else []
     except Exception:  # the tokenizer's own library raises plain exceptions; a worker says what is wrong
         return None
     cut = [(text, one.offsets[room][0]) for text, one in zip(texts, encoded, strict=True) if len(one.ids) > room]

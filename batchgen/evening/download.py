@@ -1,12 +1,15 @@
-"""How much of a hub model is still to be downloaded."""
+"""What has to be had of a model before a run can begin: downloads from the hub, and a file that is unpacked."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from batchgen.config.schema import ModelConfig
-from batchgen.errors import BatchgenError
-from batchgen.models.find import ModelFiles
+from batchgen.evening.lines import Line
+from batchgen.models.checkpoint import look
+from batchgen.models.find import is_plain_hub
+from batchgen.models.sources import cached
+from batchgen.units import gib
 
 _LIMIT_S = 10.0
 _WEIGHTS = ".safetensors"
@@ -21,16 +24,22 @@ class Download:
     why: str = ""
 
 
-def in_cache(model: ModelConfig) -> ModelFiles | None:
-    """The files of a hub model that is in the cache with all its parts; None otherwise. Asks no network."""
-    try:
-        from huggingface_hub import try_to_load_from_cache
+def first_line(model: ModelConfig) -> Iterator[Line]:
+    """What a run does first where the model is one file, or is put together from what is not all here.
 
-        index = try_to_load_from_cache(model.path, "model_index.json", revision=model.revision)
-        files = ModelFiles(Path(str(index)).parent, model.variant, model.safety_checker != "off")
-        return files if isinstance(index, str) and files.parts() else None
-    except (BatchgenError, OSError, ValueError):  # a part is missing; the hub refuses a name that cannot be an id
-        return None
+    Raises ModelError for a file that batchgen cannot use.
+    """
+    named = {"model.path": model.path, "model.base": model.base, "model.vae": model.vae}
+    if is_plain_hub(model):
+        return
+    for key, text in named.items():
+        found = None if text is None else cached(key, text, None)
+        if text is not None and found is None:
+            yield Line("first", f"{key}={text} is downloaded", {f"{key}_download": text})
+        elif found is not None and found.is_file():
+            file = look(key, found)
+            said = f"{found} ({file.title}) is unpacked into the cache unless it is there: {gib(file.bytes)} of disk"
+            yield Line("first", said, {f"{key}_unpacked_bytes": file.bytes, f"{key}_family": file.title})
 
 
 def to_download(model: ModelConfig) -> Download:

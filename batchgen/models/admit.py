@@ -90,7 +90,7 @@ class Admission:
             say(f"{told} (first: {unheard.source}:{unheard.line})")
 
     def _ask(self, steps: Collection[int]) -> dict[str, Any]:
-        path = _place([self._fingerprint, self._config.job.scheduler])
+        path = _place([self._fingerprint, self._config.job.scheduler, self._model.timestep_spacing])
         kept = _kept(path)
         if kept is not None and set(steps) <= set(kept["steps"]):
             return kept
@@ -118,6 +118,7 @@ class Admission:
             "folder": str(model.folder.absolute()),
             "variant": model.variant,
             "safety_checker": model.safety_checker,
+            "timestep_spacing": model.timestep_spacing,
             "scheduler": self._config.job.scheduler,
         }
 

@@ -13,7 +13,7 @@ from batchgen.config.check import did_you_mean
 from batchgen.config.loras import parse_loras
 from batchgen.errors import ModelError, in_one_line
 from batchgen.files import sha256_bytes, sha256_file
-from batchgen.models.beside import kind_of
+from batchgen.models.beside import kind_of_file
 from batchgen.models.parts import tensors
 from batchgen.plan.records import LoraFile
 from batchgen.types import Lora
@@ -104,7 +104,7 @@ def refuse_others(path: Path) -> None:
         if any(word in name for name in names):
             raise ModelError(f"LoRA {path} holds {kind}, which batchgen does not merge: use a plain LoRA")
     if not any("lora" in name for name in names):
-        other = kind_of(path)
+        other = kind_of_file(path)
         raise ModelError(f"LoRA {path} holds no LoRA{f', but {other}' if other else ''}: name another file")
 
 

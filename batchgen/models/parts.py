@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchgen.errors import ModelError, in_one_line
 
@@ -70,7 +70,12 @@ def parts_of(folder: Path, variant: str | None, safety_checker: bool) -> list[Pa
     missing = [name for name in names if not (folder / name).is_dir()]
     if missing:
         raise ModelError(f"{folder} lacks {', '.join(missing)}: copy the whole model")
-    return [Part(name, *kinds[name], _files(folder, name, variant)) for name in names]
+    return [part_in(folder, name, *kinds[name], variant) for name in names]
+
+
+def part_in(folder: Path, name: str, library: str, kind: str, variant: str | None) -> Part:
+    """A part in a model's folder, with the files that it is loaded from. Raises ModelError where they are not there."""
+    return Part(name, library, kind, _files(folder, name, variant))
 
 
 def refuse_misspelt(folder: Path, variant: str | None) -> None:
@@ -110,8 +115,22 @@ def weight_files(folder: Path, name: str, variant: str | None) -> dict[str, Path
     return {}
 
 
+class Tensor(NamedTuple):
+    """An entry in the header of a safetensors file; the numbers are at `start` to `end`, in bytes of the file."""
+
+    dtype: str
+    shape: list[int]
+    start: int
+    end: int
+
+
 def tensors(path: Path) -> dict[str, list[int]]:
     """{name: shape} of the tensors in a safetensors file, from its header. Raises ModelError for a broken file."""
+    return {name: one.shape for name, one in header(path).items()}
+
+
+def header(path: Path) -> dict[str, Tensor]:
+    """The tensors in a safetensors file, by name. Raises ModelError for a broken file."""
     size_bytes = path.stat().st_size
     advice = "download or copy it again"
     if size_bytes == 0:
@@ -120,20 +139,24 @@ def tensors(path: Path) -> dict[str, list[int]]:
         start = file.read(8)
         if start == b"version ":  # https://git-lfs.github.com/spec/v1
             raise ModelError(f"{path} is only a pointer of Git LFS, not the weights: run git lfs pull in the model")
-        header_bytes = int.from_bytes(start, "little")
-        if len(start) < 8 or header_bytes > size_bytes - 8:
+        begin = 8 + int.from_bytes(start, "little")
+        if len(start) < 8 or begin > size_bytes:
             raise ModelError(f"{path} is cut off or no safetensors file: {advice}")
         try:
-            header = json.loads(file.read(header_bytes))
-            entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-            shapes = {name: [int(edge) for edge in entry["shape"]] for name, entry in entries.items()}
+            entries = {name: one for name, one in json.loads(file.read(begin - 8)).items() if name != "__metadata__"}
+            end = begin + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+            found = {name: _tensor(entry, begin) for name, entry in entries.items()}
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise ModelError(f"{path} is damaged, its header cannot be read: {advice}") from error
-    if size_bytes != 8 + header_bytes + end:
-        state = "cut off" if size_bytes < 8 + header_bytes + end else "damaged"
-        raise ModelError(f"{path} is {state}: it has {size_bytes} bytes, not {8 + header_bytes + end}; {advice}")
-    return shapes
+    if size_bytes != end:
+        state = "cut off" if size_bytes < end else "damaged"
+        raise ModelError(f"{path} is {state}: it has {size_bytes} bytes, not {end}; {advice}")
+    return found
+
+
+def _tensor(entry: dict[str, Any], begin: int) -> Tensor:
+    first, last = (begin + int(place) for place in entry["data_offsets"])
+    return Tensor(str(entry["dtype"]), [int(edge) for edge in entry["shape"]], first, last)
 
 
 def _pieces(index: Path) -> list[str]:

@@ -36,7 +36,7 @@ def check(model: ModelFiles, scheduler: str, steps: list[int], likely: list[int]
     os.environ |= {"DIFFUSERS_DISABLE_REMOTE_CODE": "1", "HF_HUB_OFFLINE": "1"}
     parts = check_model(model, scheduler)
     judged = {part.name: judge(part) for part in parts if part.weights}
-    working = working_steps(model.folder, scheduler, steps, likely)
+    working = working_steps(model, scheduler, steps, likely)
     rehearse(model, parts, scheduler, {name: built for name, (built, _) in judged.items()})
     return {"told": [remark for _, remarks in judged.values() for remark in remarks], "steps": working}
 
@@ -126,35 +126,36 @@ def _transformers_keys(part: Part, state: dict[str, Any]) -> tuple[Any, list[str
     return model, sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), sorted(odd)
 
 
-def working_steps(folder: Path, name: str, steps: list[int], likely: list[int]) -> list[int]:
+def working_steps(model: ModelFiles, name: str, steps: list[int], likely: list[int]) -> list[int]:
     """The numbers of steps that the scheduler `name` can make, among `steps`, `likely` ones and usual ones.
 
     Each is tried with a latent of a few numbers. Raises ModelError if the scheduler cannot make one of `steps`.
     """
     from batchgen.pipeline.schedulers import scheduler_of
 
-    scheduler = scheduler_of(folder, name)
+    scheduler = scheduler_of(model.folder, name, model.timestep_spacing)
     working = []
     for count in dict.fromkeys([*steps, *likely, *_USUAL_STEPS]):
         problem = _problem(scheduler, count)
         if problem is None:
             working.append(count)
         elif count in steps:
-            advice = _advice(folder, name, scheduler, count)
+            advice = _advice(model, name, scheduler, count)
             raise ModelError(f"{type(scheduler).__name__} cannot make {count} steps: {problem}; {advice}")
     return sorted(working)
 
 
-def _advice(folder: Path, name: str, scheduler: Any, count: int) -> str:
+def _advice(model: ModelFiles, name: str, scheduler: Any, count: int) -> str:
     """What to do where the scheduler called `name` cannot make so many steps; what would not work is left out."""
     from batchgen.pipeline.schedulers import others
 
     near = _near(scheduler, count)
     if near is None:
-        advice = f"fix scheduler/scheduler_config.json of the model in {folder} or copy it again"
+        advice = f"fix scheduler/scheduler_config.json of the model in {model.folder} or copy it again"
     else:
         advice = f"set job.steps (or the row's steps) to {near}"
-    another = next((other for other, made in others(folder, name) if _problem(made, count) is None), None)
+    made = others(model.folder, name, model.timestep_spacing)
+    another = next((other for other, one in made if _problem(one, count) is None), None)
     set_it = "" if near is not None else "set "
     return advice if another is None else f"{advice}, or {set_it}job.scheduler={another}"
 
@@ -190,7 +191,8 @@ def _unscaled(sample: Any, _: Any) -> Any:
 def main() -> int:
     """Answer the request on standard input with what `check` returns, or {"problem": why the model is refused}."""
     request = json.loads(sys.stdin.read())
-    model = ModelFiles(Path(request.pop("folder")), request.pop("variant"), request.pop("safety_checker"))
+    folder, *how = (request.pop(name) for name in ("folder", "variant", "safety_checker", "timestep_spacing"))
+    model = ModelFiles(Path(folder), *how)
     answers = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not mix with the answer
     try:

@@ -15,11 +15,13 @@ COMPUTES = 2
 # These may change on a resume: they say where and how the run is worked on, not what comes out.
 FREE = (
     "run_dir", "dry_run", "extend", "retry_failed", "launch", "job.name", "job.prompts", "job.limit",
-    "job.on_bad_row", "model.path", "model.lora", "model.size_px", "model.guidance", "model.steps", "memory.max_vram",
-    "memory.assume_vram", "price_per_gpu_hour", "output.copy_to", "output.keep_local",
+    "job.on_bad_row", "model.path", "model.base", "model.vae", "model.embeddings", "model.lora", "model.size_px",
+    "model.guidance", "model.steps", "model.scheduler", "memory.max_vram", "memory.assume_vram", "price_per_gpu_hour",
+    "output.copy_to", "output.keep_local",
 )  # fmt: skip
-# The values of keys that came after the plan, where they are not the keys' defaults.
-_BEFORE: dict[str, Any] = {}
+# The values of keys that came after the plan, where they are not the keys' defaults. Jobs had a scheduler of their own
+# before models had one.
+_BEFORE: dict[str, Any] = {"model.scheduler": None}
 # Null leaves the value to the planner, so an existing plan is right whatever its value is.
 _PLANNERS = ("output.batches_per_shard", "model.guided_above")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from batchgen.config.schema import Config, ModelConfig
 from batchgen.errors import ModelError, UserError, in_one_line
-from batchgen.evening.download import in_cache, to_download
-from batchgen.models.find import ModelFiles, check_model, find_model
+from batchgen.evening.download import to_download
+from batchgen.models.find import ModelFiles, check_model, find_model, in_cache, is_plain_hub
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.models.staging import scratch_folder
 from batchgen.places import cache_dir
@@ -46,6 +46,9 @@ def check_model_files(model: ModelConfig, scheduler: str) -> Iterator[Finding]:
 
 
 def _not_here(model: ModelConfig) -> Finding:
+    if not is_plain_hub(model):
+        said = f"{model.path} is put together, unpacked or downloaded by the first command that makes a run"
+        return Finding(WARN, "model", said, "start one where there is network, once; all nodes must see the cache")
     where = os.environ.get("HF_HOME") or "~/.cache/huggingface"
     first = "start any command that makes a run where there is network, once; all nodes must see that cache"
     wanted = to_download(model)

@@ -34,7 +34,7 @@ def test_each_model_brings_a_job_its_size_its_steps_and_its_guidance(name: str) 
         model.steps,
         model.guidance,
     )
-    assert model.size_px % 16 == 0 and (job.scheduler, model.dtype) == ("model", "auto")
+    assert model.size_px % 16 == 0 and (job.scheduler, model.dtype) == (model.scheduler, "auto")
 
 
 def test_without_a_job_the_jobs_are_listed() -> None:

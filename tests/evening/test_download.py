@@ -10,8 +10,8 @@ import pytest
 from huggingface_hub import constants
 
 from batchgen.config.schema import ModelConfig
-from batchgen.evening.download import in_cache, to_download
-from batchgen.models.find import ModelFiles
+from batchgen.evening.download import to_download
+from batchgen.models.find import ModelFiles, in_cache
 from batchgen.places import models_dir
 
 FILES = {

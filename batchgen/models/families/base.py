@@ -46,6 +46,8 @@ class Family:
     tokenizers: tuple[str, ...] = ("tokenizer",)
     optional: tuple[str, ...] = ()
     """Encoders and tokenizers that a model may lack."""
+    inverted: tuple[str, ...] = ()
+    """The text encoders that take the new words of textual inversions; none where they have no such files."""
     half = "bf16"
     """The dtype of 16 bits in which it works. fp16 overflows in most transformers."""
     convolutional = False

@@ -14,6 +14,7 @@ class StableDiffusion(Family):
     title = "Stable Diffusion 1.x and 2.x"
     pipeline = "StableDiffusionPipeline"
     denoiser = "unet"
+    inverted = ("text_encoder",)
     half = "fp16"
     convolutional = True
     patch = 1

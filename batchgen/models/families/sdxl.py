@@ -18,6 +18,7 @@ class StableDiffusionXL(Family):
     denoiser = "unet"
     encoders = ("text_encoder", "text_encoder_2")
     tokenizers = ("tokenizer", "tokenizer_2")
+    inverted = encoders
     half = "fp16"
     convolutional = True
     upcasts_vae = True
