@@ -66,6 +66,7 @@ WINGS = {
         "download", "trial", "told",
     ],
     "site": ["findings", "disk", "devices", "material", "cluster"],
+    "report": ["listing"],
 }  # fmt: skip
 DOORS = [
     "prepare", "dry_run", "here", "run", "join", "cancel", "__main__", "doctor", "status", "verify", "repair",
