@@ -152,8 +152,9 @@ function makePreview(items, tiles) {
     const place = all.indexOf(tile);
     byId("preview-key").textContent = item.key;
     byId("preview-place").textContent = `${integer(place + 1)} of ${integer(all.length)}`;
-    byId("previous").disabled = place === 0;
-    byId("next").disabled = place === all.length - 1;
+    // Not `disabled`: a button that has the focus would keep the keys to itself.
+    byId("previous").setAttribute("aria-disabled", place === 0);
+    byId("next").setAttribute("aria-disabled", place === all.length - 1);
     byId("preview-picture").replaceChildren(known(item.thumb)
       ? el("img", { src: item.thumb, alt: item.prompt })
       : el("div", { class: "frame none" }, el("b", {}, item.status === "ok" ? "no picture here" : item.status)));
