@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from batchgen.console import say
-from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE
+from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, BrokenRunError
 from batchgen.evening.outlook import Outlook
 from batchgen.evening.start import check_disk, keep_run
 from batchgen.files import supports_link, sync_directory
@@ -32,6 +32,7 @@ from batchgen.plan.recipe import computed_otherwise
 from batchgen.plan.rejects import rejected_line
 from batchgen.plan.replan import at_work
 from batchgen.plan.store import Plan
+from batchgen.report.write import is_last, write_all
 from batchgen.shards import index
 from batchgen.shards.attempt import sweep
 from batchgen.shards.finish import Outcome, finish, outcome
@@ -83,8 +84,11 @@ def over(plan: Plan) -> int | None:
     states = shard_states(plan)
     if states.open:
         return None
-    done = not states.broken and index.is_current(plan)
-    code = _tell(outcome(plan, "is already done") if done else finish(plan))
+    if not states.broken and index.is_current(plan):
+        code = _tell(outcome(plan, "is already done"))
+    else:
+        code = _tell(finish(plan))
+        _report(plan)
     return code if plan.config.output.copy_to is None else _copy_rest(plan, code)
 
 
@@ -124,14 +128,16 @@ def work(plan: Plan, outset: Outset, share: Share, part: Part) -> int:
     turn = _Turn(plan, share, part)
     with copying(plan, turn.say) as copies:
         code = turn.launch()
-        end = None
+        end, is_mine = None, not turn.is_spare
         if code == EXIT_WHOLE and not turn.is_spare:
-            end = _finish_once(plan) if part.shares else finish(plan)
+            end, is_mine = _finish_once(plan) if part.shares else (_finish(plan), True)
         keep_run(plan, outset.outlook, outset.began_s, launched_s, is_over=end is not None)
         if end is None:
             turn.say_end(code)
         else:
             code = _tell(end) if part.shows else end.code
+        if is_mine and (end is not None or is_last(plan)):
+            _report(plan)
         if turn.is_spare:
             return code  # who makes the rest copies it
         turn.drain.look_on()
@@ -206,18 +212,35 @@ def _unheard(_: str) -> None:
     return
 
 
-def _finish_once(plan: Plan) -> Outcome:
-    """Finish a run that other processes finish, too: one does it and the others wait. Raises what `finish` raises."""
+def _finish(plan: Plan) -> Outcome:
+    """Finish a run; one that is broken gets its report, too. Raises what `finish` raises."""
+    try:
+        return finish(plan)
+    except BrokenRunError:
+        _report(plan)
+        raise
+
+
+def _report(plan: Plan) -> None:
+    for line in write_all(plan.run):
+        say(line)
+
+
+def _finish_once(plan: Plan) -> tuple[Outcome, bool]:
+    """Finish a run that other processes finish, too: one does it and the others wait; whether it was this one.
+
+    Raises what `finish` raises.
+    """
     watch = Watch(plan.config.launch.lease_timeout_s)
     while not index.is_current(plan):
         lease = Lease.take_named(plan.run.finish_lease, worker_name(0), watch)
         if lease is not None:
             try:
-                return finish(plan)
+                return _finish(plan), True
             finally:
                 lease.release()
         time.sleep(_FINISH_POLL_S)
-    return outcome(plan, "is done")
+    return outcome(plan, "is done"), False
 
 
 def _make_durable(run_dir: RunDir) -> None:

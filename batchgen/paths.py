@@ -146,6 +146,21 @@ class RunDir:
         return self.root / "index.json"
 
     @property
+    def report(self) -> Path:
+        """The page that shows the run; it and the next two are made again at any time."""
+        return self.root / "report.html"
+
+    @property
+    def report_json(self) -> Path:
+        """What the page shows, without the pictures."""
+        return self.root / "report.json"
+
+    @property
+    def contact_sheet(self) -> Path:
+        """Pictures of the run in one image."""
+        return self.root / "contact_sheet.png"
+
+    @property
     def damaged(self) -> Path:
         """Damaged files that were set aside, in numbered directories; no command reads them."""
         return self.root / "damaged"

@@ -60,6 +60,9 @@ WINGS = {
         "display", "local", "deadline", "drain", "spare", "requeue", "ranks", "word",
         "copier", "copying", "arrays", "notes", "elements", "script", "submit", "wait",
     ],
+    "report": [
+        "listing", "made", "told", "picks", "facts", "gather", "jobs", "thumbs", "sheet", "page", "write", "__main__",
+    ],
     "worker": ["out_of_memory", "shard", "spread", "hand_out", "loop", "__main__"],
     "evening": [
         "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "array", "policies", "start", "cuts",
@@ -163,7 +166,7 @@ def test_the_front_door_does_not_load_torch(module: str) -> None:
 
 
 # Doors that tests go through as commands, and what holds types alone.
-UNTESTED_BY_NAME = {"__main__", "worker.__main__", "engine", "policy", "types"}
+UNTESTED_BY_NAME = {"__main__", "worker.__main__", "report.__main__", "engine", "policy", "types"}
 
 
 def test_the_tests_of_a_module_are_under_its_name() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from batchgen.errors import EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BrokenRunError, ResumeError
 from batchgen.files import remove_temporaries
+from batchgen.paths import RunDir
 from batchgen.plan.drafts import sweep_drafts
 from batchgen.plan.rejects import rejected_line
 from batchgen.plan.replan import sweep_marks
@@ -52,15 +53,15 @@ def finish(plan: Plan) -> Outcome:
     return outcome(plan, "is done")
 
 
-def finish_alone(plan: Plan, say: Callable[[str], None]) -> int:
+def finish_alone(plan: Plan, say: Callable[[str], None], after: Callable[[RunDir], list[str]]) -> int:
     """The end of a worker that no launcher waits for: it finishes the run if it is the last; return the exit code.
 
-    Raises what `finish` raises.
+    `after` is done then, and returns lines to say. Raises what `finish` raises.
     """
     if shard_states(plan).open:
         return EXIT_WHOLE  # others are at work on the rest
     end = finish(plan)
-    for line in end.lines:
+    for line in [*end.lines, *after(plan.run)]:
         say(line)
     return end.code
 
