@@ -5,7 +5,7 @@ import pytest
 from tests.browser.conftest import PHONE
 from tests.report.made_up import HOSTILE, hostile, item, report
 
-SHOWN_IN_PREVIEW = (
+IN_PREVIEW = (
     "a rover",
     "blurry",
     "123456",
@@ -84,7 +84,7 @@ def test_a_click_opens_a_preview_with_all_that_made_the_sample(open_report):
     opened = open_report(one_sample(**made))
     opened.tiles().nth(1).click()
     shown = opened.text("#preview")
-    assert [text for text in SHOWN_IN_PREVIEW if text not in shown] == []
+    assert [text for text in IN_PREVIEW if text not in shown] == []
     picture = opened.page.locator("#preview-picture img")
     assert picture.evaluate("one => one.complete && one.naturalWidth") > 0
     assert opened.text("#preview code") == made["extract"]
