@@ -18,10 +18,8 @@ FAILED = "000000000007"
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory):
     """Rows with columns; some hold what is markup."""
-    rows = [
-        {"prompt": HOSTILE[place] if place < len(HOSTILE) else f"a lighthouse, take {place}", "artist": f"artist {place % 3}"}
-        for place in range(ROWS)
-    ]  # fmt: skip
+    texts = [*HOSTILE, *(f"a lighthouse, take {place}" for place in range(len(HOSTILE), ROWS))]
+    rows = [{"prompt": text, "artist": f"artist {place % 3}"} for place, text in enumerate(texts)]
     rows[0] |= {HOSTILE[2]: HOSTILE[0], "negative_prompt": HOSTILE[1]}
     rows.insert(20, {"prompt": "a rover", "seed": HOSTILE[0]})  # is rejected
     return write_rows(tmp_path_factory.mktemp("prompts") / "rows.jsonl", rows)
@@ -76,7 +74,9 @@ def test_rows_that_are_markup_show_as_text(open_file, finished):
 
 def test_a_running_run(open_file, prompts, tmp_path):
     folder = RunDir(tmp_path / "run")
-    going = start(FAKE, *SMALL, f"run_dir={folder.root}", f"job.prompts={prompts}", "job.on_bad_row=skip", FAKE_STEP_S="1")
+    going = start(
+        FAKE, *SMALL, f"run_dir={folder.root}", f"job.prompts={prompts}", "job.on_bad_row=skip", FAKE_STEP_S="1"
+    )
     try:
         wait_for(lambda: len(folder.committed()) >= 1 or going.poll() is not None, timeout_s=60)
         done = run(REPORT, folder.root)
