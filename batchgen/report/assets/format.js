@@ -17,6 +17,9 @@ function el(tag, attributes = {}, ...children) {
 // Text that somebody else wrote; its direction and line breaks stay within it.
 const data = (text, tag = "span", classes = "") => el(tag, { class: `data ${classes}`.trim(), dir: "auto" }, String(text));
 
+// The same in a cell, which is nothing where there is no text.
+const text = (value, tag, classes) => (known(value) && value !== "" ? data(value, tag, classes) : null);
+
 const integer = (value) => Math.round(value).toLocaleString("en-US");
 const plural = (count, noun, nouns = `${noun}s`) => `${integer(count)} ${count === 1 ? noun : nouns}`;
 

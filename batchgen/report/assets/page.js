@@ -74,8 +74,8 @@ function makeJobs(jobs) {
 function makeWorkers({ workers, totals }) {
   if (!workers.length) return;
   byId("workers").append(...table([
-    ["Job", (one) => (known(one.job) ? data(one.job) : null)], ["Worker", (one) => data(one.id)],
-    ["Device", (one) => data(one.device ?? "")], ["Host", (one) => data(one.host ?? "")],
+    ["Job", (one) => text(one.job)], ["Worker", (one) => data(one.id)],
+    ["Device", (one) => text(one.device)], ["Host", (one) => text(one.host)],
     ["State", (one) => one.state], ["Images", (one) => one.images, "number"],
     ["Busy", (one) => (known(one.busy_s) ? duration(one.busy_s) : null), "number"],
     ["Images/s", (one) => (known(one.images_per_s) ? decimal(one.images_per_s) : null), "number"],
@@ -101,10 +101,10 @@ function makeEvents({ policies, events }) {
   const count = ["Count", (one) => (one.count > 1 ? one.count : null), "number"];
   byId("policies").append(...(policies.length ? table([
     ...common, ["Size", (one) => one.size, "fixed"], ["Policy", (one) => data(policyText(one.policy), "span", "mono")],
-    ["Why", (one) => data(one.why ?? "")], count,
+    ["Why", (one) => text(one.why)], count,
   ], policies) : [nothing("No policy was chosen yet.")]));
   byId("happened").append(...(events.length ? table([
-    ...common, ["What", (one) => data(one.what)], ["Details", (one) => data(one.text ?? "")], count,
+    ...common, ["What", (one) => data(one.what)], ["Details", (one) => text(one.text)], count,
   ], events) : [nothing("None.")]));
 }
 
@@ -116,27 +116,28 @@ function makeFailures({ failures, rejects }) {
   const fill = (id, found, columns) => byId(id).append(...(found.count
     ? [reasons(found.reasons), ...table(columns, found.shown), more(found)].filter(known) : [nothing("None.")]));
   fill("failed", failures, [
-    ["Job", (one) => (known(one.job) ? data(one.job) : null)], ["Key", (one) => data(one.key, "span", "mono")],
-    ["Prompt", (one) => data(one.prompt)], ["Reason", (one) => data(one.reason ?? "")],
+    ["Job", (one) => text(one.job)], ["Key", (one) => data(one.key, "span", "mono")],
+    ["Prompt", (one) => data(one.prompt)], ["Reason", (one) => text(one.reason)],
     ["Shard", (one) => one.shard, "fixed"],
   ]);
   fill("rejected", rejects, [
-    ["Job", (one) => (known(one.job) ? data(one.job) : null)], ["File", (one) => data(one.file)],
+    ["Job", (one) => text(one.job)], ["File", (one) => data(one.file)],
     ["Line", (one) => one.line, "number"], ["Reason", (one) => data(one.reason)],
   ]);
 }
 
 function makeFacts({ run, settings, versions, model }) {
-  const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+  const written = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+  const told = (values) => Object.fromEntries(Object.entries(values ?? {}).filter(([, value]) => known(value)));
   const details = (title, values, open = false) => (Object.keys(values).length ? el("details", { open },
     el("summary", {}, title), el("dl", { class: "facts" }, ...Object.entries(values).flatMap(([name, value]) =>
-      [data(name, "dt"), data(text(value), "dd")]))) : null);
+      [data(name, "dt"), data(written(value), "dd")]))) : null);
   byId("facts").append(...[
     details("Run", { name: run.name, directory: run.dir, id: run.id }, true),
-    details("Model", model ?? {}, true),
-    details("Versions", versions ?? {}, true),
+    details("Model", told(model), true),
+    details("Versions", told(versions), true),
     details(`Settings (${Object.keys(settings ?? {}).length})`, settings ?? {}),
-    ...run.jobs.flatMap((job) => [details(`Settings of ${job.name}`, job.settings ?? {}), details(`Model of ${job.name}`, job.model ?? {})]),
+    ...run.jobs.flatMap((job) => [details(`Settings of ${job.name}`, job.settings ?? {}), details(`Model of ${job.name}`, told(job.model))]),
   ].filter(known));
 }
 
