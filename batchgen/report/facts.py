@@ -30,7 +30,7 @@ def stays_of(told: Told, tally: Tally) -> dict[str, Stay]:
 def totals(
     planned: int, picks: Picks, tally: Tally, stays: dict[str, Stay], price_per_gpu_hour: float | None
 ) -> dict[str, Any]:
-    """How many images there are by what became of them, and in what time. Workers without device memory cost nothing."""
+    """How many images there are by what became of them, and in what time. A worker on the CPU costs nothing."""
     counts = picks.counts
     wall_s = _covered_s(stays.values())
     on_device = [name for name, made in tally.workers.items() if not made.on_host]
