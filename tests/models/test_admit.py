@@ -89,7 +89,8 @@ def in_process(monkeypatch):
     from batchgen.pipeline.check import check
 
     def answer(request):
-        model = ModelFiles(Path(request.pop("folder")), request.pop("variant"), request.pop("safety_checker"))
+        names = ("variant", "safety_checker", "timestep_spacing")
+        model = ModelFiles(Path(request.pop("folder")), *(request.pop(name) for name in names))
         return check(model, **request)
 
     monkeypatch.setattr(admit, "_answer", answer)

@@ -35,7 +35,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         asked = dict(request)
-        model = ModelFiles(Path(asked.pop("folder")), asked.pop("variant"), asked.pop("safety_checker"))
+        names = ("variant", "safety_checker", "timestep_spacing")
+        model = ModelFiles(Path(asked.pop("folder")), *(asked.pop(name) for name in names))
         return json.loads(json.dumps(check(model, **asked)))
 
     def launch(crew: local.Crew, stop: Any, tick: Any, say: Any) -> int:
