@@ -3,6 +3,7 @@
 import pytest
 
 from tests.browser.conftest import PHONE
+from tests.commands import wait_for
 from tests.report.made_up import HOSTILE, hostile, item, report
 
 IN_PREVIEW = (
@@ -243,7 +244,7 @@ def test_a_thousand_pictures_and_four_thousand_points_are_no_burden(open_report)
     loaded = "[...document.querySelectorAll('.sample img')].filter(one => one.src).length"
     assert 0 < opened.page.evaluate(loaded) < 200
     opened.tiles().last.scroll_into_view_if_needed()
-    opened.page.wait_for_function("[...document.querySelectorAll('.sample img')].at(-1).naturalWidth > 0")
+    wait_for(lambda: opened.page.evaluate("[...document.querySelectorAll('.sample img')].at(-1).naturalWidth > 0"))
     began = opened.page.evaluate("performance.now()")
     opened.page.fill("#filter-text", "tram")
     assert opened.page.evaluate("performance.now()") - began < 2000

@@ -43,7 +43,7 @@ function makeTotals({ totals, rejects }) {
     ["Filtered", totals.filtered || null],
     ["Rejected rows", rejects.count, null, rejects.count > 0 && "warn"],
     ["Speed", known(totals.images_per_s) ? [decimal(totals.images_per_s), "images/s"] : null],
-    ["Time", known(totals.wall_s) ? duration(totals.wall_s) : null, known(totals.device_s) ? `${duration(totals.device_s)} over all workers` : null],
+    ["Time", known(totals.wall_s) ? duration(totals.wall_s) : null, totals.workers > 1 && known(totals.device_s) ? `${duration(totals.device_s)} over all workers` : null],
     ["Workers", totals.workers],
     ["Shards", known(totals.shards_done) ? integer(totals.shards_done) : null, `of ${integer(totals.shards ?? 0)}`],
     ["On disk", known(totals.bytes) ? bytes(totals.bytes) : null],
