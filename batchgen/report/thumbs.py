@@ -17,7 +17,7 @@ BUDGET_BYTES = 14_000_000 * 3 // 4  # of all pictures, before base64
 _SETTINGS = ((320, 80), (320, 65), (320, 50), (320, 35), (256, 35), (192, 35), (128, 30), (64, 20))
 _TRIED = 24  # pictures, to find out which
 _MOST_THREADS = 8
-_METHOD = 2  # how hard WebP tries, of 6
+_METHOD = 0  # how hard WebP tries, of 6: a tenth more bytes, and half the time, of 2
 
 
 def thumbnails(images: Sequence[Listed], budget_bytes: int = BUDGET_BYTES) -> list[bytes | None]:
@@ -59,7 +59,7 @@ def thumbnail(one: Listed, edge_px: int, quality: int) -> bytes | None:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
                 image.draft("RGB", (edge_px, edge_px))
-                image.thumbnail((edge_px, edge_px), Image.Resampling.BICUBIC, reducing_gap=2.0)
+                image.thumbnail((edge_px, edge_px), Image.Resampling.BILINEAR, reducing_gap=2.0)
                 file = io.BytesIO()
                 image.convert("RGB").save(file, "WEBP", quality=quality, method=_METHOD)
     except Exception:  # whatever a damaged image makes its reader raise, there is no picture of it

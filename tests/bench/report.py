@@ -64,7 +64,9 @@ def main():
         record.add(images=images, edge_px=edge_px, **found)
         what, arguments = f"of {images:,} images of {edge_px} px", f"--images {most}"
         record.bar(f"seconds of the report {what}", found["seconds"], below_s, arguments=arguments)
-        record.bar(f"peak memory of the report {what}, GiB", round(found["peak_bytes"] / GIB, 3), 2, arguments=arguments)
+        record.bar(
+            f"peak memory of the report {what}, GiB", round(found["peak_bytes"] / GIB, 3), 2, arguments=arguments
+        )
         record.bar(f"report.html {what}, MB", round(found["page_bytes"] / 1e6, 2), 20, arguments=arguments)
     record.write()
 
