@@ -72,6 +72,7 @@ WINGS = {
 }  # fmt: skip
 DOORS = [
     "prepare", "dry_run", "here", "run", "join", "cancel", "__main__", "doctor", "status", "verify", "repair",
+    "export",
 ]  # fmt: skip
 ORDER = [
     *GROUND,
@@ -157,7 +158,7 @@ def test_everything_public_has_a_docstring_and_annotations(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["__main__", "run", "doctor", "status", "verify", "repair", "prepare", "worker.loop"]
+    "module", ["__main__", "run", "doctor", "status", "verify", "repair", "export", "prepare", "worker.loop"]
 )
 def test_the_front_door_does_not_load_torch(module: str) -> None:
     code = f"import sys, batchgen.{module}; print(*(name for name in {HEAVY} if name in sys.modules))"
