@@ -137,6 +137,7 @@ def test_a_manifest_cannot_name_files_elsewhere(plan, tmp_path):
     path.write_bytes(path.read_bytes().replace(KEYS[8].encode(), b"../" + KEYS[8][3:].encode()))
     text = plan.run.manifest(2).read_text()
     record = unseal(text.encode())
+    assert record is not None
     record["samples"][0]["key"] = "../" + KEYS[8][3:]
     plan.run.manifest(2).write_bytes(seal(record))
     before = names(tmp_path)

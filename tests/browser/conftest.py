@@ -49,13 +49,18 @@ class Opened:
     def __init__(self, browser, path, viewport, scheme):
         self.context = browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
         self.page = self.context.new_page()
-        self.said, self.asked = [], []
+        self.said: list[str] = []
+        self.asked: list[str] = []
         self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.said.append(dialog.message) or dialog.dismiss())
+        self.page.on("dialog", self._dismiss)
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.url = path.as_uri()
         self.page.goto(self.url)
+
+    def _dismiss(self, dialog):
+        self.said.append(dialog.message)
+        dialog.dismiss()
 
     def check(self):
         """Nothing was said, nothing but the file itself was asked for, and no script of the data ran."""
