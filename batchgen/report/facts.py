@@ -47,7 +47,7 @@ def totals(
         "ooms": tally.ooms,
         "retries": tally.retries,
         "gpu_hours": None if gpu_hours is None else round(gpu_hours, 3),
-        "cost": None if None in (gpu_hours, price_per_gpu_hour) else round(gpu_hours * price_per_gpu_hour, 2),
+        "cost": round(gpu_hours * price_per_gpu_hour, 2) if gpu_hours is not None and price_per_gpu_hour else None,
     }
 
 
@@ -85,13 +85,14 @@ def _worker(name: str, tally: Tally, member: Member | None) -> dict[str, Any]:
 
 def waits(told: Told, tally: Tally, stays: dict[str, Stay]) -> dict[str, float]:
     """What the devices waited for, in seconds over all workers, as far as logs and memory logs tell."""
-    found = Counter(told.waits)
-    for name, made in tally.workers.items():
-        found["image files, the disk and all else between the stages"] += made.between_s
-        found["between two units (committing shards, taking the next one)"] += pauses_s(made)
-        if stays[name].left:
-            found["other workers, after the last image"] += max(0.0, stays[name].ended_s - made.ended_s)
-    return {what: round(seconds, 2) for what, seconds in found.most_common() if seconds >= 1.0}
+    found = dict(told.waits)
+    made = [(one, stays[name]) for name, one in tally.workers.items()]
+    found["image files, the disk and all else between the stages"] = sum(one.between_s for one, _ in made)
+    found["between two units (committing shards, taking the next one)"] = sum(pauses_s(one) for one, _ in made)
+    after = (max(0.0, stay.ended_s - one.ended_s) for one, stay in made if stay.left)
+    found["other workers, after the last image"] = sum(after)
+    most = sorted(found.items(), key=lambda entry: -entry[1])
+    return {what: round(seconds, 2) for what, seconds in most if seconds >= 1.0}
 
 
 def rejects(plan: Plan) -> dict[str, Any]:

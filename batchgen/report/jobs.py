@@ -73,7 +73,7 @@ def _shared(values: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _totals(totals: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The sums; None where no job has a value. Jobs of a night come one after the other, so their times add up."""
-    found = {}
+    found: dict[str, Any] = {}
     for name in totals[0]:
         known = [one[name] for one in totals if one[name] is not None]
         found[name] = round(sum(known), 3) if known else None
@@ -82,10 +82,11 @@ def _totals(totals: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _sum(values: Iterable[dict[str, float]]) -> dict[str, float]:
-    found = Counter[str]()
+    found: dict[str, float] = {}
     for one in values:
-        found.update(one)
-    return {what: round(seconds, 3) for what, seconds in found.items()}
+        for what, seconds in one.items():
+            found[what] = round(found.get(what, 0.0) + seconds, 3)
+    return found
 
 
 def _all(named: Sequence[tuple[str, dict[str, Any]]], part: str) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ thing a thousand times.
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,7 +49,7 @@ class Told:
     """What the logs tell. `stays`: by worker. `waits`: seconds by what was waited for before the first image."""
 
     stays: dict[str, Stay] = field(default_factory=dict)
-    waits: Counter[str] = field(default_factory=Counter)
+    waits: dict[str, float] = field(default_factory=dict)
     policies: dict[Any, dict[str, Any]] = field(default_factory=dict)
     events: dict[Any, dict[str, Any]] = field(default_factory=dict)
 
@@ -108,7 +107,8 @@ def _read(told: Told, worker: str, events: Iterable[dict[str, Any]]) -> None:
             name, at_s = str(event["event"]), seconds_of(event["at"])
             began_s = at_s if began_s is None else began_s
             if not has_begun and before in BEFORE_THE_FIRST_IMAGE:
-                told.waits[BEFORE_THE_FIRST_IMAGE[before]] += max(0.0, at_s - before_s)
+                does = BEFORE_THE_FIRST_IMAGE[before]
+                told.waits[does] = told.waits.get(does, 0.0) + max(0.0, at_s - before_s)
             has_begun = has_begun or name == "shard"
             before, before_s = name, at_s
             if name not in ("made", "shard", "commit", "growth"):

@@ -1,6 +1,7 @@
 """The sums and lists of a report."""
 
 from collections import Counter
+from typing import Any
 
 from batchgen.report.facts import iso, made_with, most_common, rejects, stays_of, totals, waits, workers
 from batchgen.report.made import Tally
@@ -49,7 +50,7 @@ def test_a_worker_whose_log_is_gone_was_there_while_it_made_units():
 
 
 def test_waits_are_those_that_the_records_tell():
-    told = Told({"a": Stay(BEGAN_S - 60, BEGAN_S + 40, True)}, Counter({"loading the model": 60.0, "beginning": 0.5}))
+    told = Told({"a": Stay(BEGAN_S - 60, BEGAN_S + 40, True)}, {"loading the model": 60.0, "beginning": 0.5})
     units = tally(unit(0, seconds=6.0), unit(10, seconds=6.0))
     assert waits(told, units, stays_of(told, units)) == {
         "loading the model": 60.0,
@@ -75,7 +76,7 @@ def test_workers_are_listed_with_what_they_made_and_do():
 
 
 def test_rows_that_could_not_be_used_are_told_with_their_reasons(tmp_path):
-    rows = ["a fox", *({"prompt": ""} for _ in range(3)), {"prompt": "a", "seed": "x"}]
+    rows: list[str | dict[str, Any]] = ["a fox", *({"prompt": ""} for _ in range(3)), {"prompt": "a", "seed": "x"}]
     plan = plan_run(tmp_path, rows, job__on_bad_row="skip")
     found = rejects(plan)
     assert found["count"] == len(found["shown"]) == 4

@@ -23,6 +23,7 @@ def test_the_pictures_stand_in_a_grid(count, columns, rows):
         assert image.size == (4 + columns * cell_px, 4 + rows * cell_px)
         assert max(image.size) <= 2560
         pixels = image.load()
+        assert pixels is not None
         shown = [
             pixels[4 + column * cell_px + cell_px // 2, 4 + row * cell_px + cell_px // 2]
             for row in range(rows)

@@ -1,5 +1,7 @@
 """What worker logs tell: when each worker was there, what it waited for, and what happened, once with a count."""
 
+from typing import Any
+
 from batchgen.files import seal, to_json
 from batchgen.paths import RunDir
 from batchgen.report.told import MOST, Told, in_order, read_told
@@ -18,7 +20,11 @@ def log(run, worker, *events, torn=b""):
 
 def test_the_stay_and_the_waits_of_a_worker(tmp_path):
     run = RunDir(tmp_path)
-    beginning = (("start", {}), ("loaded", {}), ("policy", {"width": 64, "height": 64, "policy": POLICY}))
+    beginning: list[tuple[str, dict[str, Any]]] = [
+        ("start", {}),
+        ("loaded", {}),
+        ("policy", {"width": 64, "height": 64, "policy": POLICY}),
+    ]
     log(run, "a", *beginning, ("shard", {}), ("made", {}), ("policy", {"policy": POLICY}), ("made", {}), ("end", {}))
     told = read_told(run)
     stay = told.stays["a"]

@@ -176,7 +176,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, wo
     try:
         code = main()
     except SystemExit as error:
-        code = error.code
+        code = int(error.code or 0)
     told = capsys.readouterr().err
     assert (code, told.count("\n")) == (2, 1)
     assert says in told
