@@ -126,7 +126,7 @@ function makeFilters(samples, show) {
   for (const field of [text, contains]) field.addEventListener("input", filter);
   for (const field of [status, value]) field.addEventListener("change", filter);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
-  byId("filters").addEventListener("reset", () => setTimeout(choose));
+  byId("clear").addEventListener("click", () => { byId("filters").reset(); choose(); });
   return choose;
 }
 
