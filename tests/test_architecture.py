@@ -22,7 +22,7 @@ GROUND = [
 FAMILIES = [
     f"families.{path.stem}"
     for path in sorted(PACKAGE.glob("models/families/*.py"))
-    if path.stem not in ("__init__", "scales", "base")
+    if path.stem not in ("__init__", "texts", "scales", "base", "clip")
 ]
 WINGS = {
     "config": [
@@ -40,8 +40,8 @@ WINGS = {
         "replan", "settled", "edits", "stream",
     ],
     "models": [
-        "parts", "families.scales", "families.base", *FAMILIES, "families", "find", "beside", "admit", "fingerprint",
-        "staging",
+        "parts", "families.texts", "families.scales", "families.base", "families.clip", *FAMILIES, "families", "find",
+        "beside", "admit", "fingerprint", "staging",
     ],
     "shards": [
         "images", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars", "attempt",

@@ -26,8 +26,9 @@ def cut_warning(model: ModelFiles, texts: Sequence[str]) -> str | None:
         name, most = family.read_by(json.loads((model.folder / family.denoiser / "config.json").read_bytes()))
         there = (model.folder / name).is_dir()
         tokenizer, usual = _load(model.folder / (name if there else "tokenizer"))
-        room = usual - _MARKS if most is None or not there else most
-        encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False) if texts else []
+        room = (usual - _MARKS) * family.texts.text_chunks if most is None or not there else most
+        texts = ["".join(piece for piece, _ in family.pieces(text)) for text in texts]
+        encoded = tokenizer.encode_batch(texts, add_special_tokens=False) if texts else []
     except Exception:  # the tokenizer's own library raises plain exceptions; a worker says what is wrong
         return None
     cut = [(text, one.offsets[room][0]) for text, one in zip(texts, encoded, strict=True) if len(one.ids) > room]

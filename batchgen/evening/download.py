@@ -6,7 +6,7 @@ from typing import Any
 
 from batchgen.config.schema import ModelConfig
 from batchgen.errors import BatchgenError
-from batchgen.models.find import ModelFiles
+from batchgen.models.find import ModelFiles, files_in
 
 _LIMIT_S = 10.0
 _WEIGHTS = ".safetensors"
@@ -27,7 +27,7 @@ def in_cache(model: ModelConfig) -> ModelFiles | None:
         from huggingface_hub import try_to_load_from_cache
 
         index = try_to_load_from_cache(model.path, "model_index.json", revision=model.revision)
-        files = ModelFiles(Path(str(index)).parent, model.variant, model.safety_checker != "off")
+        files = files_in(Path(str(index)).parent, model)
         return files if isinstance(index, str) and files.parts() else None
     except (BatchgenError, OSError, ValueError):  # a part is missing; the hub refuses a name that cannot be an id
         return None

@@ -13,6 +13,7 @@ from batchgen.config.schema import Config, ModelConfig
 from batchgen.errors import ModelError, in_one_line
 from batchgen.models.families import FAMILIES
 from batchgen.models.families.base import NEVER, Family
+from batchgen.models.families.texts import TextOptions
 from batchgen.models.parts import INDEX_FILE, WORDS, Part, parts_of, read_index, settings, tensors
 from batchgen.places import models_dir
 
@@ -29,11 +30,13 @@ class ModelFiles:
     """A model in the diffusers layout: its folder, and which of the files in it a run loads.
 
     `variant`: the set of weight files, where a part has more than one. `safety_checker`: whether that part is loaded.
+    `texts`: how the model's family encodes texts, and what it is told of sizes.
     """
 
     folder: Path
     variant: str | None = None
     safety_checker: bool = False
+    texts: TextOptions = TextOptions()
 
     def parts(self) -> list[Part]:
         """The parts that a run loads, by name. Raises ModelError where a part is missing."""
@@ -42,7 +45,7 @@ class ModelFiles:
     @property
     def family(self) -> Family:
         """What differs between this model and those of other families. Raises ModelError where it is of none."""
-        return family_in(self.folder)
+        return family_in(self.folder).using(self.texts)
 
 
 def family_in(folder: Path) -> Family:
@@ -59,9 +62,9 @@ def find_model(model: ModelConfig) -> ModelFiles | None:
     folder = Path(model.path).expanduser()
     bundled = models_dir() / model.path
     if folder.name == model.path and bundled.is_dir():
-        return _files_in(bundled, model)
+        return files_in(bundled, model)
     if folder.is_dir():
-        return _files_in(folder, model)
+        return files_in(folder, model)
     if folder.exists():
         raise ModelError(f"model.path={model.path} is a file; name a folder in the diffusers layout, or a hub id")
     if _HUB_ID.fullmatch(model.path) and not folder.parent.is_dir():
@@ -85,8 +88,9 @@ def _what_is_there(beside: Path, folder: Path) -> str:
     return of_models if found else ""
 
 
-def _files_in(folder: Path, model: ModelConfig) -> ModelFiles:
-    return ModelFiles(folder, model.variant, model.safety_checker != "off")
+def files_in(folder: Path, model: ModelConfig) -> ModelFiles:
+    """The files of the model in a folder, as the configuration wants them."""
+    return ModelFiles(folder, model.variant, model.safety_checker != "off", TextOptions.of(model))
 
 
 def locate(model: ModelConfig) -> ModelFiles:
@@ -113,7 +117,7 @@ def download(model: ModelConfig) -> ModelFiles:
             f"model {model.path} cannot be downloaded: {in_one_line(error)}. Check the id, the network and HF_TOKEN, "
             "or set model.path to a local folder"
         ) from error
-    return _files_in(Path(folder), model)
+    return files_in(Path(folder), model)
 
 
 def check_model(model: ModelFiles, scheduler: str) -> list[Part]:

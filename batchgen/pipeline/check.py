@@ -16,6 +16,7 @@ from typing import Any
 
 from batchgen.config.bounds import BOUNDS
 from batchgen.errors import ModelError, in_one_line
+from batchgen.models.families.texts import TextOptions
 from batchgen.models.find import ModelFiles, check_model
 from batchgen.models.parts import Part, settings, tensors
 from batchgen.pipeline.rehearse import rehearse
@@ -178,7 +179,8 @@ def _unscaled(sample: Any, _: Any) -> Any:
 def main() -> int:
     """Answer the request on standard input with what `check` returns, or {"problem": why the model is refused}."""
     request = json.loads(sys.stdin.read())
-    model = ModelFiles(Path(request.pop("folder")), request.pop("variant"), request.pop("safety_checker"))
+    texts = TextOptions.of(request.pop("texts"))
+    model = ModelFiles(Path(request.pop("folder")), request.pop("variant"), request.pop("safety_checker"), texts)
     answers = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not mix with the answer
     try:

@@ -141,8 +141,9 @@ class DiffusersEngine:
         name, room = self._family.read_by(self._denoiser.config)
         tokenizer = getattr(self._pipe, name, None) or self._pipe.tokenizer
         if room is None or name not in self._pipe.components:
-            room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
-        ids = tokenizer(text, truncation=False, add_special_tokens=False, verbose=False).input_ids
+            one = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+            room = one * self._family.texts.text_chunks
+        ids = [one for one, _ in self._family.tokens(self._pipe, tokenizer, text)]
         return tokenizer.decode(ids[room:]) if len(ids) > room else None
 
     @torch.inference_mode()

@@ -13,6 +13,7 @@ from batchgen.config.schema import Config
 from batchgen.dry_run import Counts, summary
 from batchgen.errors import BatchgenError, ModelError, UserError
 from batchgen.models import admit
+from batchgen.models.families.texts import TextOptions
 from batchgen.models.find import ModelFiles
 from batchgen.paths import RunDir
 from batchgen.places import models_dir
@@ -89,7 +90,9 @@ def in_process(monkeypatch):
     from batchgen.pipeline.check import check
 
     def answer(request):
-        model = ModelFiles(Path(request.pop("folder")), request.pop("variant"), request.pop("safety_checker"))
+        names = ("folder", "variant", "safety_checker", "texts")
+        folder, variant, checker, texts = (request.pop(name) for name in names)
+        model = ModelFiles(Path(folder), variant, checker, TextOptions.of(texts))
         return check(model, **request)
 
     monkeypatch.setattr(admit, "_answer", answer)

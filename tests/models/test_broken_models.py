@@ -35,6 +35,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         asked = dict(request)
+        asked.pop("texts")
         model = ModelFiles(Path(asked.pop("folder")), asked.pop("variant"), asked.pop("safety_checker"))
         return json.loads(json.dumps(check(model, **asked)))
 
