@@ -181,13 +181,13 @@ def _refuse_settings(model: ModelFiles, config: Config) -> None:
 
 
 def _refuse_skips(model: ModelFiles, parts: Sequence[Part]) -> None:
-    """Raise ConfigError where texts would skip more layers than a text encoder has."""
+    """Raise ModelError where texts would skip more layers than a text encoder has."""
     family, skip = model.family, model.texts.clip_skip
     for part in parts:
         if skip is not None and part.name in family.encoders:
             most = int(settings(part).get("num_hidden_layers", CLIP_LAYERS)) - family.spared
             if skip > most:
-                raise ConfigError(f"model.clip_skip={skip}: the model's {part.name} has layers for at most {most}")
+                raise ModelError(f"model.clip_skip={skip}: the model's {part.name} has only {most} layers to skip")
 
 
 def _without_effect(config: Config) -> Iterator[str]:

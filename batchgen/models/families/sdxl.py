@@ -36,7 +36,7 @@ class StableDiffusionXL(ClipFamily):
     def guidance(
         self, pipe: Any, scales: Sequence[float], device: "torch.device"
     ) -> tuple[dict[str, Any], AbstractContextManager[None]]:
-        """The usual keywords. Sizes of negative prompts come in another order than the rows, and are put into theirs."""
+        """The usual keywords, and a context that gives each row its sizes where negative prompts have others."""
         keywords, hooked = super().guidance(pipe, scales, device)
         differ = "negative_target_size" in self.call and keywords["guidance_scale"] > 1.0
         return keywords, sizes_in_order(pipe.unet) if differ else hooked
