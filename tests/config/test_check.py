@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -118,15 +118,15 @@ def test_a_wrong_name_gets_the_nearest_right_ones(wrong: str, known: list[str], 
 )
 def test_a_size_that_is_told_is_two_numbers(tmp_path: Path, name: str, value: list[int], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        check(make_config(tmp_path, **{f"model__{name}": value}))
+        check(make_config(tmp_path, **{f"model__{name}": cast(Any, value)}))
 
 
 def test_what_negative_prompts_are_told_takes_both_sizes(tmp_path: Path) -> None:
-    sizes = {"model__negative_original_size": [64, 64], "model__negative_target_size": [64, 64]}
+    sizes: dict[str, Any] = {"model__negative_original_size": [64, 64], "model__negative_target_size": [64, 64]}
     check(make_config(tmp_path, **sizes))
     for name in sizes:
         with pytest.raises(ConfigError, match="set both, or none"):
-            check(make_config(tmp_path, **{name: [64, 64]}))
+            check(make_config(tmp_path, **{name: sizes[name]}))
     with pytest.raises(ConfigError, match="set both, or none"):
         check(make_config(tmp_path, model__negative_crop_top_left=[0, 0]))
 

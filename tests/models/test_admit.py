@@ -260,7 +260,8 @@ def test_what_is_given_and_changes_nothing_is_told(tmp_path, in_process, capsys,
 
 @pytest.mark.parametrize(("on", "told"), [(False, 1), (True, 0)])
 def test_weights_that_are_not_read_are_told_once(tmp_path, in_process, capsys, on, told):
-    rows = ["a fox", {"prompt": "a (red:1.2) fox", "negative_prompt": "(grey:1.1)"}, "a (blue:1.3) fox"]
+    texts = [("a fox", ""), ("a (red:1.2) fox", "(grey:1.1)"), ("a (blue:1.3) fox", "")]
+    rows = [{"prompt": text, "negative_prompt": negative} for text, negative in texts]
     prepare(RunDir(tmp_path / "run"), make_config(tmp_path, rows, model__prompt_weights=on))
     said = capsys.readouterr().err
     line = f"{tmp_path}/prompts.jsonl:2); set model.prompt_weights=true to use them"

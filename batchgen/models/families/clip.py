@@ -24,7 +24,7 @@ class ClipFamily(Family):
     text_rows = 8
     text_tokens = 77
     encoding = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
-    heeds = ("clip_skip", "text_chunks", "prompt_weights")
+    heeds: tuple[str, ...] = ("clip_skip", "text_chunks", "prompt_weights")
     normalized = True
     """Whether a text that skips layers passes the last norm all the same."""
 

@@ -200,7 +200,8 @@ class Contract:
         kept = self.room(tokenizer, room)
         long = self.row(0, folder, prompt=LONG)
         texts = engine.encode([long])
-        ids = tokenizer(LONG, add_special_tokens=False, verbose=False).input_ids
+        [(read, _)] = self.family.pieces(LONG)
+        ids = tokenizer(read, add_special_tokens=False, verbose=False).input_ids
         assert len(ids) > kept and texts[LONG].cut == tokenizer.decode(ids[kept:])
         assert engine.encode([self.row(0, folder)])[TEXTS[0]].cut is None
         assert "1 prompt is longer" in str(cut_warning(ModelFiles(folder), [LONG, TEXTS[0]]))
