@@ -15,7 +15,6 @@ from batchgen.errors import EXIT_WHOLE, BatchgenError, BrokenRunError, ConfigErr
 from batchgen.evening import kept
 from batchgen.evening.array import array_lines
 from batchgen.evening.cuts import cut_warning, may_be_cut
-from batchgen.evening.download import in_cache
 from batchgen.evening.lines import Line, as_json, as_text, warnings
 from batchgen.evening.outlook import Model, Outlook
 from batchgen.evening.policies import ASSUMED, able_of, assumed, model_line, policy_lines
@@ -25,7 +24,7 @@ from batchgen.evening.work import Job, job_of
 from batchgen.launch.script import takes_gpus
 from batchgen.machine.gpus import Gpu
 from batchgen.models.admit import Admission
-from batchgen.models.find import settled
+from batchgen.models.find import in_cache, settled
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.padding import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir

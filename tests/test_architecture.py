@@ -40,8 +40,8 @@ WINGS = {
         "replan", "settled", "edits", "stream",
     ],
     "models": [
-        "parts", "families.scales", "families.base", *FAMILIES, "families", "find", "beside", "admit", "fingerprint",
-        "staging",
+        "parts", "hub", "transfer", "families.scales", "families.base", *FAMILIES, "families", "find", "wants",
+        "beside", "admit", "fingerprint", "staging",
     ],
     "shards": [
         "images", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars", "attempt",
@@ -68,7 +68,7 @@ WINGS = {
     "site": ["findings", "disk", "devices", "material", "cluster"],
 }  # fmt: skip
 DOORS = [
-    "prepare", "dry_run", "here", "run", "join", "cancel", "__main__", "doctor", "status", "verify", "repair",
+    "prepare", "dry_run", "here", "run", "join", "cancel", "__main__", "fetch", "doctor", "status", "verify", "repair",
 ]  # fmt: skip
 ORDER = [
     *GROUND,
@@ -154,7 +154,7 @@ def test_everything_public_has_a_docstring_and_annotations(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["__main__", "run", "doctor", "status", "verify", "repair", "prepare", "worker.loop"]
+    "module", ["__main__", "run", "fetch", "doctor", "status", "verify", "repair", "prepare", "worker.loop"]
 )
 def test_the_front_door_does_not_load_torch(module: str) -> None:
     code = f"import sys, batchgen.{module}; print(*(name for name in {HEAVY} if name in sys.modules))"

@@ -1,7 +1,6 @@
 """Finds a model and checks it before anything is loaded. Dry runs use it, so it does not import torch."""
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,10 +9,13 @@ from typing import Any
 
 from batchgen.config.check import did_you_mean
 from batchgen.config.schema import Config, ModelConfig
-from batchgen.errors import ModelError, in_one_line
+from batchgen.console import say
+from batchgen.errors import DownloadError, ModelError
 from batchgen.models.families import FAMILIES
 from batchgen.models.families.base import NEVER, Family
-from batchgen.models.parts import INDEX_FILE, WORDS, Part, parts_of, read_index, settings, tensors
+from batchgen.models.hub import Repository, is_commit, is_offline, look, outline
+from batchgen.models.parts import INDEX_FILE, WORDS, Part, parts_of, read_index, refuse_misspelt, settings, tensors
+from batchgen.models.transfer import fetch
 from batchgen.places import models_dir
 
 # They draw their own noise (a Brownian tree) and ignore per-image generators, so that an image would depend on its
@@ -94,26 +96,46 @@ def locate(model: ModelConfig) -> ModelFiles:
     return find_model(model) or download(model)
 
 
-def download(model: ModelConfig) -> ModelFiles:
-    """The files of a hub model, fetched unless they are in the cache. Only safetensors and plain files are taken.
-
-    Raises ModelError, in one line, where the model cannot be downloaded.
-    """
-    # The libraries stay silent: the ModelError below says in one line what went wrong.
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "critical")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
-    from diffusers import DiffusionPipeline
-
+def in_cache(model: ModelConfig) -> ModelFiles | None:
+    """The files of a hub model that is in the cache with all its parts; None otherwise. Asks no network."""
     try:
-        folder = DiffusionPipeline.download(
-            model.path, revision=model.revision, variant=model.variant, use_safetensors=True
-        )
-    except Exception as error:  # the hub's client raises many kinds, each with a long text
-        raise ModelError(
-            f"model {model.path} cannot be downloaded: {in_one_line(error)}. Check the id, the network and HF_TOKEN, "
-            "or set model.path to a local folder"
-        ) from error
-    return _files_in(Path(folder), model)
+        from huggingface_hub import try_to_load_from_cache
+
+        index = try_to_load_from_cache(model.path, INDEX_FILE, revision=model.revision)
+        files = _files_in(Path(str(index)).parent, model)
+        return files if isinstance(index, str) and files.parts() else None
+    except (ModelError, OSError, ValueError):  # a part is missing; the hub refuses a name that cannot be an id
+        return None
+
+
+def download(model: ModelConfig) -> ModelFiles:
+    """The files of a hub model, fetched unless they are in the cache. Only those are taken that a run loads.
+
+    The network is not asked for a commit that is in the cache; where the hub does not answer, what is in the cache
+    counts. Raises ModelError and DownloadError, in one line, where the model cannot be downloaded, and OSError.
+    """
+    cached = in_cache(model)
+    if cached is not None and is_commit(model.revision):
+        return cached
+    try:
+        repository = look(model.path, model.revision)
+    except (ModelError, DownloadError) as error:
+        if cached is None:
+            raise
+        if not is_offline():
+            say(f"{error}; what is in the cache counts, {hub_revision(cached.folder)}")
+        return cached
+    fetch(repository, wanted(repository, model))
+    return _files_in(repository.folder, model)
+
+
+def wanted(repository: Repository, model: ModelConfig) -> list[str]:
+    """Which files of a repository a run with this model loads. Raises ModelError where it could not run."""
+    with outline(repository) as folder:
+        family_in(folder)
+        refuse_misspelt(folder, model.variant)
+        loaded = [path for part in _files_in(folder, model).parts() for path in part.files.values()]
+        return [INDEX_FILE, *(path.relative_to(folder).as_posix() for path in loaded)]
 
 
 def check_model(model: ModelFiles, scheduler: str) -> list[Part]:
