@@ -82,6 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.busy and not path.startswith("/api"):
             return self._send(self.hub.busy.pop(0), b"busy")
         if path.startswith("/cdn/"):
+            assert "Authorization" not in self.headers, "a token is for the hub alone"
             return self._content(path.removeprefix("/cdn/"))
         if path == "/api/models":
             return self._list({key: values[0] for key, values in parse_qs(query).items()})

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 from batchgen.console import say
 from batchgen.errors import BatchgenError, DiskFullError, DownloadError, StoppedError
-from batchgen.files import replace
+from batchgen.files import replace, write_all
 from batchgen.models.hub import Repository, is_commit, is_passing, problem
 from batchgen.units import gib
 
@@ -170,6 +170,7 @@ class _Fetcher:
         with _opened(part) as target:
             self._wait_for_others(target, name)
             if blob.exists():  # another command fetched it meanwhile
+                part.unlink(missing_ok=True)
                 self.count(size_bytes)
                 return
             digest = _begun(target, size_bytes)
@@ -207,7 +208,7 @@ class _Fetcher:
             error: Exception = EOFError(f"the hub ended {name} too early")
             try:
                 for piece in self._pieces(name, begun_at):
-                    target.write(piece)
+                    write_all(target.fileno(), piece)
                     digest.update(piece)
                     self.count(len(piece))
                     self._pause(0.0)
