@@ -18,6 +18,7 @@ from batchgen.errors import ConfigError, StoreError, in_one_line
 from batchgen.stores.bucket import KEY, Checked
 
 PREFIX = "hf://"
+DEFAULT_FOLDER = "data"
 _ADDRESS = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([^/@]+))?(?:/(.+?))?/*")
 _BUSY = (408, 409, 412, 425, 429)  # another commit was first, or too many requests: as is every answer from 500 on
 _TRIES, _FIRST_PAUSE_S = 5, 2.0
@@ -35,7 +36,7 @@ class Hub:
             raise ConfigError(f"{KEY}={address} is not valid: it must be hf://datasets/OWNER/NAME or a folder in it")
         self.address = address.rstrip("/")
         self._repo, self._revision, folder = found[1], found[2] or "main", found[3]
-        self._folder = folder or "data"
+        self._folder = folder or DEFAULT_FOLDER
         self._base = self.address if folder else f"{self.address}/{self._folder}"
         self._where = {"repo_id": self._repo, "repo_type": "dataset"}
 
