@@ -44,9 +44,9 @@ WINGS = {
         "staging",
     ],
     "shards": [
-        "images", "infotext", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars",
-        "attempt", "settled", "ends", "eta", "worker_log", "crew", "amounts", "starting", "roster", "progress", "index",
-        "glance", "finish",
+        "images", "infotext", "records", "failures", "leases", "copies", "closing", "memory_log", "journal", "samples",
+        "tars", "attempt", "settled", "ends", "eta", "worker_log", "crew", "amounts", "starting", "roster", "progress",
+        "index", "glance", "finish",
     ],
     "memory": [
         "defaults", "refused", "streaming_costs", "figures", "cache", "estimate", "placement_bytes", "costs",
