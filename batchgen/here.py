@@ -27,7 +27,7 @@ from batchgen.machine.gpus import Gpu
 from batchgen.machine.process import StopEvent, catch_signals, started_s, worker_name
 from batchgen.memory.forecast import refused_on
 from batchgen.memory.frozen import task_of
-from batchgen.models.find import find_model
+from batchgen.models.find import download, find_model, in_cache
 from batchgen.paths import RunDir
 from batchgen.plan.recipe import computed_otherwise
 from batchgen.plan.rejects import rejected_line
@@ -104,7 +104,12 @@ def _copy_rest(plan: Plan, code: int) -> int:
 
 
 def set_out(plan: Plan, gpus: Sequence[Gpu], began_s: float) -> Outset:
-    """Say what one should know before the work begins. Raises UserError where no GPU or the disk can hold the job."""
+    """Say what one should know before the work begins. A hub model that is not in the cache is fetched.
+
+    Raises UserError where no GPU or the disk can hold the job, or the model cannot be had, and DownloadError.
+    """
+    if in_cache(plan.config.model) is None:  # a run may go on where its model is not here yet
+        download(plan.config.model)
     states = shard_states(plan)
     broken = f"{states.harm()}; the other shards are made all the same" if states.broken else None
     computes = computed_otherwise(plan.computes, plan.config.job.scheduler)

@@ -40,8 +40,9 @@ WINGS = {
         "replan", "settled", "edits", "stream",
     ],
     "models": [
-        "parts", "families.scales", "families.base", *FAMILIES, "families", "checkpoint", "embeddings", "sources",
-        "unpack", "assembled", "find", "beside", "lora", "admit", "fingerprint", "editions", "staging",
+        "parts", "hub", "transfer", "families.scales", "families.base", *FAMILIES, "families", "checkpoint",
+        "embeddings", "wants", "sources", "unpack", "assembled", "find", "beside", "lora", "admit", "fingerprint",
+        "editions", "staging",
     ],
     "shards": [
         "images", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars", "attempt",
@@ -72,7 +73,7 @@ WINGS = {
     "site": ["findings", "disk", "devices", "material", "cluster"],
 }  # fmt: skip
 DOORS = [
-    "prepare", "dry_run", "here", "run", "join", "cancel", "__main__", "doctor", "status", "verify", "repair",
+    "prepare", "dry_run", "here", "run", "join", "cancel", "__main__", "fetch", "doctor", "status", "verify", "repair",
     "export",
 ]  # fmt: skip
 ORDER = [
@@ -159,7 +160,7 @@ def test_everything_public_has_a_docstring_and_annotations(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["__main__", "run", "doctor", "status", "verify", "repair", "export", "prepare", "worker.loop"]
+    "module", ["__main__", "run", "fetch", "doctor", "status", "verify", "repair", "export", "prepare", "worker.loop"]
 )
 def test_the_front_door_does_not_load_torch(module: str) -> None:
     code = f"import sys, batchgen.{module}; print(*(name for name in {HEAVY} if name in sys.modules))"
@@ -180,4 +181,4 @@ def test_the_tests_of_a_module_are_under_its_name() -> None:
 
 def test_the_top_holds_few_entries() -> None:
     entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
-    assert len(entries) <= 42
+    assert len(entries) <= 43

@@ -68,7 +68,7 @@ def download_line(download: Download | None) -> Line:
     if download is None:
         return Line("", "", {"download_bytes": 0})
     if download.bytes is None:
-        return Line("download", f"not known without the network ({download.why})", {"download_bytes": None})
+        return Line("download", f"not known: {download.why}", {"download_bytes": None})
     return Line("download", f"{gib(download.bytes)} of the model first", {"download_bytes": download.bytes})
 
 

@@ -10,16 +10,15 @@ from batchgen.config.schema import Config, ModelConfig
 from batchgen.errors import ModelError
 from batchgen.models.assembled import Get, assemble
 from batchgen.models.embeddings import Embeddings, check_embeddings, named
-from batchgen.models.families import FAMILIES
+from batchgen.models.families import family_in
 from batchgen.models.families.base import NEVER, Family
 from batchgen.models.parts import INDEX_FILE, WORDS, Part, parts_of, read_index, settings, tensors
-from batchgen.models.sources import cached, download_pipeline, fetched, is_hub_model, local
+from batchgen.models.sources import cached, fetched, is_hub_model, local
 from batchgen.places import models_dir
 
 # They draw their own noise (a Brownian tree) and ignore per-image generators, so that an image would depend on its
 # neighbours (diffusers 0.42.1, schedulers/scheduling_{dpmsolver_sde,cosine_dpmsolver_multistep}.py).
 REFUSED_SCHEDULERS = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler")
-_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +46,6 @@ class ModelFiles:
         return family_in(self.folder)
 
 
-def family_in(folder: Path) -> Family:
-    """The family of the model in a folder. Raises ModelError where it is of none, or is no model."""
-    name = read_index(folder)[0]
-    if name not in FAMILIES:  # a model that brings its own code has a list here
-        known = ", ".join(f"{one.title} ({pipeline})" for pipeline, one in FAMILIES.items())
-        raise ModelError(f"{folder} is a {name}, which batchgen does not run; it runs {known}")
-    return FAMILIES[name]
-
-
 def find_model(model: ModelConfig) -> ModelFiles | None:
     """The model's files; None where something has to be downloaded or unpacked first (`download` does it).
 
@@ -81,15 +71,11 @@ def locate(model: ModelConfig) -> ModelFiles:
 def download(model: ModelConfig) -> ModelFiles:
     """The model's files, downloaded unless they are in the cache, and unpacked where they are one file.
 
-    Raises ModelError, in one line, where something cannot be had or does not belong together.
+    Raises ModelError and DownloadError, in one line, where something cannot be had or does not belong together.
     """
 
     def get(key: str, text: str) -> Path:
-        if (found := local(key, text)) is not None:
-            return found
-        if key == "model.path" and is_hub_model(text):
-            return download_pipeline(text, model.revision, model.variant)
-        return fetched(key, text, _revision(model, key), _ENCODERS)
+        return fetched(key, text, _revision(model, key), model.variant, model.safety_checker != "off")
 
     files = _files_of(model, get, make=True)
     assert files is not None

@@ -11,10 +11,11 @@ from typing import Any
 
 from batchgen.config.check import did_you_mean
 from batchgen.config.loras import parse_loras
-from batchgen.errors import ModelError, in_one_line
+from batchgen.errors import ModelError
 from batchgen.files import sha256_bytes, sha256_file
 from batchgen.models.beside import kind_of_file
 from batchgen.models.parts import tensors
+from batchgen.models.sources import cached, fetched
 from batchgen.plan.records import LoraFile
 from batchgen.types import Lora
 
@@ -72,8 +73,8 @@ def lora_file(text: str) -> Path:
         if path.suffix != _SUFFIX:
             raise ModelError(f"LoRA {text} is no {_SUFFIX} file: name one")
         return path.absolute()
-    if (on_hub := _ON_HUB.fullmatch(text)) is not None and not path.parent.is_dir():
-        return _from_hub(*on_hub.groups())
+    if _ON_HUB.fullmatch(text) and not path.parent.is_dir():
+        return _from_hub(text)
     folder = path if path.is_dir() else path.parent
     there = sorted(one.name for one in folder.iterdir() if one.suffix == _SUFFIX) if folder.is_dir() else []
     if path.is_dir():
@@ -82,19 +83,9 @@ def lora_file(text: str) -> Path:
     raise ModelError(f"LoRA {text}: no such file{helps}")
 
 
-def _from_hub(repository: str, file: str) -> Path:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-    cached = try_to_load_from_cache(repository, file)
-    if isinstance(cached, str):
-        return Path(cached)
-    try:
-        return Path(hf_hub_download(repository, file))
-    except Exception as error:  # the hub's client raises many kinds, each with a long text
-        raise ModelError(
-            f"LoRA {repository}/{file} cannot be downloaded: {in_one_line(error)}. Check the address, the network and "
-            "HF_TOKEN, or name a local file"
-        ) from error
+def _from_hub(text: str) -> Path:
+    # Without a look whether there is a newer one: what was fetched counts.
+    return cached("model.lora", text, None) or fetched("model.lora", text, None, None, safety_checker=False)
 
 
 def refuse_others(path: Path) -> None:

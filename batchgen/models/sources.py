@@ -1,20 +1,21 @@
 """What the settings model.path, model.base and model.vae name: a folder, a file, a hub id, or a file on the hub."""
 
-import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from batchgen.config.check import did_you_mean
-from batchgen.errors import ModelError, in_one_line
+from batchgen.config.loras import parse_loras
+from batchgen.config.schema import ModelConfig
+from batchgen.console import say
+from batchgen.errors import DownloadError, ModelError
+from batchgen.models.hub import is_commit, is_offline, look
 from batchgen.models.parts import INDEX_FILE
+from batchgen.models.transfer import fetch
+from batchgen.models.wants import Want, names_in, names_of
 from batchgen.places import models_dir
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)/([\w./-]+\.safetensors)")
-# Of a repository: a model's settings and words, and all that a VAE may be loaded from.
-_SETTINGS = (INDEX_FILE, "*/*.json", "*/*.txt", "*/*.model", "*/*.jinja")
-_VAE = ("config.json", "diffusion_pytorch_model*.safetensors", "vae/config.json", "vae/*.safetensors")
+_HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)/([\w./ -]+\.safetensors)")
 
 
 def local(key: str, text: str) -> Path | None:
@@ -50,52 +51,63 @@ def cached(key: str, text: str, revision: str | None) -> Path | None:
     return None
 
 
-def fetched(key: str, text: str, revision: str | None, encoders: Sequence[str] = ()) -> Path:
-    """What a setting names, downloaded unless it is here or in the hub's cache. Raises ModelError, in one line.
+def fetched(key: str, text: str, revision: str | None, variant: str | None, safety_checker: bool) -> Path:
+    """What a setting names, downloaded unless it is here or in the hub's cache.
 
-    Of a VAE's repository the VAE is fetched, and of a base's the settings and the weights of its `encoders` and VAE.
+    The network is not asked for a commit that is in the cache; where the hub does not answer, what is in the cache
+    counts. Raises ModelError and DownloadError, in one line, where it cannot be had, and OSError.
     """
     if (found := local(key, text)) is not None:
         return found
-    from huggingface_hub import hf_hub_download, snapshot_download
-
+    want = _want(key, text, revision)
+    here = _whole(want, text, variant, safety_checker)
+    if here is not None and is_commit(revision):
+        return here
     try:
-        if file := _HUB_FILE.fullmatch(text):
-            return Path(hf_hub_download(file[1], file[2], revision=revision))
-        weights = [f"{name}/*.safetensors" for name in (*encoders, "vae")]
-        patterns = _VAE if key == "model.vae" else (*_SETTINGS, *weights)
-        return Path(snapshot_download(text, revision=revision, allow_patterns=list(patterns)))
-    except Exception as error:  # the hub's client raises many kinds, each with a long text
-        raise ModelError(not_downloaded(key, text, error)) from error
+        repository = look(want.name, want.revision)
+    except (ModelError, DownloadError) as error:
+        if here is None:
+            raise
+        if not is_offline():
+            say(f"{error}; what is in the cache counts, {here}")
+        return here
+    fetch(repository, names_of(want, repository, variant, safety_checker))
+    return repository.folder / (want.file or "")
 
 
-def download_pipeline(text: str, revision: str | None, variant: str | None) -> Path:
-    """The folder of a hub model, fetched unless it is in the cache. Only safetensors and plain files are taken.
-
-    Raises ModelError, in one line, where it cannot be downloaded.
-    """
-    # The libraries stay silent: the ModelError below says in one line what went wrong.
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "critical")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
-    from diffusers import DiffusionPipeline
-
+def _whole(want: Want, text: str, variant: str | None, safety_checker: bool) -> Path | None:
+    """Where the cache has all that is wanted; None where something of it lacks."""
     try:
-        return Path(DiffusionPipeline.download(text, revision=revision, variant=variant, use_safetensors=True))
-    except Exception as error:  # as above
-        raise ModelError(not_downloaded("model.path", text, error)) from error
+        here = cached(want.key, text, want.revision)
+        if here is not None and want.file is None:
+            names_in(here, want, variant, safety_checker)
+    except (ModelError, OSError, ValueError):  # the hub refuses a name that cannot be an id
+        return None
+    return here
+
+
+def wants_of(model: ModelConfig) -> list[Want]:
+    """What the settings of a model name that is on the hub, each once. Raises ModelError for a path that is nowhere."""
+    named = {"model.path": model.path, "model.base": model.base, "model.vae": model.vae}
+    found = [
+        _want(key, text, model.revision if key == "model.path" else None)
+        for key, text in named.items()
+        if text is not None and local(key, text) is None
+    ]
+    for text, _ in parse_loras(model.lora):
+        if not Path(text).expanduser().exists() and _HUB_FILE.fullmatch(text) and not Path(text).parent.is_dir():
+            found.append(_want("model.lora", text, None))
+    return list(dict.fromkeys(found))
+
+
+def _want(key: str, text: str, revision: str | None) -> Want:
+    file = _HUB_FILE.fullmatch(text)
+    return Want(key, text, None, revision) if file is None else Want(key, file[1], file[2], revision)
 
 
 def is_hub_model(text: str) -> bool:
     """Whether a setting names a whole repository of the hub, as far as its form tells."""
     return _HUB_ID.fullmatch(text) is not None
-
-
-def not_downloaded(key: str, text: str, error: Exception) -> str:
-    """What to say where something on the hub cannot be had."""
-    return (
-        f"model {text} cannot be downloaded: {in_one_line(error)}. Check the id, the network and HF_TOKEN, or set "
-        f"{key} to a local folder"
-    )
 
 
 def _what_is_there(beside: Path, folder: Path) -> str:

@@ -50,10 +50,10 @@ def _not_here(model: ModelConfig) -> Finding:
         said = f"{model.path} is put together, unpacked or downloaded by the first command that makes a run"
         return Finding(WARN, "model", said, "start one where there is network, once; all nodes must see the cache")
     where = os.environ.get("HF_HOME") or "~/.cache/huggingface"
-    first = "start any command that makes a run where there is network, once; all nodes must see that cache"
+    first = "run python -m batchgen.fetch with the same settings where there is network; all nodes must see that cache"
     wanted = to_download(model)
     if wanted.bytes is None:
-        said = f"{model.path} is not in the cache ({where}), and the hub does not give it: {wanted.why.rstrip('.')}"
+        said = f"{model.path} is not in the cache ({where}); {wanted.why}"
         return Finding(FAIL, "model", said, first)
     said = f"{model.path} is not in the cache ({where}): {gib(wanted.bytes)} are downloaded first"
     return Finding(WARN, "model", said, first)

@@ -10,6 +10,7 @@ from batchgen.files import sha256_file
 from batchgen.models import lora
 from batchgen.models.lora import Loras, digest, find_planned, lora_file, refuse_others
 from batchgen.plan.records import LoraFile
+from tests.model_hub import model_hub, reach
 
 
 def write(path: Path, *names: str, filler: bytes = b"") -> Path:
@@ -107,24 +108,15 @@ def test_what_is_no_plain_lora_is_refused(here: Path, tensor: str, told: str) ->
 
 
 def test_a_file_of_the_hub_is_taken_from_its_cache_or_fetched(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    asked = []
-
-    def fetch(repository: str, file: str) -> str:
-        asked.append((repository, file))
-        if "gone" in file:
-            raise OSError("404 Client Error.\n  Entry not found")
-        return str(here / "a.safetensors")
-
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda _, file: str(here / "b.safetensors")
-                        if file == "kept/b.safetensors" else None)  # fmt: skip
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
-    assert lora_file("org/name/kept/b.safetensors") == here / "b.safetensors"
-    assert lora_file("org/name/new.safetensors") == here / "a.safetensors"
-    with pytest.raises(ModelError, match="LoRA org/name/gone.safetensors cannot be downloaded: 404 Client Error"):
-        lora_file("org/name/gone.safetensors")
-    assert asked == [("org/name", "new.safetensors"), ("org/name", "gone.safetensors")]
+    with model_hub() as hub:
+        reach(hub, here / "cache", monkeypatch)
+        data = (here / "a.safetensors").read_bytes()
+        hub.add("org/name", {"new.safetensors": data})
+        assert lora_file("org/name/new.safetensors").read_bytes() == data
+        hub.asked.clear()
+        assert lora_file("org/name/new.safetensors").read_bytes() == data and hub.asked == []
+        with pytest.raises(ModelError, match=r"model.lora: org/name has no nwe.safetensors; did you mean new.safe"):
+            lora_file("org/name/nwe.safetensors")
     (here / "org" / "name").mkdir(parents=True)
     with pytest.raises(ModelError, match="no such file"):  # it is a folder here
         lora_file("org/name/new.safetensors")

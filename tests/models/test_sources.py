@@ -2,10 +2,13 @@
 
 import pytest
 
+from batchgen.config.schema import ModelConfig
 from batchgen.errors import ModelError
-from batchgen.models.sources import cached, fetched, is_hub_model, local
+from batchgen.models.sources import cached, fetched, is_hub_model, local, wants_of
+from batchgen.models.wants import Want
 from batchgen.places import models_dir
 
+LORAS = [Want("model.lora", "org/a", "1.safetensors"), Want("model.lora", "org/b", "2.safetensors")]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -48,11 +51,40 @@ def test_what_the_hubs_cache_has_is_found_without_a_network(hub):
     assert cached("model.vae", "org/vae", None) == vae
     assert cached("model.base", "org/vae", None) is None, "a VAE is no model"
     assert cached("model.path", "org/files/deep/a.safetensors", None) == file
-    assert fetched("model.path", "org/files/deep/a.safetensors", None) == file
+    assert fetched("model.path", "org/files/deep/a.safetensors", None, None, safety_checker=False) == file
     assert cached("model.path", "org/files/b.safetensors", None) is None
 
 
 def test_what_cannot_be_downloaded_is_one_line(hub):
-    with pytest.raises(ModelError, match="org/none cannot be downloaded: .* or set model.base to a") as told:
-        fetched("model.base", "org/none", None)
+    with pytest.raises(ModelError, match="org/none cannot be downloaded: HF_HUB_OFFLINE is set") as told:
+        fetched("model.base", "org/none", None, None, safety_checker=False)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "wants"),
+    [
+        ({}, []),
+        ({"path": "org/model", "revision": "v1"}, [Want("model.path", "org/model", None, "v1")]),
+        ({"path": "org/model/a b/one.safetensors"}, [Want("model.path", "org/model", "a b/one.safetensors")]),
+        ({"vae": "org/vae"}, [Want("model.vae", "org/vae")]),
+        (
+            {"vae": "org/vae/one.safetensors", "base": "org/model"},
+            [Want("model.base", "org/model"), Want("model.vae", "org/vae", "one.safetensors")],
+        ),
+        ({"lora": "org/a/1.safetensors:0.8"}, LORAS[:1]),
+        ({"lora": "org/a/1.safetensors+org/b/2.safetensors:-1"}, LORAS),
+        ({"lora": ["mine.safetensors", "org/a/1.safetensors"]}, LORAS[:1]),
+    ],
+)
+def test_what_is_on_the_hub_is_told_from_what_is_here(said, wants, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert wants_of(ModelConfig(**{"path": "tiny"} | said)) == wants
+
+
+def test_files_that_are_here_are_not_wanted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loras" / "mine").mkdir(parents=True)
+    (tmp_path / "loras" / "mine" / "one.safetensors").touch()
+    assert wants_of(ModelConfig("tiny", lora="loras/mine/one.safetensors:0.5", vae="loras/mine")) == []
+    assert wants_of(ModelConfig("tiny", lora="loras/mine/missing.safetensors")) == [], "the run says what is wrong"
