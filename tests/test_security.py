@@ -77,6 +77,14 @@ def test_a_run_holds_data_alone_and_nothing_pickled(tmp_path, prompts):
     assert not any(data[:1] == b"\x80" for data in contents(tmp_path / "run").values())
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run of 20 prompts, beside its prompt file."""
+    folder = tmp_path_factory.mktemp("made")
+    front(folder / "run", write_prompts(folder / "prompts.txt", 40), "job.limit=20")
+    return folder / "run"
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -84,11 +92,11 @@ def test_a_run_holds_data_alone_and_nothing_pickled(tmp_path, prompts):
         "policies/fake-64x64.json",
     ],
 )  # fmt: skip
-def test_a_planted_link_leads_nowhere(tmp_path, prompts, name):
+def test_a_planted_link_leads_nowhere(tmp_path, made, name):
     # Planned, interrupted before anything is made
-    outside = tmp_path / "outside"
+    outside, prompts = tmp_path / "outside", made.with_name("prompts.txt")
     outside.write_text("do not touch")
-    front(tmp_path / "run", prompts, "job.limit=20")
+    shutil.copytree(made, tmp_path / "run")
     for part in ("shards", "logs", "leases", "policies", "work"):
         shutil.rmtree(tmp_path / "run" / part)
         (tmp_path / "run" / part).mkdir()

@@ -14,7 +14,7 @@ from batchgen.paths import RunDir
 from batchgen.plan.store import load_plan
 from batchgen.prepare import prepare
 from tests.builders import make_config
-from tests.commands import REAL, front, verify, write_prompts
+from tests.commands import front, verify, write_prompts
 
 
 def test_a_run_of_an_earlier_bundled_model_goes_on_with_it_and_a_new_one_takes_the_newest(tmp_path: Path) -> None:
@@ -28,12 +28,11 @@ def test_a_run_of_an_earlier_bundled_model_goes_on_with_it_and_a_new_one_takes_t
     assert (kept.run_id, kept.config.model.path, kept.recipe) == (planned.run_id, "tiny", planned.recipe)
 
 
-@pytest.mark.slow
 def test_the_command_resumes_a_run_of_an_earlier_bundled_model(tmp_path: Path) -> None:
     prompts = write_prompts(tmp_path / "p.txt", 4)
     quick = ("job.steps=1", "output.batches_per_shard=1", "job.batch_size=2")
-    assert front(tmp_path / "run", prompts, *quick, "model.path=tiny", "job.limit=2", command=REAL).returncode == 0
-    done = front(tmp_path / "run", prompts, *quick, command=REAL)
+    assert front(tmp_path / "run", prompts, *quick, "model.path=tiny", "job.limit=2").returncode == 0
+    done = front(tmp_path / "run", prompts, *quick)
     assert done.returncode == 0, done.stderr
     assert load_plan(RunDir(tmp_path / "run")).config.model.path == "tiny"
     assert verify(tmp_path / "run").returncode == 0
