@@ -222,7 +222,7 @@ class Config:
     # Show what the command would do, and write nothing. true shows it as text, json as one JSON object; probe loads
     # the model first and measures how long the images take and how large they are, for this dry run and later ones.
     dry_run: Any = False
-    # For a dry run: what a GPU costs in an hour, in any currency, to say what the run costs.
+    # What a GPU costs in an hour, in any currency: a dry run and the report then say what the run costs.
     price_per_gpu_hour: float | None = None
     # Plan the rows of new prompt files, and rows appended to txt, csv, tsv and jsonl files, as new shards.
     extend: bool = False

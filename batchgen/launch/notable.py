@@ -59,11 +59,9 @@ def told(event: dict[str, Any]) -> tuple[str, str] | None:
         case "policy_replaced":
             return f"policy, {event['why']}", f"a part of the policy cannot be used here: {event['why']}"
         case "given_up":
-            return "given up", f"images of shard {event['shard']} are given up: {event['reason']}"
+            return "given up", f"images of shard {event['shard']} crash and are left out: {event['reason']}"
         case "not_staged":
             return "not staged", f"the model is not copied to launch.scratch: {event['why']}"
-        case "load_failed":
-            return "load failed", f"the model could not be read and is tried again: {event['cause']}"
         case "not_ok" if not str(event["reason"]).startswith(_TOLD_OTHERWISE):
             return (
                 f"not ok, {event['reason']}",
