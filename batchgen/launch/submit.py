@@ -41,19 +41,19 @@ def submit(plan: Plan, open_shards: Collection[int], work_s: tuple[float, float]
         say(line)
     if not wanted.elements:
         arrays = ", ".join(sorted({element.job for element in alive}))
-        say(f"{_elements(len(alive))} of array {arrays} live, which is enough: {told_of_queue(alive)}")
+        say(f"{count(len(alive), 'element')} of array {arrays} live, which is enough: {told_of_queue(alive)}")
         _tell(run, before[-1], say)
         return EXIT_WHOLE
     if alive:
-        more = f"{_elements(wanted.elements)} {'is' if wanted.elements == 1 else 'are'} added"
-        say(f"{_elements(len(alive))} of {wanted.wanted} live; {more}")
+        more = f"{count(wanted.elements, 'element')} {'is' if wanted.elements == 1 else 'are'} added"
+        say(f"{count(len(alive), 'element')} of {wanted.wanted} live; {more}")
     made = _submit(plan, wanted, before, sorted({element.job for element in alive}), say)
     if made is None:
         winner = notes.submissions(run)[len(before)]
         say(f"another command submitted array {winner.job} for this run at the same time; this one's was cancelled")
         _tell(run, winner, say)
         return EXIT_WHOLE
-    say(f"array {made.job} was submitted: {_elements(made.elements)} (--array={wanted.spec})")
+    say(f"array {made.job} was submitted: {count(made.elements, 'element')} (--array={wanted.spec})")
     work = None if work_s is None else rounds_line(work_s[0], work_s[1], launch, limits)
     if work is not None:
         say(work)
@@ -80,7 +80,8 @@ def cancel_submitted(run: RunDir, say: Say, running: bool = False) -> list[str]:
     if chosen:
         jobs = sorted({element.job for element in chosen})
         slurm.cancel(jobs, *([] if running else ["--state=PENDING"]))
-        say(f"{_elements(len(chosen))} of array {', '.join(jobs)} {'was' if len(chosen) == 1 else 'were'} cancelled")
+        gone = f"{'was' if len(chosen) == 1 else 'were'} cancelled"
+        say(f"{count(len(chosen), 'element')} of array {', '.join(jobs)} {gone}")
     left = [element for element in alive if element not in chosen]
     if not left:
         slurm.cancel([one.collector for one in before if one.collector])
@@ -157,10 +158,6 @@ def _refused(told: str, options: dict[str, object]) -> str:
             if f"--{name}" in told and (meant := meant_options(name)):
                 return f"launch.slurm.{name}: sbatch has no such option; did you mean {' or '.join(meant)}?"
     return f"{told}; the options are those of launch.slurm, and dry_run=true shows the script"
-
-
-def _elements(number: int) -> str:
-    return f"{number} element{'' if number == 1 else 's'}"
 
 
 def _tell(run: RunDir, made: Submission, say: Say) -> None:

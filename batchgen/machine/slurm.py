@@ -22,6 +22,7 @@ _WORKING = {"alloc", "comp", "idle", "mix", "plnd"}  # states of a node that can
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 _POLL_S = 0.2
 _SETTLE_S = 10.0  # for what is ending: an element that was put back into the queue shows as COMPLETING for a moment
+_ASK_AGAIN_S = 1.0  # all users of a cluster ask the one controller
 _MOST_BYTES = 1 << 24  # of what a command prints
 _WAITS = "sleeping and retrying"  # what sbatch says while the queue is full
 _FORMAT = "%i|%T|%r|%N|%S|%P"
@@ -187,7 +188,7 @@ def live(job_ids: Collection[str]) -> list[Element]:
     end_s = time.monotonic() + _SETTLE_S
     found = listed(job_ids)
     while any(element.is_ending for element in found) and time.monotonic() < end_s:
-        time.sleep(_POLL_S)
+        time.sleep(_ASK_AGAIN_S)
         found = listed(job_ids)
     return [element for element in found if element.is_live]
 

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from batchgen.launch.submit import cancel_submitted
+from batchgen.launch.submit import cancel_submitted, told_of_queue
+from batchgen.machine.slurm import Element
 from batchgen.paths import RunDir
 from tests.commands import front, write_prompts
 from tests.launch.fake_slurm import install
@@ -28,6 +29,11 @@ def submit(tmp_path, prompts, *more, code=0):
     done = front(tmp_path / "run", prompts, "launch=slurm", "launch.workers=8", *more)
     assert done.returncode == code, done.stderr
     return done.stderr
+
+
+def test_a_queue_is_told_in_a_few_words():
+    first, held = Element("12_0", "RUNNING", node="node1"), Element("12_1", "PENDING", "JobHeldUser")
+    assert told_of_queue([first, held]) == "1 element runs, 1 waits (JobHeldUser)"
 
 
 def test_one_array_and_a_check_are_submitted_noted_and_released(tmp_path, prompts, site):

@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from batchgen.launch.submit import told_of_queue
 from batchgen.machine import slurm
 from batchgen.machine.slurm import Element, RefusedError, SlurmError, SlurmMissingError
 
@@ -34,7 +33,6 @@ def test_the_queue_is_read():
     assert (ending.is_live, ending.is_ending) == (False, True)
     assert (check.job, check.node, check.reason) == ("13", "", "Dependency")
     assert slurm.parse_queue("") == []
-    assert told_of_queue([first, held]) == "1 element runs, 1 waits (JobHeldUser)"
 
 
 def test_the_limits_are_read():
