@@ -22,7 +22,7 @@ GROUND = [
 FAMILIES = [
     f"families.{path.stem}"
     for path in sorted(PACKAGE.glob("models/families/*.py"))
-    if path.stem not in ("__init__", "scales", "base")
+    if path.stem not in ("__init__", "texts", "scales", "base", "clip")
 ]
 WINGS = {
     "config": [
@@ -40,9 +40,9 @@ WINGS = {
         "replan", "settled", "edits", "stream",
     ],
     "models": [
-        "parts", "hub", "transfer", "families.scales", "families.base", *FAMILIES, "families", "checkpoint",
-        "embeddings", "wants", "sources", "unpack", "assembled", "find", "beside", "lora", "admit", "fingerprint",
-        "editions", "staging",
+        "parts", "hub", "transfer", "families.texts", "families.scales", "families.base", "families.clip", *FAMILIES,
+        "families", "checkpoint", "embeddings", "wants", "sources", "unpack", "assembled", "find", "beside", "lora",
+        "admit", "fingerprint", "editions", "staging",
     ],
     "shards": [
         "images", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars", "attempt",

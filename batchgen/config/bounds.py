@@ -37,6 +37,8 @@ BOUNDS = {
     "height": Bound(int, 64, 16_384, multiple=8),
     "steps": Bound(int, 1, 1_000),
     "guidance": Bound(float, 0.0, 100.0),
+    "clip_skip": Bound(int, 1, 100),
+    "text_chunks": Bound(int, 1, 16),
     "guided_above": Bound(float, 0.0, 100.0),
     "seed": Bound(int, 0, SEED_LIMIT - 1),
     "images_per_prompt": Bound(int, 1, 10_000),

@@ -100,6 +100,28 @@ class ModelConfig:
     # them. PATH is a .safetensors file, relative to the working directory, or ORG/NAME/FILE.safetensors on the hub. A
     # row's own LoRA replaces them.
     lora: Any = None
+    # How many of the last layers of CLIP a prompt skips, as diffusers counts them (Stable Diffusion and XL); null takes
+    # what the pipeline takes. What other programs call 'Clip skip 2' is 1 for Stable Diffusion and null for XL.
+    clip_skip: int | None = None
+    # As how many chunks of 75 tokens each text is encoded (Stable Diffusion and XL). What is longer is cut.
+    text_chunks: int = 1
+    # Whether brackets are weights (Stable Diffusion and XL): (word:1.3), (word) for 1.1, [word] for 1/1.1; a backslash
+    # before a bracket makes it text.
+    prompt_weights: bool = False
+    # The size that Stable Diffusion XL is told an image had before it was scaled, [width, height] in pixels; null is
+    # the size of the image.
+    original_size: list[int] | None = None
+    # The place of the image's top left corner in a larger one, [x, y] in pixels, that Stable Diffusion XL is told;
+    # null is [0, 0].
+    crop_top_left: list[int] | None = None
+    # The size of the image that Stable Diffusion XL is told, [width, height] in pixels; null is its size.
+    target_size: list[int] | None = None
+    # The same for negative prompts, with negative_target_size; null is what the prompts have.
+    negative_original_size: list[int] | None = None
+    # The same for negative prompts, beside the two sizes; null is [0, 0].
+    negative_crop_top_left: list[int] | None = None
+    # The same for negative prompts, with negative_original_size; null is what the prompts have.
+    negative_target_size: list[int] | None = None
     # The model's own safety checker: flag notes its verdict in the sample's JSON, drop leaves flagged images out.
     safety_checker: str = "off"
 

@@ -27,10 +27,10 @@ def cut_warning(model: ModelFiles, texts: Sequence[str]) -> str | None:
         name, most = family.read_by(json.loads((model.folder / family.denoiser / "config.json").read_bytes()))
         there = (model.folder / name).is_dir()
         tokenizer, usual = _load(model.folder / (name if there else "tokenizer"))
-        room = usual - _MARKS if most is None or not there else most
+        room = (usual - _MARKS) * family.texts.text_chunks if most is None or not there else most
         counts = {word: vectors(path) for word, path in model.embeddings}
         tokenizer.add_tokens([piece for word, number in counts.items() for piece in pieces(word, number)])
-        texts = [expanded(text, counts) for text in texts]
+        texts = [expanded("".join(piece for piece, _ in family.pieces(text)), counts) for text in texts]
         encoded = tokenizer.encode_batch(texts, add_special_tokens=False) if texts else []
     except Exception:  # the tokenizer's own library raises plain exceptions; a worker says what is wrong
         return None

@@ -9,8 +9,9 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from batchgen.errors import BatchgenError, ConfigError, ModelError
 from batchgen.files import put_new, to_json
 from batchgen.machine.versions import versions
 from batchgen.models.beside import unused_line
-from batchgen.models.families.base import NEVER
+from batchgen.models.families import FAMILIES
+from batchgen.models.families.base import NEVER, Family
+from batchgen.models.families.clip import CLIP_LAYERS
+from batchgen.models.families.texts import holds_weights
 from batchgen.models.find import ModelFiles, check_model, place_px
-from batchgen.models.parts import refuse_misspelt, settings
+from batchgen.models.parts import Part, refuse_misspelt, settings
 from batchgen.places import cache_dir
 from batchgen.quality import refuse_large
 from batchgen.types import Lora, Prompt, Reject, Shard
@@ -47,6 +51,7 @@ class Admission:
         refuse_misspelt(model.folder, model.variant)
         _refuse_settings(model, config)
         parts = check_model(model, config.job.scheduler)
+        _refuse_skips(model, parts)
         self._fingerprint = fingerprint()
         for remark in (*self._ask(set())["told"], *filter(None, (unused_line(model), *_without_effect(config)))):
             say(remark)
@@ -66,6 +71,7 @@ class Admission:
         steps: dict[int, Prompt] = {}
         loras: dict[Lora, Prompt] = {}
         unheard: Prompt | None = None  # the first whose negative prompt the model does not take
+        weighted: Prompt | None = None  # the first with a weight in it, where weights are not read
         for shard in shards:
             for batch in shard.batches if isinstance(shard, Shard) else ():
                 sizes.setdefault(batch.size, batch.prompts[0])
@@ -74,6 +80,8 @@ class Admission:
                     loras.setdefault(lora, batch.prompts[0])
                 if unheard is None and batch.prompts[0].guided_above >= NEVER:
                     unheard = next((prompt for prompt in batch.prompts if prompt.negative_text), None)
+                if weighted is None and not self._model.texts.prompt_weights:
+                    weighted = next((prompt for prompt in batch.prompts if _has_weights(prompt)), None)
             yield shard
         job = self._config.job
         for (width, height), prompt in sorted(sizes.items()):
@@ -88,9 +96,12 @@ class Admission:
         if unheard is not None:
             told = f"negative prompts change nothing: this {self._model.family.title} does without them"
             say(f"{told} (first: {unheard.source}:{unheard.line})")
+        if weighted is not None:
+            say(_unread_weights(self._model.family, weighted))
 
     def _ask(self, steps: Collection[int]) -> dict[str, Any]:
-        path = _place([self._fingerprint, self._config.job.scheduler, self._model.timestep_spacing])
+        model, scheduler = self._model, self._config.job.scheduler
+        path = _place([self._fingerprint, scheduler, model.timestep_spacing, asdict(model.texts)])
         kept = _kept(path)
         if kept is not None and set(steps) <= set(kept["steps"]):
             return kept
@@ -119,6 +130,7 @@ class Admission:
             "variant": model.variant,
             "safety_checker": model.safety_checker,
             "timestep_spacing": model.timestep_spacing,
+            "texts": asdict(model.texts),
             "scheduler": self._config.job.scheduler,
         }
 
@@ -162,6 +174,16 @@ def _where(prompt: Prompt) -> str:
     return f" ({prompt.source}:{prompt.line})"
 
 
+def _has_weights(prompt: Prompt) -> bool:
+    return holds_weights(prompt.prompt) or holds_weights(prompt.negative_text)
+
+
+def _unread_weights(family: Family, first: Prompt) -> str:
+    reads = "prompt_weights" in family.heeds
+    advice = "set model.prompt_weights=true to use them" if reads else f"{family.title} has no weights of words"
+    return f"weights such as (word:1.2) are read as text (first: {first.source}:{first.line}); {advice}"
+
+
 def _refuse_uneven(name: str, value_px: int, multiple_px: int, what: str, where: str = "") -> None:
     if value_px % multiple_px:
         below = value_px // multiple_px * multiple_px
@@ -176,8 +198,22 @@ def _refuse_settings(model: ModelFiles, config: Config) -> None:
     family = model.family
     if config.model.dtype == "fp16" and family.half != "fp16":
         raise ConfigError(f"model.dtype=fp16: {family.title} overflows in fp16; use {family.half} or auto")
+    for name in model.texts.given:
+        if name not in family.heeds:
+            others = " and ".join(one.title for one in FAMILIES.values() if name in one.heeds)
+            raise ConfigError(f"model.{name} is for {others}; {family.title} has no such setting: leave it out")
     if config.speed.traced and not family.convolutional:
         raise ConfigError(f"speed.traced=true: {family.title} cannot be traced; use speed.traced=false")
+
+
+def _refuse_skips(model: ModelFiles, parts: Sequence[Part]) -> None:
+    """Raise ModelError where texts would skip more layers than a text encoder has."""
+    family, skip = model.family, model.texts.clip_skip
+    for part in parts:
+        if skip is not None and part.name in family.encoders:
+            most = int(settings(part).get("num_hidden_layers", CLIP_LAYERS)) - family.spared
+            if skip > most:
+                raise ModelError(f"model.clip_skip={skip}: the model's {part.name} has only {most} layers to skip")
 
 
 def _without_effect(config: Config) -> Iterator[str]:

@@ -12,6 +12,7 @@ from batchgen.models.assembled import Get, assemble
 from batchgen.models.embeddings import Embeddings, check_embeddings, named
 from batchgen.models.families import family_in
 from batchgen.models.families.base import NEVER, Family
+from batchgen.models.families.texts import TextOptions
 from batchgen.models.parts import INDEX_FILE, WORDS, Part, parts_of, read_index, settings, tensors
 from batchgen.models.sources import cached, fetched, is_hub_model, local
 from batchgen.places import models_dir
@@ -28,6 +29,7 @@ class ModelFiles:
     `variant`: the set of weight files, where a part has more than one. `safety_checker`: whether that part is loaded.
     `timestep_spacing`: how the scheduler spaces its timesteps; None leaves it to the model.
     `embeddings`: the words that are added to its text encoders, with their files.
+    `texts`: how the model's family encodes texts, and what it is told of sizes.
     """
 
     folder: Path
@@ -35,6 +37,7 @@ class ModelFiles:
     safety_checker: bool = False
     timestep_spacing: str | None = None
     embeddings: Embeddings = ()
+    texts: TextOptions = TextOptions()
 
     def parts(self) -> list[Part]:
         """The parts that a run loads, by name. Raises ModelError where a part is missing."""
@@ -43,7 +46,7 @@ class ModelFiles:
     @property
     def family(self) -> Family:
         """What differs between this model and those of other families. Raises ModelError where it is of none."""
-        return family_in(self.folder)
+        return family_in(self.folder).using(self.texts)
 
 
 def find_model(model: ModelConfig) -> ModelFiles | None:
@@ -61,6 +64,13 @@ def in_cache(model: ModelConfig) -> ModelFiles | None:
         return files if files is not None and files.parts() else None
     except (ModelError, OSError, ValueError):  # a part is missing; the hub refuses a name that cannot be an id
         return None
+
+
+def files_in(folder: Path, model: ModelConfig) -> ModelFiles:
+    """The files of the model in a folder, as the configuration wants them. Raises ModelError."""
+    checker = model.safety_checker != "off"
+    words = named(model.embeddings)
+    return ModelFiles(folder, model.variant, checker, model.timestep_spacing, words, TextOptions.of(model))
 
 
 def locate(model: ModelConfig) -> ModelFiles:
@@ -110,10 +120,7 @@ def _files_of(model: ModelConfig, get: Get, make: bool) -> ModelFiles | None:
         folder = assemble(model, get, make)
     except OSError as error:
         raise ModelError(f"{error.filename or model.path} cannot be used: {error.strerror or error}") from error
-    if folder is None:
-        return None
-    checker = model.safety_checker != "off"
-    return ModelFiles(folder, model.variant, checker, model.timestep_spacing, named(model.embeddings))
+    return None if folder is None else files_in(folder, model)
 
 
 def _revision(model: ModelConfig, key: str) -> str | None:

@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 from batchgen.errors import ModelError, StoppedError, from_os_error, in_one_line
 from batchgen.events import EventLog
 from batchgen.files import sync_directory
-from batchgen.models.embeddings import named
-from batchgen.models.find import ModelFiles, locate
+from batchgen.models.find import ModelFiles, files_in, locate
 from batchgen.models.fingerprint import VERSION, fingerprint_model
 from batchgen.models.parts import INDEX_FILE
 from batchgen.plan.store import Plan
@@ -91,8 +90,7 @@ def _copy_of(plan: Plan, log: EventLog, stop: threading.Event) -> Path:
         raise _NoCopyError("an earlier version of batchgen planned the run, by all files in the model's folder")
     root = scratch / FOLDER
     target = root / planned.removeprefix(VERSION)
-    checker = plan.config.model.safety_checker != "off"
-    wanted = ModelFiles(target, plan.config.model.variant, checker, embeddings=named(plan.config.model.embeddings))
+    wanted = files_in(target, plan.config.model)
     if _is_ours(root) and _is_whole(wanted, planned):
         return target
     model = locate(plan.config.model)

@@ -16,6 +16,7 @@ from typing import Any
 
 from batchgen.config.bounds import BOUNDS
 from batchgen.errors import ModelError, in_one_line
+from batchgen.models.families.texts import TextOptions
 from batchgen.models.find import ModelFiles, check_model
 from batchgen.models.parts import Part, settings, tensors
 from batchgen.pipeline.rehearse import rehearse
@@ -191,8 +192,9 @@ def _unscaled(sample: Any, _: Any) -> Any:
 def main() -> int:
     """Answer the request on standard input with what `check` returns, or {"problem": why the model is refused}."""
     request = json.loads(sys.stdin.read())
-    folder, *how = (request.pop(name) for name in ("folder", "variant", "safety_checker", "timestep_spacing"))
-    model = ModelFiles(Path(folder), *how)
+    folder, texts = Path(request.pop("folder")), TextOptions.of(request.pop("texts"))
+    how = {name: request.pop(name) for name in ("variant", "safety_checker", "timestep_spacing")}
+    model = ModelFiles(folder, **how, texts=texts)
     answers = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not mix with the answer
     try:

@@ -65,7 +65,6 @@ class DiffusersEngine:
         self.gauge = Gauge(cap_bytes) if on_cuda else None
         self.beat: Callable[[], None] = lambda: None
         self._checked = model.safety_checker
-        self._inverts = bool(model.embeddings)
         self._model = LoadedModel(model, scheduler, self.dtype, self.device, loras or {})
         self._texts: OrderedDict[str, EncodedText] = OrderedDict()
         self._merged: tuple[Lora, ...] = ()  # when the texts were encoded
@@ -165,10 +164,9 @@ class DiffusersEngine:
         name, room = self._family.read_by(self._denoiser.config)
         tokenizer = getattr(self._pipe, name, None) or self._pipe.tokenizer
         if room is None or name not in self._pipe.components:
-            room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
-        if self._inverts:
-            text = self._pipe.maybe_convert_prompt(text, tokenizer)
-        ids = tokenizer(text, truncation=False, add_special_tokens=False, verbose=False).input_ids
+            one = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+            room = one * self._family.texts.text_chunks
+        ids = [one for one, _ in self._family.tokens(self._pipe, tokenizer, text)]
         return tokenizer.decode(ids[room:]) if len(ids) > room else None
 
     @torch.inference_mode()

@@ -83,9 +83,14 @@ class Staged:
         self._host = [tensor.data for tensor in self._tensors]
 
     def enter(self) -> None:
-        """Copy the weights to the device, in its stream's order."""
-        for tensor, host in zip(self._tensors, self._host, strict=True):
-            tensor.data = host.to(self._device, non_blocking=True, copy=True)
+        """Copy the weights to the device, in its stream's order.
+
+        The copies are made outside of inference mode: torch multiplies some matrices (those of Sana) in another way, in
+        other low bits, where a weight is a tensor of that mode.
+        """
+        with torch.inference_mode(False):
+            for tensor, host in zip(self._tensors, self._host, strict=True):
+                tensor.data = host.to(self._device, non_blocking=True, copy=True)
 
     def leave(self) -> None:
         """Let the device's copy go."""

@@ -17,7 +17,7 @@ from batchgen.models.parts import Part
 from batchgen.pipeline.load import view_of
 from batchgen.pipeline.schedulers import scheduler_of
 
-_TEXTS = ("", "word " * 100)
+_TEXTS = ("", "(word:1.5) " * 100)
 _EDGE_PX = 64  # of the smallest image that can be asked for
 _COLOURS = 3
 _FEWEST_TOKENS = 3  # a text's marks of start and end, and one between

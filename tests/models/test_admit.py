@@ -11,8 +11,9 @@ import pytest
 from batchgen import prepare as prepare_module
 from batchgen.config.schema import Config
 from batchgen.dry_run import Counts, summary
-from batchgen.errors import BatchgenError, ModelError, UserError
+from batchgen.errors import BatchgenError, ConfigError, ModelError, UserError
 from batchgen.models import admit
+from batchgen.models.families.texts import TextOptions
 from batchgen.models.find import ModelFiles
 from batchgen.paths import RunDir
 from batchgen.places import models_dir
@@ -79,6 +80,7 @@ REFUSED: dict[str, Any] = {
         {"memory__policy__tile_px": 520},
         "memory.policy.tile_px=520: .* 32, such as 512 or 544",
     ),
+    "layers": (lambda model: None, {"model__clip_skip": 90}, "model.clip_skip=90: .* text_encoder has only 3 layers"),
     "variant": (only_fp16, {"model__variant": "fp61"}, "has no such weights; did you mean fp16?"),
 }
 
@@ -89,8 +91,9 @@ def in_process(monkeypatch):
     from batchgen.pipeline.check import check
 
     def answer(request):
-        names = ("variant", "safety_checker", "timestep_spacing")
-        model = ModelFiles(Path(request.pop("folder")), *(request.pop(name) for name in names))
+        folder, texts = Path(request.pop("folder")), TextOptions.of(request.pop("texts"))
+        how = {name: request.pop(name) for name in ("variant", "safety_checker", "timestep_spacing")}
+        model = ModelFiles(folder, **how, texts=texts)
         return check(model, **request)
 
     monkeypatch.setattr(admit, "_answer", answer)
@@ -253,3 +256,20 @@ def test_what_is_given_and_changes_nothing_is_told(tmp_path, in_process, capsys,
     ):
         prepared(config)
     assert not (tmp_path / "strict").exists()
+
+
+@pytest.mark.parametrize(("on", "told"), [(False, 1), (True, 0)])
+def test_weights_that_are_not_read_are_told_once(tmp_path, in_process, capsys, on, told):
+    texts = [("a fox", ""), ("a (red:1.2) fox", "(grey:1.1)"), ("a (blue:1.3) fox", "")]
+    rows = [{"prompt": text, "negative_prompt": negative} for text, negative in texts]
+    prepare(RunDir(tmp_path / "run"), make_config(tmp_path, rows, model__prompt_weights=on))
+    said = capsys.readouterr().err
+    line = f"{tmp_path}/prompts.jsonl:2); set model.prompt_weights=true to use them"
+    assert (said.count("are read as text"), said.count(line)) == (told, told)
+
+
+def test_an_option_that_the_family_does_not_have_is_refused(tmp_path, in_process):
+    config = make_config(tmp_path, model__original_size=[64, 64])
+    with pytest.raises(ConfigError, match="model.original_size is for Stable Diffusion XL; Stable Diffusion 1.x"):
+        prepare(RunDir(tmp_path / "run"), config)
+    assert not (tmp_path / "run").exists()

@@ -35,6 +35,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         asked = dict(request)
+        asked.pop("texts")
         names = ("variant", "safety_checker", "timestep_spacing")
         model = ModelFiles(Path(asked.pop("folder")), *(asked.pop(name) for name in names))
         return json.loads(json.dumps(check(model, **asked)))
