@@ -217,6 +217,19 @@ def _replace(temporary: Path, path: Path, data: bytes, durable: bool) -> None:
         raise
 
 
+def replace_by(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make a file beside `path`, and then give it that name, in place of an older one.
+
+    It is for content that memory does not hold and that can be made again: nothing is flushed to the disk.
+    """
+    temporary = _temporary_beside(path)
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def supports_link(directory: Path) -> bool:
     """Try whether the file system of `directory` has hard links (some network file systems and FAT do not)."""
     source = directory / f".link.{uuid.uuid4().hex}"

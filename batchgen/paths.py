@@ -161,6 +161,16 @@ class RunDir:
         return self.root / "contact_sheet.png"
 
     @property
+    def samples_table(self) -> Path:
+        """One row for each planned image."""
+        return self.root / "samples.parquet"
+
+    @property
+    def card(self) -> Path:
+        """The data set's card, which a person may edit."""
+        return self.root / "README.md"
+
+    @property
     def damaged(self) -> Path:
         """Damaged files that were set aside, in numbered directories; no command reads them."""
         return self.root / "damaged"

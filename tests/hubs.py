@@ -41,7 +41,7 @@ class Hub:
             return 404, {"error": "Repository not found"}
         if found[1] == "preupload":
             names = [one["path"] for one in json.loads(body)["files"]]
-            self.modes |= {name: "lfs" if name.endswith(".tar") else "regular" for name in names}
+            self.modes |= {name: "lfs" if name.endswith((".tar", ".parquet")) else "regular" for name in names}
             return 200, {
                 "files": [{"path": name, "uploadMode": self.modes[name], "shouldIgnore": False} for name in names]
             }

@@ -45,9 +45,9 @@ WINGS = {
         "admit", "fingerprint", "editions", "staging",
     ],
     "shards": [
-        "images", "records", "failures", "leases", "copies", "memory_log", "journal", "samples", "tars", "attempt",
-        "settled", "ends", "eta", "worker_log", "crew", "amounts", "starting", "roster", "progress", "index", "glance",
-        "finish",
+        "images", "infotext", "records", "failures", "leases", "copies", "closing", "memory_log", "journal", "samples",
+        "tars", "attempt", "settled", "ends", "eta", "worker_log", "crew", "amounts", "starting", "roster", "progress",
+        "index", "glance", "finish",
     ],
     "memory": [
         "defaults", "refused", "streaming_costs", "figures", "cache", "estimate", "placement_bytes", "costs",
@@ -63,7 +63,8 @@ WINGS = {
         "copier", "copying", "arrays", "notes", "elements", "script", "submit", "wait",
     ],
     "report": [
-        "listing", "made", "told", "picks", "facts", "gather", "jobs", "thumbs", "sheet", "page", "write", "__main__",
+        "listing", "made", "told", "picks", "facts", "gather", "jobs", "thumbs", "sheet", "page", "table", "card",
+        "write", "__main__",
     ],
     "worker": ["out_of_memory", "shard", "spread", "hand_out", "loop", "__main__"],
     "evening": [

@@ -30,6 +30,7 @@ CHOICES = {
     "memory.policy.placement": (None, *PLACEMENTS),
     "speed.attention": ATTENTION,
     "output.format": ("png", "jpg", "webp"),
+    "output.metadata": ("none", "a1111"),
     "launch.launcher": ("local", "slurm"),
     "determinism": ("best", "strict"),
 }

@@ -177,6 +177,9 @@ class OutputConfig:
     format: str = "png"
     # The quality of jpg and webp images; null takes the format's default.
     quality: int | None = None
+    # What is written into each image besides its pixels: none, or the prompt and the settings as A1111's web UI writes
+    # them (docs/datasets.md).
+    metadata: str = "none"
     # How many batches a shard holds. null lets the planner decide by images and workers, with at most 32 batches.
     batches_per_shard: int | None = None
     # Where each finished shard is copied to while the run goes on: an address that fsspec knows, such as

@@ -1,4 +1,4 @@
-"""The files of a report: report.json, contact_sheet.png and report.html, each of them put in place whole.
+"""What is made of a run at its end: samples.parquet, the data set card, and the report. Each is put in place whole.
 
 All can be made again at any time, and no other command reads them.
 """
@@ -8,15 +8,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batchgen.errors import BatchgenError
+from batchgen.errors import BatchgenError, BrokenRunError
 from batchgen.files import replace
 from batchgen.paths import RunDir
-from batchgen.plan.store import Plan
+from batchgen.plan.store import Plan, load_plan
+from batchgen.report.card import write_card
 from batchgen.report.gather import gather
 from batchgen.report.jobs import together
 from batchgen.report.page import render
 from batchgen.report.picks import SHOWN
 from batchgen.report.sheet import contact_sheet
+from batchgen.report.table import write_table
 from batchgen.report.thumbs import data_url, thumbnails
 from batchgen.shards.crew import read_crew
 from batchgen.shards.leases import Watch
@@ -62,9 +64,20 @@ def is_last(plan: Plan) -> bool:
         return True
 
 
+def write_data_set(run: RunDir) -> None:
+    """Write samples.parquet and README.md, its card; nothing where the plan is broken. Raises OSError."""
+    try:
+        plan = load_plan(run)
+    except BrokenRunError:  # the report says so
+        return
+    write_table(plan)
+    write_card(plan)
+
+
 def write_all(run: RunDir) -> list[str]:
     """Write all that is made of a run at its end; return what went wrong, a line each. It never raises an error."""
     steps: dict[str, Callable[[], object]] = {
+        "samples.parquet or README.md": lambda: write_data_set(run),
         "the report": lambda: write_report([run], Files(run.report, run.report_json, run.contact_sheet)),
     }
     problems = []

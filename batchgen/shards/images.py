@@ -1,27 +1,56 @@
 """Pixels become image files."""
 
 import io
+from typing import Any
 
 from PIL import Image
+from PIL.ExifTags import IFD, Base
+from PIL.PngImagePlugin import PngInfo
 
 from batchgen.types import Decoded
 
 DEFAULT_QUALITY = {"jpg": 95, "webp": 90}
 
 
-def encode_image(image: Decoded, image_format: str, quality: int | None) -> bytes:
+# A segment of a JPEG holds at most 65,533 bytes; these are left for the comment by the EXIF around it.
+_MOST_JPEG_COMMENT_BYTES = 65_000
+
+
+def encode_image(image: Decoded, image_format: str, quality: int | None, text: str | None = None) -> bytes:
     """The image as a png, jpg or webp file. `quality` is 1-100, None for the format's default; png has none.
 
     PNG at level 1 with run-length matching: half the time of Pillow's default here, and no larger.
+
+    `text` is put into the file as A1111's web UI does it: into a text chunk `parameters` of a PNG, into the comment of
+    the EXIF of the others. Text that is too long for a JPEG's EXIF is left out.
     """
     if image.pixels is None:
         raise ValueError("an image that is not finite cannot be encoded")
     picture = Image.frombytes("RGB", (image.width, image.height), image.pixels)
     data = io.BytesIO()
     if image_format == "png":
-        picture.save(data, "PNG", compress_level=1, compress_type=3)
+        picture.save(data, "PNG", compress_level=1, compress_type=3, pnginfo=_chunk(text))
     elif image_format == "jpg":
-        picture.save(data, "JPEG", quality=quality or DEFAULT_QUALITY["jpg"], subsampling=0)
+        quality = quality or DEFAULT_QUALITY["jpg"]
+        picture.save(data, "JPEG", quality=quality, subsampling=0, **_exif(text, _MOST_JPEG_COMMENT_BYTES))
     else:
-        picture.save(data, "WEBP", quality=quality or DEFAULT_QUALITY["webp"])
+        picture.save(data, "WEBP", quality=quality or DEFAULT_QUALITY["webp"], **_exif(text))
     return data.getvalue()
+
+
+def _chunk(text: str | None) -> PngInfo | None:
+    if text is None:
+        return None
+    chunk = PngInfo()
+    chunk.add_text("parameters", text)  # tEXt, or iTXt where the text is not Latin-1
+    return chunk
+
+
+def _exif(text: str | None, most_bytes: int | None = None) -> dict[str, Any]:
+    """What `Image.save` takes so that the file's EXIF has the text as its comment."""
+    comment = b"" if text is None else b"UNICODE\0" + text.encode("utf-16-be")
+    if not comment or (most_bytes is not None and len(comment) > most_bytes):
+        return {}
+    exif = Image.Exif()
+    exif.get_ifd(IFD.Exif)[Base.UserComment] = comment
+    return {"exif": exif}

@@ -20,6 +20,7 @@ from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 from batchgen.quality import verdict
 from batchgen.shards.images import encode_image
+from batchgen.shards.infotext import infotext
 from batchgen.stores.filesystem import is_address
 from batchgen.types import Decoded, Prompt, Sample
 
@@ -68,6 +69,7 @@ class SampleMaker:
     image_format: str
     quality: int | None
     safety_checker: str = "off"
+    metadata: str = "none"
     form: int = SAMPLE_FORM
     names: Mapping[str, str] = field(default_factory=dict)  # of the prompt files, by their paths
     left_out: frozenset[str] = frozenset()
@@ -91,6 +93,7 @@ class SampleMaker:
             image_format=output.format,
             quality=output.quality,
             safety_checker=model.safety_checker,
+            metadata=output.metadata,
             form=form,
             names=file_names([one["file"] for one in segment.inputs] for segment in plan.segments),
         )
@@ -107,8 +110,9 @@ class SampleMaker:
         if image.flagged and self.safety_checker == "drop":
             return Sample(prompt.key, "filtered", reason="flagged by the model's safety checker")
         describe = self._describe if self.form > 1 else self._describe_first
+        text = infotext(prompt, self.scheduler, self.model) if self.metadata == "a1111" else None
         files = {
-            self.image_format: encode_image(image, self.image_format, self.quality),
+            self.image_format: encode_image(image, self.image_format, self.quality, text),
             "txt": prompt.prompt.encode(),
             "json": to_json(describe(prompt, cuts, image, policy)).encode(),
         }

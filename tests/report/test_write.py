@@ -31,7 +31,7 @@ from tests.commands import (
 )
 
 REPORT = [sys.executable, "-m", "batchgen.report"]
-FILES = ("report.html", "report.json", "contact_sheet.png")
+FILES = ("report.html", "report.json", "contact_sheet.png", "samples.parquet", "README.md")
 
 
 @pytest.fixture
@@ -120,14 +120,23 @@ def test_whatever_goes_wrong_is_a_line(tmp_path, monkeypatch):
     assert line.startswith("the report was not written: RecursionError")
 
 
+def test_a_run_whose_plan_is_broken_has_a_report_alone(tmp_path):
+    plan = plan_run(tmp_path)
+    finish_run(plan)
+    plan.run.plan.facts.write_text("{}")
+    assert write_all(plan.run) == []
+    assert [plan.run.root.joinpath(name).exists() for name in FILES[:2] + FILES[3:]] == [True, True, False, False]
+
+
 def test_a_reader_sees_the_old_files_or_the_new(tmp_path, monkeypatch):
     plan = plan_run(tmp_path)
     finish_run(plan)
     assert write_all(plan.run) == []
     before = {name: (plan.run.root / name).read_bytes() for name in FILES}
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    (line,) = write_all(plan.run)
-    assert "No space left" in line
+    lines = write_all(plan.run)
+    assert [line.partition(" was not written: ")[0] for line in lines] == ["samples.parquet or README.md", "the report"]
+    assert all("No space left" in line for line in lines)
     assert {name: (plan.run.root / name).read_bytes() for name in FILES} == before
     assert not list(plan.run.root.glob(".*"))
 

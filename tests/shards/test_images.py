@@ -30,6 +30,21 @@ def test_other_formats_come_close_and_closer_with_more_quality(image_format: str
     assert sizes[0] < sizes[1]
 
 
+@pytest.mark.parametrize("image_format", ["png", "jpg", "webp"])
+def test_text_is_kept_beside_the_same_pixels(image_format: str) -> None:
+    image = fake_image(PROMPT)
+    plain, told = (encode_image(image, image_format, None, text) for text in (None, "a fox"))
+    assert told == encode_image(image, image_format, None, "a fox") and len(told) > len(plain)
+    with Image.open(io.BytesIO(plain)) as one, Image.open(io.BytesIO(told)) as other:
+        assert one.tobytes() == other.tobytes()
+        assert "parameters" not in one.info and len(one.getexif()) == 0
+
+
+def test_a_text_that_no_jpeg_can_hold_is_left_out() -> None:
+    held, left_out = (encode_image(fake_image(PROMPT), "jpg", None, "x" * count) for count in (32_496, 32_497))
+    assert len(held) > len(left_out) == len(encode_image(fake_image(PROMPT), "jpg", None))
+
+
 def test_pixels_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         encode_image(Decoded(None, 64, 64), "png", None)

@@ -1,5 +1,6 @@
 """Samples: the image, its text, and a JSON that says how it was made, the same each time."""
 
+import io
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from batchgen.errors import ResumeError
 from batchgen.paths import RunDir
@@ -202,6 +204,15 @@ def test_the_models_folder_may_move_and_samples_still_name_it_as_planned(tmp_pat
 def test_an_image_that_had_to_be_decoded_again_says_so() -> None:
     again = replace(fake_image(PROMPT), retried_in_fp32=True)
     assert [about(make(image=image))["decoded_again_in_fp32"] for image in (fake_image(PROMPT), again)] == [False, True]
+
+
+def test_metadata_goes_into_the_image_and_changes_nothing_else(tmp_path: Path) -> None:
+    plain, told = make().files, make(maker=replace(MAKER, metadata="a1111")).files
+    assert [name for name in plain if plain[name] != told[name]] == ["png"]
+    with Image.open(io.BytesIO(told["png"])) as image:
+        assert image.info["parameters"].startswith("a f\u00fcchs\nSteps: 2, ")
+    maker = SampleMaker.of(plan_run(tmp_path, output__metadata="a1111"), "FakeScheduler", "fake")
+    assert (maker.metadata, MAKER.metadata) == ("a1111", "none")
 
 
 @pytest.mark.parametrize("pixels", [None, b"", bytes(64 * 64 * 3 - 1)])

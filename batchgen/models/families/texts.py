@@ -37,7 +37,8 @@ class TextOptions:
         """The options of a configuration, or of what `asdict` and JSON made of options."""
         values = said if isinstance(said, Mapping) else vars(said)
         given: dict[str, Any] = {one.name: values[one.name] for one in fields(cls)}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+        given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        return cls(**given)
 
     @property
     def given(self) -> tuple[str, ...]:
