@@ -64,7 +64,7 @@ WINGS = {
     ],
     "report": [
         "listing", "made", "told", "picks", "facts", "gather", "jobs", "thumbs", "sheet", "page", "table", "card",
-        "write", "__main__",
+        "write", "night", "__main__",
     ],
     "worker": ["out_of_memory", "shard", "spread", "hand_out", "loop", "__main__"],
     "evening": [

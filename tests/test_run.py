@@ -18,8 +18,10 @@ from tests.commands import (
     run,
     samples,
     shard_files,
+    start,
     verify,
     wait_for,
+    workers_that_began,
     write_prompts,
 )
 
@@ -345,6 +347,37 @@ def test_a_sweep_makes_a_run_for_each_value_and_resumes_them(tmp_path, prompts):
     assert sweep().stderr.count("is already done") == 3
     assert sorted((tmp_path / "runs").iterdir()) == runs
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt", "runs"]
+
+
+def of_a_night(folder):
+    """A sweep of three jobs of a user's own, the second of which has no prompts."""
+    (folder / "mine" / "job").mkdir(parents=True)
+    write_prompts(folder / "p.txt", 20)
+    for name, prompts in (("a", "p.txt"), ("b", "missing.txt"), ("c", "p.txt")):
+        text = f"# @package _global_\njob:\n  name: {name}\n  prompts: {prompts}\n  width: 64\n  height: 64\n"
+        (folder / "mine" / "job" / f"{name}.yaml").write_text(text)
+    return [*FAKE, "--config-dir", "mine", "-m", "job=a,b,c"]
+
+
+def test_a_night_of_several_jobs_goes_on_when_one_fails_and_one_report_covers_them(tmp_path):
+    done = run(of_a_night(tmp_path), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "mine/job/b.yaml:4: job.prompts: no prompt file missing.txt" in done.stderr
+    assert "2 of 3 runs are whole; outputs/b ended with exit code 2" in done.stderr
+    assert [verify(tmp_path / "outputs" / name).returncode for name in "ac"] == [0, 0]
+    report = json.loads((tmp_path / "outputs" / "a+c.json").read_text())
+    assert report["totals"]["ok"] == 40 and [one["name"] for one in report["run"]["jobs"]] == ["a", "c"]
+    assert "look at all of them: outputs/a+c.html" in done.stderr
+
+
+def test_ctrl_c_in_a_night_ends_the_night(tmp_path):
+    night = start(of_a_night(tmp_path), cwd=tmp_path, FAKE_ROW_S="0.5")
+    wait_for(lambda: workers_that_began(tmp_path / "outputs" / "a"))
+    night.send_signal(signal.SIGINT)
+    said = night.communicate(timeout=60)[1]
+    assert night.returncode == 75, said
+    assert not (tmp_path / "outputs" / "c").exists()
+    assert "the same command goes on" in said
 
 
 def test_a_users_own_job_directory_works_from_anywhere(tmp_path):

@@ -105,7 +105,7 @@ def load_any(composed: Any, name: str) -> Config:
 
 
 def own_files() -> list[OwnFile]:
-    """The configuration files that were opened in this process and did not come with batchgen, each once, in order."""
+    """The configuration files that this run opened and that did not come with batchgen, each once, in order."""
     return linked([OwnFile(path, name) for path, name in _OPENED.items() if not path.is_relative_to(conf_dir())])
 
 
@@ -122,6 +122,8 @@ def _watch_files() -> None:
 
     def load_config(source: Any, config_path: str) -> Any:
         path = Path(source.path, source._normalize_file_name(config_path)).resolve()
+        if path == conf_dir() / "config.yaml":  # the next run of a sweep is composed
+            _OPENED.clear()
         if path.exists():
             _OPENED[path] = config_path
         found = opens(source, config_path)

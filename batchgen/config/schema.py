@@ -105,16 +105,13 @@ class ModelConfig:
     clip_skip: int | None = None
     # As how many chunks of 75 tokens each text is encoded (Stable Diffusion and XL). What is longer is cut.
     text_chunks: int = 1
-    # Whether brackets are weights (Stable Diffusion and XL): (word:1.3), (word) for 1.1, [word] for 1/1.1; a backslash
-    # before a bracket makes it text.
+    # Whether brackets are weights (Stable Diffusion and XL): (word:1.3), (word) for 1.1, [word] for 1/1.1; \( is text.
     prompt_weights: bool = False
-    # The size that Stable Diffusion XL is told an image had before it was scaled, [width, height] in pixels; null is
-    # the size of the image.
+    # The size that XL is told an image had before it was scaled, [width, height] in pixels; null is the image's own.
     original_size: list[int] | None = None
-    # The place of the image's top left corner in a larger one, [x, y] in pixels, that Stable Diffusion XL is told;
-    # null is [0, 0].
+    # The place of the image's top left corner in a larger one that XL is told, [x, y] in pixels; null is [0, 0].
     crop_top_left: list[int] | None = None
-    # The size of the image that Stable Diffusion XL is told, [width, height] in pixels; null is its size.
+    # The size of the image that XL is told, [width, height] in pixels; null is its own.
     target_size: list[int] | None = None
     # The same for negative prompts, with negative_target_size; null is what the prompts have.
     negative_original_size: list[int] | None = None
