@@ -39,6 +39,7 @@ BOUNDS = {
     "guidance": Bound(float, 0.0, 100.0),
     "clip_skip": Bound(int, 1, 100),
     "text_chunks": Bound(int, 1, 16),
+    "timestep_shift": Bound(float, 0.01, 100.0),
     "guided_above": Bound(float, 0.0, 100.0),
     "seed": Bound(int, 0, SEED_LIMIT - 1),
     "images_per_prompt": Bound(int, 1, 10_000),

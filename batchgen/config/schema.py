@@ -31,8 +31,7 @@ class JobConfig:
     encoding: str = "utf-8-sig"
     # What separates the columns of csv and tsv files: comma, semicolon, tab, pipe, or the character; null finds it.
     separator: str | None = None
-    # Lines of text files that begin with this are skipped, for example #, which the command line takes as
-    # 'job.comment="#"'. null skips none.
+    # Lines of text files that begin with this are skipped: 'job.comment="#"' on the command line; null skips none.
     comment: str | None = None
     # Which column of a prompt file holds which field. A field's own name finds its column, also under the names of
     # other programs (docs/prompts.md). Any other name must be there. null for the prompt finds its column, too; null
@@ -93,8 +92,9 @@ class ModelConfig:
     scheduler: str = "model"
     # How the scheduler spaces its timesteps: trailing, leading or linspace; null leaves it to the model.
     timestep_spacing: str | None = None
-    # Above which guidance the model runs a second time for each image, with the negative prompt; null leaves it to the
-    # model's family.
+    # How far the scheduler of a flow model shifts its timesteps to noise, for all sizes; null leaves it to the model.
+    timestep_shift: float | None = None
+    # Above which guidance the model runs twice an image, with the negative prompt; null leaves it to its family.
     guided_above: float | None = None
     # LoRA files that are merged into the model: PATH or PATH:WEIGHT, where WEIGHT is 1 unless it is given, or a list of
     # them. PATH is a .safetensors file, relative to the working directory, or ORG/NAME/FILE.safetensors on the hub. A

@@ -101,7 +101,7 @@ class Admission:
 
     def _ask(self, steps: Collection[int]) -> dict[str, Any]:
         model, scheduler = self._model, self._config.job.scheduler
-        path = _place([self._fingerprint, scheduler, model.timestep_spacing, asdict(model.texts)])
+        path = _place([self._fingerprint, scheduler, model.timesteps, asdict(model.texts)])
         kept = _kept(path)
         if kept is not None and set(steps) <= set(kept["steps"]):
             return kept
@@ -129,7 +129,7 @@ class Admission:
             "folder": str(model.folder.absolute()),
             "variant": model.variant,
             "safety_checker": model.safety_checker,
-            "timestep_spacing": model.timestep_spacing,
+            "timesteps": model.timesteps,
             "texts": asdict(model.texts),
             "scheduler": self._config.job.scheduler,
         }

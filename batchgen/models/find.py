@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchgen.config.schema import Config, ModelConfig
 from batchgen.errors import ModelError
@@ -22,12 +22,22 @@ from batchgen.places import models_dir
 REFUSED_SCHEDULERS = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler")
 
 
+class Timesteps(NamedTuple):
+    """How timesteps are spaced (trailing, leading, linspace), and how far those of a flow model are shifted to noise.
+
+    None leaves it to the model's configuration.
+    """
+
+    spacing: str | None = None
+    shift: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
     """A model in the diffusers layout: its folder, and which of the files in it a run loads.
 
     `variant`: the set of weight files, where a part has more than one. `safety_checker`: whether that part is loaded.
-    `timestep_spacing`: how the scheduler spaces its timesteps; None leaves it to the model.
+    `timesteps`: which the scheduler takes.
     `embeddings`: the words that are added to its text encoders, with their files.
     `texts`: how the model's family encodes texts, and what it is told of sizes.
     """
@@ -35,7 +45,7 @@ class ModelFiles:
     folder: Path
     variant: str | None = None
     safety_checker: bool = False
-    timestep_spacing: str | None = None
+    timesteps: Timesteps = Timesteps()
     embeddings: Embeddings = ()
     texts: TextOptions = TextOptions()
 
@@ -69,8 +79,8 @@ def in_cache(model: ModelConfig) -> ModelFiles | None:
 def files_in(folder: Path, model: ModelConfig) -> ModelFiles:
     """The files of the model in a folder, as the configuration wants them. Raises ModelError."""
     checker = model.safety_checker != "off"
-    words = named(model.embeddings)
-    return ModelFiles(folder, model.variant, checker, model.timestep_spacing, words, TextOptions.of(model))
+    timesteps = Timesteps(model.timestep_spacing, model.timestep_shift)
+    return ModelFiles(folder, model.variant, checker, timesteps, named(model.embeddings), TextOptions.of(model))
 
 
 def locate(model: ModelConfig) -> ModelFiles:

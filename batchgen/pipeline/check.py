@@ -17,7 +17,7 @@ from typing import Any
 from batchgen.config.bounds import BOUNDS
 from batchgen.errors import ModelError, in_one_line
 from batchgen.models.families.texts import TextOptions
-from batchgen.models.find import ModelFiles, check_model
+from batchgen.models.find import ModelFiles, Timesteps, check_model
 from batchgen.models.parts import Part, settings, tensors
 from batchgen.pipeline.rehearse import rehearse
 
@@ -134,7 +134,7 @@ def working_steps(model: ModelFiles, name: str, steps: list[int], likely: list[i
     """
     from batchgen.pipeline.schedulers import scheduler_of
 
-    scheduler = scheduler_of(model.folder, name, model.timestep_spacing)
+    scheduler = scheduler_of(model.folder, name, model.timesteps)
     working = []
     for count in dict.fromkeys([*steps, *likely, *_USUAL_STEPS]):
         problem = _problem(scheduler, count)
@@ -155,7 +155,7 @@ def _advice(model: ModelFiles, name: str, scheduler: Any, count: int) -> str:
         advice = f"fix scheduler/scheduler_config.json of the model in {model.folder} or copy it again"
     else:
         advice = f"set job.steps (or the row's steps) to {near}"
-    made = others(model.folder, name, model.timestep_spacing)
+    made = others(model.folder, name, model.timesteps)
     another = next((other for other, one in made if _problem(one, count) is None), None)
     set_it = "" if near is not None else "set "
     return advice if another is None else f"{advice}, or {set_it}job.scheduler={another}"
@@ -189,12 +189,17 @@ def _unscaled(sample: Any, _: Any) -> Any:
     return sample
 
 
+def model_of(request: dict[str, Any]) -> ModelFiles:
+    """The model that a request is about; what is said of it is taken out of the request."""
+    folder, timesteps = Path(request.pop("folder")), Timesteps(*request.pop("timesteps"))
+    how = {name: request.pop(name) for name in ("variant", "safety_checker")}
+    return ModelFiles(folder, **how, timesteps=timesteps, texts=TextOptions.of(request.pop("texts")))
+
+
 def main() -> int:
     """Answer the request on standard input with what `check` returns, or {"problem": why the model is refused}."""
     request = json.loads(sys.stdin.read())
-    folder, texts = Path(request.pop("folder")), TextOptions.of(request.pop("texts"))
-    how = {name: request.pop(name) for name in ("variant", "safety_checker", "timestep_spacing")}
-    model = ModelFiles(folder, **how, texts=texts)
+    model = model_of(request)
     answers = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not mix with the answer
     try:

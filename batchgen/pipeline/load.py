@@ -27,7 +27,7 @@ def load_pipeline(model: ModelFiles, scheduler: str, dtype: str) -> Any:
     """
     folder = model.folder
     parts = check_model(model, scheduler)
-    chosen = scheduler_of(folder, scheduler, model.timestep_spacing)
+    chosen = scheduler_of(folder, scheduler, model.timesteps)
     from diffusers import DiffusionPipeline
 
     try:

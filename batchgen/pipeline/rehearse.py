@@ -38,9 +38,7 @@ def rehearse(model: ModelFiles, parts: list[Part], scheduler: str, built: dict[s
     if "requires_safety_checker" in parameters:
         parameters["requires_safety_checker"] = False
     with _told(model, "its parts make no pipeline"):
-        pipe = kind(
-            **parameters | loaded | {"scheduler": scheduler_of(model.folder, scheduler, model.timestep_spacing)}
-        )
+        pipe = kind(**parameters | loaded | {"scheduler": scheduler_of(model.folder, scheduler, model.timesteps)})
     for name, encoder in zip(family.tokenizers, family.encoders, strict=True):
         if name in loaded and encoder in loaded:
             with _told(model, f"its {name} and its text encoder do not belong together"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.errors import ModelError, in_one_line
-from batchgen.models.find import REFUSED_SCHEDULERS
+from batchgen.models.find import REFUSED_SCHEDULERS, Timesteps
 from batchgen.models.parts import read_index
 
 # Classes of diffusers, with the settings that override the configuration of the model's own scheduler.
@@ -26,15 +26,15 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # They come in place of DDIM, though diffusers does not list them; their own spacing of the steps is fixed.
 _OF_FEW_STEPS = ("LCMScheduler", "TCDScheduler")
+AS_IT_IS = Timesteps()
 _FLOW, _FOR_FLOW = "FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"
 # It gives the noise levels as a list, with which UniPC of diffusers 0.42.1 cannot calculate.
 _WITHOUT_UNIPC = ("ZImagePipeline",)
 
 
-def scheduler_of(folder: Path, name: str, spacing: str | None = None) -> Any:
+def scheduler_of(folder: Path, name: str, timesteps: Timesteps = AS_IT_IS) -> Any:
     """The scheduler called `name` for the model in `folder`; 'model' is the model's own. No weights are loaded.
 
-    `spacing`: how the timesteps are spaced (trailing, leading, linspace); None leaves it to the model's configuration.
     It is made from the configuration file of the model's own scheduler, without making that one. It has passed through
     the constructor of the model's pipeline, because diffusers corrects outdated settings (clip_sample, steps_offset)
     there. Raises ModelError if it cannot be made or cannot replace the model's own.
@@ -46,21 +46,23 @@ def scheduler_of(folder: Path, name: str, spacing: str | None = None) -> Any:
     if class_name not in _replacing(own, pipeline_name):
         raise ModelError(f"job.scheduler={name} does not fit this model's {own}; use job.scheduler=model")
     try:
-        scheduler = _made(folder, pipeline_name, own, name, spacing)
+        scheduler = _made(folder, pipeline_name, own, name, timesteps)
     except Exception as error:  # a constructor may raise anything for a file it does not expect
         where = f"scheduler/scheduler_config.json of the model in {folder}"
         another = next((other for other, _ in others(folder, name)), None)
         advice = "fix that file or copy it again" + (f", or set job.scheduler={another}" if another else "")
         raise ModelError(f"{class_name} cannot be made from {where}: {in_one_line(error)}; {advice}") from error
-    if spacing is not None and not _is_spaced(scheduler):
+    if timesteps.spacing is not None and not _is_spaced(scheduler):
         raise ModelError(
-            f"model.timestep_spacing={spacing}: the steps of {class_name} are not spaced by it; leave it out, or set "
-            "job.scheduler to another one"
+            f"model.timestep_spacing={timesteps.spacing}: the steps of {class_name} are not spaced by it; leave it "
+            "out, or set job.scheduler to another one"
         )
+    if timesteps.shift is not None and not _is_of_flow(scheduler):
+        raise ModelError(f"model.timestep_shift is for flow models, and {class_name} is of another kind: leave it out")
     return scheduler
 
 
-def others(folder: Path, name: str, spacing: str | None = None) -> Iterator[tuple[str, Any]]:
+def others(folder: Path, name: str, timesteps: Timesteps = AS_IT_IS) -> Iterator[tuple[str, Any]]:
     """What `job.scheduler` could be in place of `name`, each with its scheduler, as far as they can be made.
 
     There are none where the scheduler's file itself is at fault. Raises ModelError where the model names no scheduler.
@@ -71,12 +73,12 @@ def others(folder: Path, name: str, spacing: str | None = None) -> Iterator[tupl
     for other in [*fitting, *(["model"] if own not in REFUSED_SCHEDULERS else [])]:
         scheduler = None
         with suppress(Exception):  # as above
-            scheduler = _made(folder, pipeline_name, own, other, spacing) if other != name else None
-        if scheduler is not None and (spacing is None or _is_spaced(scheduler)):
+            scheduler = _made(folder, pipeline_name, own, other, timesteps) if other != name else None
+        if scheduler is not None and (timesteps.spacing is None or _is_spaced(scheduler)):
             yield other, scheduler
 
 
-def _made(folder: Path, pipeline_name: str, own: str, name: str, spacing: str | None) -> Any:
+def _made(folder: Path, pipeline_name: str, own: str, name: str, timesteps: Timesteps) -> Any:
     # Raises anything
     import diffusers
 
@@ -86,9 +88,14 @@ def _made(folder: Path, pipeline_name: str, own: str, name: str, spacing: str | 
         # The shift has another name here; one that goes by the size has the same name, and the pipeline gives it.
         shift = {"flow_shift": config.get("shift", 1.0)}
         settings = settings | shift | {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
-    if spacing is not None:
-        settings = settings | {"timestep_spacing": spacing}
-    scheduler = getattr(diffusers, class_name).from_config(config, **settings)
+    if timesteps.spacing is not None:
+        settings = settings | {"timestep_spacing": timesteps.spacing}
+    kind = getattr(diffusers, class_name)
+    if timesteps.shift is not None:
+        shift = {"shift": timesteps.shift, "flow_shift": timesteps.shift}  # each class of flow has one of them
+        shift |= {"use_dynamic_shifting": False, "shift_terminal": None}
+        settings = settings | {name: shift[name] for name in shift.keys() & inspect.signature(kind).parameters.keys()}
+    scheduler = kind.from_config(config, **settings)
     _correct(getattr(diffusers, pipeline_name), scheduler)
     return scheduler
 
@@ -123,6 +130,10 @@ def _is_spaced(scheduler: Any) -> bool:
     config = scheduler.config
     is_free = type(scheduler).__name__ not in _OF_FEW_STEPS and not config.get("use_flow_sigmas")
     return is_free and "timestep_spacing" in inspect.signature(type(scheduler)).parameters
+
+
+def _is_of_flow(scheduler: Any) -> bool:
+    return type(scheduler).__name__ == _FLOW or bool(scheduler.config.get("use_flow_sigmas"))
 
 
 def _correct(pipeline: Any, scheduler: Any) -> None:

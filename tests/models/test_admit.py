@@ -13,8 +13,6 @@ from batchgen.config.schema import Config
 from batchgen.dry_run import Counts, summary
 from batchgen.errors import BatchgenError, ConfigError, ModelError, UserError
 from batchgen.models import admit
-from batchgen.models.families.texts import TextOptions
-from batchgen.models.find import ModelFiles
 from batchgen.paths import RunDir
 from batchgen.places import models_dir
 from batchgen.prepare import look_up, prepare
@@ -88,13 +86,10 @@ REFUSED: dict[str, Any] = {
 @pytest.fixture
 def in_process(monkeypatch):
     """The check in this process, where torch is loaded once for all of them."""
-    from batchgen.pipeline.check import check
+    from batchgen.pipeline.check import check, model_of
 
     def answer(request):
-        folder, texts = Path(request.pop("folder")), TextOptions.of(request.pop("texts"))
-        how = {name: request.pop(name) for name in ("variant", "safety_checker", "timestep_spacing")}
-        model = ModelFiles(folder, **how, texts=texts)
-        return check(model, **request)
+        return check(model_of(request), **request)
 
     monkeypatch.setattr(admit, "_answer", answer)
 
