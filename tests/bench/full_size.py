@@ -96,6 +96,8 @@ def _write(module, folder, dtype, seed):
     for file, names in split.filename_to_tensors.items():
         weights = {name: _weights(name, likes[name].shape, dtype, generator) for name in names}
         save_file(weights, folder / file, metadata={"format": "pt"})
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2))
