@@ -37,12 +37,11 @@ GUIDANCE = {"z_image": 0.0, "flux_dev": 3.5}
 _POLICY = ("placement", "stream_buffers", "micro_batch", "guidance_split", "decode_chunk", "tile_px")
 _STAGES = ("encode", "denoise", "decode")
 _HOLD = """
-import mmap, sys, psutil
+import sys, psutil, torch
 for line in sys.stdin:
     held, left = [], float(line) * 2**30
     while (over := psutil.virtual_memory().available - left) > 0 and len(held) < 4096:
-        size = max(2**20, min(2**30, int(over)))
-        held.append(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
+        held.append(torch.ones(max(2**20, min(2**30, int(over))), dtype=torch.uint8))
     print(sum(map(len, held)))
     print(flush=True)
 """
