@@ -15,6 +15,7 @@ import json
 import math
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 DTYPE_OF = {kind: "fp16" if kind in ("sd15", "sdxl") else "bf16" for kind in CONFIGS}
 # The files of diffusers' models and of transformers', by the part's place in the pipeline, as save_pretrained cuts them
 _SHARD_SIZE, _TEXT_SHARD_SIZE = "10GB", "5GB"
+_PARTS_AT_ONCE = 2  # one waits for the disk while the other is drawn; a file of each is in memory
 _MADE = "made.json"  # {part: a digest of all that its files depend on}
 
 
@@ -47,12 +49,16 @@ def make(kind, folder, dtype=None, seed=0, shrink=None, share=None):
     pipe = pipeline(kind, modules)
     known = {name: _digest(kind_of(kind, name), config, dtype, seed) for name, config in configs.items()}
     others = _made(share) if share else {}
-    for name, module in modules.items():
+
+    def write(name):
         same = next((other for other, digest in others.items() if digest == known[name]), None)
         if same is None:
-            _write(module, folder / name, DTYPES[dtype], seed)
+            _write(modules[name], folder / name, DTYPES[dtype], seed)
         else:
             _link(Path(share) / same, folder / name)
+
+    with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+        list(pool.map(write, modules))
     for name, part in pipe.components.items():
         if name not in modules and part is not None:
             part.save_pretrained(folder / name)
