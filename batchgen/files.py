@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
 _READ_BYTES = 1 << 20
@@ -217,14 +217,18 @@ def _replace(temporary: Path, path: Path, data: bytes, durable: bool) -> None:
         raise
 
 
-def replace_by(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` make a file beside `path`, and then give it that name, in place of an older one.
+def replace_by(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Let `write` fill a file beside `path`, and then give it that name, in place of an older one.
 
     It is for content that memory does not hold and that can be made again: nothing is flushed to the disk.
     """
-    temporary = _temporary_beside(path)
+    _unless_swept(path, lambda temporary: _replace_by(temporary, path, write))
+
+
+def _replace_by(temporary: Path, path: Path, write: Callable[[BinaryIO], None]) -> None:
     try:
-        write(temporary)
+        with temporary.open("wb") as file:
+            write(file)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

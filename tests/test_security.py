@@ -73,7 +73,8 @@ def test_a_token_of_the_environment_is_written_nowhere(tmp_path, prompts):
 def test_a_run_holds_data_alone_and_nothing_pickled(tmp_path, prompts):
     front(tmp_path / "run", prompts)
     endings = {path.suffix for path in contents(tmp_path / "run")}
-    assert endings <= {".yaml", ".json", ".jsonl", ".tar", ".log", ".txt"}
+    of_the_end = {".html", ".md", ".parquet", ".png"}  # what people and readers of data sets look at
+    assert endings <= {".yaml", ".json", ".jsonl", ".tar", ".log", ".txt"} | of_the_end
     assert not any(data[:1] == b"\x80" for data in contents(tmp_path / "run").values())
 
 

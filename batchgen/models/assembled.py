@@ -77,7 +77,7 @@ def _settings(checkpoint: Checkpoint, base: Path | None, has_vae: bool) -> Path:
         raise ModelError(f"{path} ({title}) needs settings and tokenizers that batchgen does not have: {gives} them")
     settings = CONFIGS / checkpoint.settings
     _, kinds = read_index(settings)
-    named = _named(checkpoint, kinds)
+    named = _named(checkpoint, settings)
     weighty = [name for name, (library, _) in kinds.items() if (settings / name / "config.json").is_file() and library]
     lacks = sorted(name for name in weighty if name not in named and not (name == "vae" and has_vae))
     if lacks:
@@ -104,7 +104,7 @@ def _of_file(checkpoint: Checkpoint, settings: Path, make: bool) -> Path | None:
     _, kinds = read_index(settings)
     pieces = {
         name: Piece(*kinds[name], _json(settings / name / "config.json"), prefix, sorted(tensors))
-        for name, (prefix, tensors) in sorted(_named(checkpoint, kinds).items())
+        for name, (prefix, tensors) in sorted(_named(checkpoint, settings).items())
     }
     more = _package(settings) if settings.parent == CONFIGS else {}
     if checkpoint.predicts_v:
@@ -112,10 +112,11 @@ def _of_file(checkpoint: Checkpoint, settings: Path, make: bool) -> Path | None:
     return unpacked(checkpoint, pieces, more, make)
 
 
-def _named(checkpoint: Checkpoint, kinds: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
-    """The file's parts by the names that a model with these parts has for them; what it has no name for is left out."""
+def _named(checkpoint: Checkpoint, settings: Path) -> dict[str, Any]:
+    """The file's parts by the names that the model has for them; what it has no name for is left out."""
+    pipeline, kinds = read_index(settings)
+    denoiser = FAMILIES[pipeline].denoiser
     t5 = next((name for name, (_, kind) in kinds.items() if kind == "T5EncoderModel"), "")
-    denoiser = "unet" if "unet" in kinds else "transformer"
     names = {part: {"denoiser": denoiser, "t5": t5}.get(part, part) for part in checkpoint.parts}
     return {names[part]: found for part, found in checkpoint.parts.items() if names[part] in kinds}
 

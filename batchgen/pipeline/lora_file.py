@@ -33,7 +33,7 @@ class Kind:
     """What the LoRA of a family of models may change, and how its files are read. `pipeline`: diffusers' class."""
 
     pipeline: Any
-    denoiser: str
+    family: Family
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ def lora_kind(family: Family) -> Kind:
     """How LoRA files for a family are read."""
     import diffusers
 
-    return Kind(getattr(diffusers, family.pipeline), family.denoiser)
+    return Kind(getattr(diffusers, family.pipeline), family)
 
 
 def read_lora(kind: Kind, path: Path, parts: Mapping[str, nn.Module]) -> Changes:
@@ -140,7 +140,7 @@ def _layers(kind: Kind, path: Path, parts: Mapping[str, nn.Module]) -> tuple[dic
     layers: dict[tuple[str, str], _Layer] = {}
     for part in parts:
         own, its_alphas, its_settings = (_under(part, one) for one in (state, alphas, settings))
-        names = _peft_names(list(own), parts[part], part == kind.denoiser)
+        names = _peft_names(list(own), parts[part], part == kind.family.denoiser)
         for name, tensor in own.items():
             found = _LAYER.fullmatch(names[name])
             if found is None:
@@ -179,8 +179,8 @@ def _of_diffusers(
     """The tensors by the names of diffusers, each under its part's, and the alphas that are not in them yet."""
     read = kind.pipeline.lora_state_dict
     options: dict[str, Any] = {"return_alphas": True} if "return_alphas" in inspect.signature(read).parameters else {}
-    if len(parts) > 1 and "text_encoder_2" in parts and kind.denoiser == "unet":  # as the pipeline of SDXL gives it
-        options["unet_config"] = parts[kind.denoiser].config
+    if kind.family.convolutional and "text_encoder_2" in parts:  # as the pipeline of SDXL gives it
+        options["unet_config"] = parts[kind.family.denoiser].config
     made = read(state, **options)
     state, alphas = made if isinstance(made, tuple) else (made, None)
     alphas = dict(alphas or {}) | {name: one for name, one in state.items() if name.endswith(".alpha")}

@@ -7,8 +7,7 @@ numbers, numbers, true and false, or text; values of several types, lists and ob
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from batchgen.errors import BrokenRunError
 from batchgen.files import replace_by
@@ -134,16 +133,16 @@ def own_columns(plan: Plan) -> Own:
 def write_table(plan: Plan) -> None:
     """Write the table in place of an older one. What cannot be read of the run counts as open. Raises OSError."""
     own = own_columns(plan)
-    replace_by(plan.run.samples_table, lambda path: _write(path, plan, own))
+    replace_by(plan.run.samples_table, lambda file: _write(file, plan, own))
 
 
-def _write(path: Path, plan: Plan, own: Own) -> None:
+def _write(file: BinaryIO, plan: Plan, own: Own) -> None:
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
     types = {name: pa.type_for_alias(alias) for name, alias in (COLUMNS | own.types()).items()}
     schema = pa.schema(list(types.items()))
-    with ParquetWriter(path, schema, compression="zstd") as writer:
+    with ParquetWriter(file, schema, compression="zstd") as writer:
         for group in _groups(listed(plan)):
             columns = _columns(group, own, plan)
             arrays = [pa.array(columns[name], kind) for name, kind in types.items()]

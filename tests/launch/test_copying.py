@@ -312,7 +312,7 @@ def test_another_address_gets_what_is_still_here(tmp_path: Path, prompts: Path) 
         sorted(path.relative_to(tmp_path / name).as_posix() for path in (tmp_path / name).rglob("*.*"))
         for name in ("one", "two")
     ]
-    assert names[0] == names[1] and len(names[0]) == 16
+    assert names[0] == names[1] and len(names[0]) == 18
 
 
 def test_nothing_to_check_without_an_address() -> None:

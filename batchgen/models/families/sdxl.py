@@ -19,9 +19,8 @@ class StableDiffusionXL(ClipFamily):
 
     title = "Stable Diffusion XL"
     pipeline = "StableDiffusionXLPipeline"
-    encoders = ("text_encoder", "text_encoder_2")
+    encoders = inverted = ("text_encoder", "text_encoder_2")
     tokenizers = ("tokenizer", "tokenizer_2")
-    inverted = encoders
     upcasts_vae = True
     returned = ("prompt_embeds", None, "pooled_prompt_embeds", None)
     heeds = (*ClipFamily.heeds, *SIZES)
