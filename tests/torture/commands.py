@@ -96,6 +96,7 @@ class Ended:
 
 def set_up(folder):
     """Get ready to run commands on runs below `folder`: what takes long is done once, here."""
+    _import_for_the_end()
     prompts = Path(folder) / "prompts.txt"
     prompts.write_text("".join(f"{line}\n" for line in PROMPTS))
     register()
@@ -118,6 +119,14 @@ def set_up(folder):
     watch.install()
     watch.forbid_truncate()
     return config
+
+
+def _import_for_the_end():
+    """What each command imports late, imported once: they are forked."""
+    import pyarrow as pa
+    import pyarrow.parquet  # noqa: F401
+
+    pa.array([1])  # this imports pandas where it is installed
 
 
 def _compose(prompts):
