@@ -1,14 +1,14 @@
 """How the speed grows with the GPUs of one machine, and what the death of a worker costs.
 
-python -m tests.bench.scaling [--models DIR] [--gpus 1 2 4] [--batches 20] [--kill] [--rows FILE] [overrides]
+python -m tests.bench.scaling [--models DIR] [--gpus 1 2 4] [--batches 20] [--turns 2] [--kill] [--rows FILE] [...]
 python -m tests.bench.scaling --small        with the tests' fake engine on the CPU, to try this program; keeps nothing
 
 SD 1.5 of full size with random weights (`DIR/sd15`, made if it is not there), 512x512, 20 steps. N GPUs get N times the
 prompts in a run of their own, with nothing known before. Speed counts from each worker's second batch on: its images
 by its seconds, summed over the workers. Wall-clock is that of the whole command. A run of one batch comes first, which
-does not count: the first command on a machine reads Python's and CUDA's libraries from the disk. --kill kills a worker
-of the largest crew halfway. Rows that FILE holds are kept, so that a measurement that was cut off goes on; give --kill
-then, too.
+does not count: the first command on a machine reads Python's and CUDA's libraries from the disk. No two runs meet quite
+the same machine, so the crews take turns, 1 2 2 1, and their means are compared. --kill kills a worker of the largest
+crew halfway. Rows that FILE holds are kept, so that a measurement that was cut off goes on; give --kill then, too.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import functools
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,7 @@ def main():
     )
     parser.add_argument("--gpus", type=int, nargs="+", help="how many in each run; by default 1, 2, 4 and so on")
     parser.add_argument("--batches", type=int, default=20, help="of each GPU")
+    parser.add_argument("--turns", type=int, default=2, help="how often each crew is measured")
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--rows", type=Path, default=RESULTS / "scaling.rows.jsonl")
@@ -92,13 +94,15 @@ def measure(setting, options, overrides):
     key = {"batches": options.batches, "overrides": overrides, "boot": identity()["boot"]}
     warm = {"kind": "first", "gpus": 1} | key | {"batches": 1}
     rows.get(warm, lambda: [crew(setting, 1, warm)])
-    found = {}
-    for gpus in counts:
-        kept = rows.get({"kind": "scaling", "gpus": gpus} | key, lambda gpus=gpus: [crew(setting, gpus, key)])
-        found[gpus] = kept[0]
-        record.add(**kept[0])
-    arguments = f"--gpus {' '.join(map(str, counts))} --batches {options.batches}"
-    compare(record, found, arguments)
+    found: dict[int, list] = {gpus: [] for gpus in counts}
+    for turn in range(options.turns):
+        for gpus in counts if turn % 2 == 0 else reversed(counts):
+            named = {"kind": "scaling", "gpus": gpus, "turn": turn} | key
+            [row] = rows.get(named, lambda gpus=gpus: [crew(setting, gpus, key)])
+            found[gpus].append(row)
+            record.add(**row)
+    arguments = f"--gpus {' '.join(map(str, counts))} --batches {options.batches} --turns {options.turns}"
+    compare(record, {gpus: together(turns) for gpus, turns in found.items()}, arguments)
     if options.kill and counts[-1] > 1:
         gpus = counts[-1]
         [killed] = rows.get({"kind": "kill", "gpus": gpus} | key, lambda: [crew(setting, gpus, key, kill=True)])
@@ -111,6 +115,13 @@ def measure(setting, options, overrides):
         record.show()
     else:
         record.write()
+
+
+def together(turns):
+    """The rows of a crew's turns as one: means, and the worst of what is counted."""
+    found = {name: statistics.mean(row[name] for row in turns) for name in ("images_per_s", "wall_s")}
+    found |= {name: max(row[name] for row in turns) for name in ("probes", "host_rss_bytes_of_all")}
+    return found | {"whole": min(row["whole"] for row in turns)}
 
 
 def powers(most):
