@@ -189,3 +189,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, wo
     told = capsys.readouterr().err
     assert (code, told.count("\n")) == (2, 1)
     assert says in told
+
+
+def test_a_run_that_is_named_several_times_counts_once(tmp_path):
+    (tmp_path / "b").mkdir()
+    for folder, name in ((tmp_path, "a"), (tmp_path / "b", "b")):
+        finish_run(plan_run(folder, ["a fox"] * 3, job__name=name))
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    same = ["run", "run/", tmp_path / "run", "b/../run", "link"]
+    done = run(REPORT, *same, "b/run", "to=night.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "night.json").read_text())
+    assert [one["name"] for one in facts["run"]["jobs"]] == ["a", "b"]
+    assert facts["totals"]["planned"] == facts["samples"]["shown"] == 6
+    alone = run(REPORT, *same, cwd=tmp_path)
+    assert alone.returncode == 0 and alone.stderr == "batchgen: look at it: run/report.html\n"
+    assert run(REPORT, *same, "to=one.html", cwd=tmp_path).returncode == 0
+    assert json.loads((tmp_path / "one.json").read_text())["totals"]["planned"] == 3
