@@ -107,8 +107,8 @@ def export(plan: Plan, wanted: Wanted) -> Exported:
         if held is not None and good:
             _write_shard(plan.run, shard, held, good, wanted, done)
     where.check()
-    done.none_yet = bool(wanted.where) and not (done.samples or done.away or done.problems)
     done.problems += dict.fromkeys(listing.problems)
+    done.none_yet = bool(wanted.where) and not (done.samples or done.away or done.problems)
     return done
 
 
