@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 import tarfile
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 
 from batchgen.paths import RunDir
 from batchgen.plan.store import load_plan
-from tests.builders import begun_with_form, write_rows
+from batchgen.shards.finish import finish
+from tests.builders import begun_with_form, finish_run, plan_run, write_rows
 from tests.commands import FAKE, REAL, ROOT, front, run, verify, write_prompts
 
 PAGE = ROOT / "docs" / "reading.md"
@@ -106,6 +108,17 @@ def test_the_command_that_the_end_of_a_run_shows_reads_it(shown, load):
     told = run(FAKE, "job=mars_batch", "launch.workers=1", cwd=shown).stderr
     ((kind, pattern),) = re.findall(r'load_dataset\("(\w+)", data_files="(\S+)"\)', told)
     assert len(load(kind, str(shown / pattern))) == 72
+
+
+@pytest.mark.parametrize("name", ["br[1]", "a*b", "what?", "s[!a]", 'q"x', "back\\slash"])
+def test_what_the_end_of_a_run_shows_reads_a_directory_with_any_name(name, tmp_path, load):
+    finish_run(plan_run(tmp_path, ["a fox"] * 4))
+    (tmp_path / "run").rename(tmp_path / name)
+    told = finish(load_plan(RunDir(tmp_path / name))).lines[-1]
+    (call,) = re.findall(r"load_dataset\(.*?\)(?=, or with webdataset)", told)
+    for other in ("br1", "aXb", "whats", "sx"):  # what the names would match as patterns
+        shutil.copytree(tmp_path / name, tmp_path / other)
+    assert len(eval(call, {"load_dataset": load})) == 4
 
 
 def check(folder, load, tmp_path, image="png"):
