@@ -11,6 +11,7 @@ import pytest
 
 from batchgen.paths import RunDir
 from batchgen.plan.store import load_plan
+from batchgen.report.table import COLUMNS
 from batchgen.shards.finish import finish
 from tests.builders import begun_with_form, finish_run, plan_run, write_rows
 from tests.commands import FAKE, REAL, ROOT, front, run, verify, write_prompts
@@ -71,6 +72,8 @@ assert len(read) == len(dataset) == index["samples"] == 72, read
 assert sorted(sum((prompts for _, prompts in loader), [])) == sorted(dataset["txt"])
 assert images.shape[1:] == (3, 128, 128) and 0 <= float(images.min()) <= float(images.max()) <= 1
 assert image.size == picture.size == sample["png"].size == dataset[0]["png"].size == (128, 128)
+assert list(table["prompt"]) == dataset["txt"] and set(table["status"]) == {"ok"}
+assert png == tarfile.open(run / first["shard"]).extractfile(first["key"] + ".png").read()
 assert isinstance(prompt, str) and about["prompt"] == prompt and columns == {}
 for name in ("mars.parquet", "streamed.parquet"):
     table = load_dataset("parquet", data_files=name, split="train")
@@ -102,6 +105,17 @@ def test_the_page_names_every_field_and_its_type(shown):
     named = {field: types[kind] for fields, kind in rows.items() for field in re.findall(r"`(\w+)`", fields)}
     for files in members(tars_of(shown / "outputs" / "mars_batch")).values():
         assert {name: type(value) for name, value in json.loads(files["json"]).items()} == named
+
+
+def test_the_page_names_every_column_of_the_table_and_its_type():
+    rows = re.findall(r"^\| (`[^|]*) \| ([\w; ]*(?:string|int\d\d|float64)) \|", PAGE.read_text(), re.M)
+    named = {}
+    for columns, kinds in rows:
+        groups, types = columns.split(";"), kinds.split("; ")
+        assert len(groups) == len(types)
+        for group, kind in zip(groups, types, strict=True):
+            named |= dict.fromkeys(re.findall(r"`(\w+)`", group), kind)
+    assert named == COLUMNS
 
 
 def test_the_command_that_the_end_of_a_run_shows_reads_it(shown, load):
