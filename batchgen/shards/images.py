@@ -11,8 +11,8 @@ from batchgen.types import Decoded
 
 DEFAULT_QUALITY = {"jpg": 95, "webp": 90}
 _UNICODE = b"UNICODE\0"
-# How long a text may be in UTF-16, by format; no entry where there is no bound. A segment of a JPEG holds at most 65,533
-# bytes, of which the EXIF around the text takes some.
+# How long a text may be in UTF-16, by format; no entry where there is no bound. A segment of a JPEG holds 65,533 bytes
+# at most, of which the EXIF around the text takes some.
 MOST_TEXT_BYTES = {"jpg": 65_000 - len(_UNICODE)}
 
 
