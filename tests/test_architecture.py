@@ -68,8 +68,8 @@ WINGS = {
     ],
     "worker": ["out_of_memory", "shard", "spread", "hand_out", "loop", "__main__"],
     "evening": [
-        "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "array", "policies", "start", "cuts",
-        "download", "trial", "told",
+        "lines", "work", "pace", "kept", "measured", "takes", "ending", "disk", "outlook", "array", "policies", "start",
+        "cuts", "download", "trial", "told",
     ],
     "site": ["findings", "disk", "devices", "material", "cluster"],
 }  # fmt: skip

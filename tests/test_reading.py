@@ -110,7 +110,7 @@ def test_the_page_names_every_field_and_its_type(shown):
 
 def test_the_page_names_every_column_of_the_table_and_its_type():
     rows = re.findall(r"^\| (`[^|]*) \| ([\w; ]*(?:string|int\d\d|float64)) \|", PAGE.read_text(), re.M)
-    named = {}
+    named: dict[str, str] = {}
     for columns, kinds in rows:
         groups, types = columns.split(";"), kinds.split("; ")
         assert len(groups) == len(types)
