@@ -169,7 +169,7 @@ def test_one_report_of_several_runs(tmp_path):
     ("words", "says"),
     [
         ([], "give one or more"),
-        (["RUN", "RUN"], "needs a name: add to=FILE.html"),
+        (["RUN", "OTHER"], "needs a name: add to=FILE.html"),
         (["RUN", "to=night.txt"], "must end with .html"),
         (["RUN", "to=/no/such/night.html"], "there is no directory /no/such"),
         (["RUN", "to=a.html", "to=b.html"], "once at most"),
@@ -179,8 +179,9 @@ def test_one_report_of_several_runs(tmp_path):
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, words, says):
     from batchgen.report.__main__ import main
 
-    plan = plan_run(tmp_path)
-    given = [str(plan.run.root) if word == "RUN" else word for word in words]
+    (tmp_path / "other").mkdir()
+    roots = {"RUN": plan_run(tmp_path).run.root, "OTHER": plan_run(tmp_path / "other").run.root}
+    given = [str(roots.get(word, word)) for word in words]
     monkeypatch.setattr(sys, "argv", ["report", *(given or ["to=a.html"])])
     try:
         code = main()
