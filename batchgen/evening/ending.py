@@ -1,7 +1,8 @@
 """What the end of a run writes beside the tars: the report, its contact sheet, samples.parquet and the card.
 
-Their sizes were measured with the bundled model at 128 px and with the fake engine at 64 and 256 px. Pictures differ:
-those of a run took 0.4 to 1.4 times of what is expected here.
+Their sizes were measured with the bundled model at 128 px, whose pictures took 0.4 to 1.4 times of what is expected
+here. Flat pictures take far less: those of the fake engine half of it at 64 px, and a tenth or two at 256 px. Real
+models' pictures of 512 px and more were not measured; there the bounds of the page and of the sheet count.
 """
 
 from collections.abc import Mapping
