@@ -8,17 +8,14 @@ the same command goes on with an export that was interrupted.
 """
 
 import difflib
-import json
 import os
 import re
 import shlex
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from batchgen.config.bounds import KEY_PATTERN
 from batchgen.config.check import did_you_mean
@@ -37,17 +34,15 @@ from batchgen.files import is_plain, read, replace, sha256_bytes
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan, load_plan
 from batchgen.report.listing import Held, Listing, members
+from batchgen.report.where import Where, parsed
 from batchgen.shards.attempt import advice
 from batchgen.shards.copies import record_of
 from batchgen.shards.records import SampleRecord
-from batchgen.types import Prompt
 from batchgen.units import count
 
 _KEY = re.compile(rb'"key":"([^"\\]+)"')  # in a file of the plan; in a text of it the quotes have backslashes
 _SEARCHED = 20_000  # keys among which one is looked for that is like a misspelt one
 _SHOWN = 5
-# What `where=` can ask for beside the columns of the rows.
-_FIELDS = ("key", "prompt", "negative_prompt", "seed", "width", "height", "steps", "guidance", "source", "line")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +67,7 @@ class Exported:
     there: int = 0  # files that were there already, as they are in the tar
     differing: list[Path] = field(default_factory=list)  # files that are there with other bytes; they were left alone
     imageless: dict[str, str] = field(default_factory=dict)  # keys that were named and have no image: why
+    none_yet: bool = False  # no image that `where` asks for is there; all failed, were filtered or are not made
     away: dict[int, str] = field(default_factory=dict)  # shards whose tars left this disk: where their copies are
     problems: list[str] = field(default_factory=list)
 
@@ -82,24 +78,25 @@ class Exported:
             return EXIT_USER
         if self.problems or self.away:
             return EXIT_BROKEN
-        return EXIT_WHOLE_WITH_FAILURES if self.imageless else EXIT_WHOLE
+        return EXIT_WHOLE_WITH_FAILURES if self.imageless or self.none_yet else EXIT_WHOLE
 
 
 def export(plan: Plan, wanted: Wanted) -> Exported:
     """Write the files of the samples into their directory, which is made where it is missing.
 
-    Raises UserError for a key or column that the run does not have, BrokenRunError for a damaged plan, and OSError.
+    Raises UserError for a key or column that the run does not have and where no row is as `where` says, BrokenRunError
+    for a damaged plan, and OSError.
     """
     done, listing = Exported(), Listing(plan)
     asked = dict.fromkeys(range(plan.shard_count)) if wanted.keys is None else _shards_of(plan, wanted.keys)
-    columns: set[str] = set()
+    where = Where(wanted.where)
     for shard, keys in asked.items():
         held = listing.held(shard)
+        if wanted.where:  # of shards that are not made, too, which may have other columns
+            keys = where.matching((one for batch in plan.shard(shard)[0].batches for one in batch.prompts), keys)
         if held is None and shard not in plan.run.committed():
-            done.imageless |= dict.fromkeys(keys or (), "it is not made yet")
+            done.imageless |= dict.fromkeys(keys or () if wanted.keys is not None else (), "it is not made yet")
             continue
-        if wanted.where:
-            keys = _matching(plan, shard, keys, wanted.where, columns)
         samples = [one for one in held.samples if listing.owns(shard, one["key"])] if held else []
         samples = [one for one in samples if keys is None or one["key"] in keys]
         good = [one for one in samples if one["status"] == "ok" and KEY_PATTERN.fullmatch(one["key"])]
@@ -109,10 +106,9 @@ def export(plan: Plan, wanted: Wanted) -> Exported:
             done.imageless.pop(one["key"], None)
         if held is not None and good:
             _write_shard(plan.run, shard, held, good, wanted, done)
-    if unknown := [name for name in wanted.where if name not in columns and name not in _FIELDS]:
-        hint = did_you_mean(unknown[0], sorted({*_FIELDS, *columns}))
-        raise UserError(f"where={unknown[0]}: no row has this column{hint}")
+    where.check()
     done.problems += dict.fromkeys(listing.problems)
+    done.none_yet = bool(wanted.where) and not (done.samples or done.away or done.problems)
     return done
 
 
@@ -144,32 +140,6 @@ def _like(key: str, keys: Sequence[str]) -> str:
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; its keys are like {', '.join(keys[:2])}"
-
-
-def _matching(
-    plan: Plan, shard: int, keys: Collection[str] | None, where: Mapping[str, str], columns: set[str]
-) -> set[str]:
-    """Those of the keys whose columns are as `where` says. The names of the rows' columns go to `columns`."""
-    prompts = [prompt for batch in plan.shard(shard)[0].batches for prompt in batch.prompts]
-    columns.update(name for prompt in prompts for name in prompt.extra)
-    return {
-        prompt.key
-        for prompt in prompts
-        if (keys is None or prompt.key in keys) and all(_is(_value(prompt, name), text) for name, text in where.items())
-    }
-
-
-def _value(prompt: Prompt, name: str) -> Any:
-    return prompt.extra[name] if name in prompt.extra else getattr(prompt, name) if name in _FIELDS else None
-
-
-def _is(value: Any, text: str) -> bool:
-    """Whether a value is the one that a person typed: 7.0 is 7, too."""
-    if isinstance(value, str) or value is None:
-        return value == text
-    with suppress(ValueError):
-        return not isinstance(value, bool | list | dict) and float(text) == value
-    return json.dumps(value, ensure_ascii=False) == text
 
 
 def _write_shard(
@@ -221,6 +191,8 @@ def _lines(plan: Plan, done: Exported, to: Path) -> Iterator[str]:
             f"{count(len(done.differing), 'file')} with these names but other bytes were left alone, such as "
             f"{done.differing[0]}: name another directory by to="
         )
+    if done.none_yet and not done.imageless:
+        problems.append("what where= asks for has no image: each failed, was filtered or is not made yet")
     problems += [f"{key} has no image: {why}" for key, why in done.imageless.items()]
     yield from problems[:_SHOWN]
     if len(problems) > _SHOWN:
@@ -261,13 +233,7 @@ def show(words: Sequence[str]) -> int:
     extensions = tuple(dict.fromkeys(one for text in options["ext"] for one in text.split(","))) or valid
     if wrong := [one for one in extensions if one not in valid]:
         raise UserError(f"ext={wrong[0]}: the samples of this run have no such file{did_you_mean(wrong[0], valid)}")
-    where = {}
-    for text in options["where"]:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UserError(f"where={text}: write where=COLUMN=VALUE")
-        where[name] = value
-    done = export(plan, Wanted(to, extensions, frozenset(keys) if keys else None, where))
+    done = export(plan, Wanted(to, extensions, frozenset(keys) if keys else None, parsed(options["where"])))
     for line in _lines(plan, done, to):
         say(line)
     return done.code

@@ -63,13 +63,13 @@ WINGS = {
         "copier", "copying", "arrays", "notes", "elements", "script", "submit", "wait",
     ],
     "report": [
-        "listing", "made", "told", "picks", "facts", "gather", "jobs", "thumbs", "sheet", "page", "table", "card",
-        "write", "night", "__main__",
+        "listing", "made", "told", "picks", "where", "facts", "gather", "jobs", "thumbs", "sheet", "page", "table",
+        "card", "write", "night", "__main__",
     ],
     "worker": ["out_of_memory", "shard", "spread", "hand_out", "loop", "__main__"],
     "evening": [
-        "lines", "work", "pace", "kept", "measured", "takes", "disk", "outlook", "array", "policies", "start", "cuts",
-        "download", "trial", "told",
+        "lines", "work", "pace", "kept", "measured", "takes", "ending", "disk", "outlook", "array", "policies", "start",
+        "cuts", "download", "trial", "told",
     ],
     "site": ["findings", "disk", "devices", "material", "cluster"],
 }  # fmt: skip

@@ -58,14 +58,25 @@ def test_columns_choose_samples(plan, tmp_path):
         ({"score": "3"}, [6]),
         ({"artist": "Bo", "score": "3.0"}, [6]),
         ({"prompt": "fox 4", "guidance": "7.5"}, [4]),
-        ({"artist": "Cy"}, []),
     ):
         to = tmp_path / to_json(where).encode().hex()
         assert export(plan, Wanted(to, ("txt",), None, where)).code == 0
-        assert (names(to) if places else []) == [f"{KEYS[place]}.txt" for place in places]
+        assert names(to) == [f"{KEYS[place]}.txt" for place in places]
+    with pytest.raises(UserError, match=r"where=artist=Cy: none of the images has this value; there are Bo, Ada$"):
+        export(plan, Wanted(tmp_path / "no", ALL, None, {"artist": "Cy"}))
     with pytest.raises(UserError, match=r"where=artst: no row has this column; did you mean artist\?"):
         export(plan, Wanted(tmp_path / "no", ALL, None, {"artst": "Ada"}))
     assert not (tmp_path / "no").exists()
+
+
+def test_rows_without_an_image_are_found_and_told(plan, tmp_path, capsys):
+    plan.run.manifest(2).unlink()
+    for where in (["where=prompt=fox 8"], ["where=line=3"], ["where=artist=Bo", "where=score=4"]):
+        assert show([str(plan.run.root), f"to={tmp_path / 'out'}", *where]) == 3
+        told = capsys.readouterr().err.splitlines()
+        assert told[0] == "batchgen: what where= asks for has no image: each failed, was filtered or is not made yet"
+        assert len(told) == 2 and told[1].startswith("batchgen: 0 files of 0 samples written")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_there_is_compared_and_never_replaced(plan, tmp_path):
@@ -154,6 +165,8 @@ def test_a_manifest_cannot_name_files_elsewhere(plan, tmp_path):
         (["to=FILE"], r"is not a directory"),
         (["to=a", "ext=jpg"], r"ext=jpg: the samples of this run have no such file; did you mean png"),
         (["to=a", "where=artist"], r"write where=COLUMN=VALUE"),
+        (["to=a", "where=artist=Ada", "where=artist=Bo"], r"where=artist= is there twice"),
+        (["to=a", "where=width=abc"], r"where=width=abc: none of the images has this value; there are 64$"),
         (["to=a", "wehre=artist=Ada"], r"wehre=artist=Ada: no such option; did you mean where\?"),
         (["to=a", "nobody"], r"has no image with the key nobody; its keys are like 000000000000-00, 000000000001-00"),
     ],

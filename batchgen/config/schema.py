@@ -175,7 +175,7 @@ class OutputConfig:
     # The quality of jpg and webp images; null takes the format's default.
     quality: int | None = None
     # What is written into each image besides its pixels: none, or the prompt and the settings as A1111's web UI writes
-    # them (docs/datasets.md).
+    # them (docs/reading.md).
     metadata: str = "none"
     # How many batches a shard holds. null lets the planner decide by images and workers, with at most 32 batches.
     batches_per_shard: int | None = None

@@ -10,13 +10,14 @@ from batchgen.console import Parser, complain, open_console, say
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, BatchgenError, UserError, from_os_error
 from batchgen.paths import RunDir
 from batchgen.plan.nearby import no_run
-from batchgen.report.write import beside, write_all, write_report
+from batchgen.report.write import beside, each_once, write_all, write_report
 
 _TO = "to="
 
 
 def report(runs: list[RunDir], to: Path | None) -> int:
     """Write the report of these runs and say where it is; return the exit code. Raises BatchgenError and OSError."""
+    runs = each_once(runs)
     for run in runs:
         if not run.plan.root.is_dir():
             raise UserError(no_run(run))

@@ -1,5 +1,7 @@
 """The end of a sweep, such as several jobs in a night: how each of its runs went, and one report of them all."""
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,10 +9,11 @@ from typing import NamedTuple
 from batchgen.console import say
 from batchgen.errors import EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, in_one_line
 from batchgen.paths import RunDir
-from batchgen.report.write import beside, write_report
+from batchgen.report.write import beside, each_once, write_report
 from batchgen.units import count
 
 _NAMED = 3  # of so many runs the report has the names, and of more those of the first
+_MOST_BYTES = 200  # of the page's name: file systems take 255, and a temporary file's name is longer
 
 
 class Ended(NamedTuple):
@@ -28,8 +31,7 @@ def tell(ended: Sequence[Ended]) -> None:
     lacking = [one for one in ended if one.code not in (EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES)]
     told = "".join(f"; {one.run_dir} ended with exit code {one.code}" for one in lacking)
     say(f"{len(ended) - len(lacking)} of {count(len(ended), 'run')} are whole{told}")
-    runs = {one.run_dir.absolute(): RunDir(one.run_dir) for one in ended}
-    begun = [run for run in runs.values() if run.plan.root.is_dir()]
+    begun = [run for run in each_once([RunDir(one.run_dir) for one in ended]) if run.plan.root.is_dir()]
     if len(begun) < 2:
         return
     page = begun[0].root.parent / name_of([run.root.name for run in begun])
@@ -42,6 +44,11 @@ def tell(ended: Sequence[Ended]) -> None:
 
 
 def name_of(names: Sequence[str]) -> str:
-    """The name of the page of these runs."""
+    """The name of the page of these runs. One that is too long is cut, and a digest tells it from others."""
     more = [f"{len(names) - _NAMED}_more"] if len(names) > _NAMED else []
-    return "+".join([*names[:_NAMED], *more]) + ".html"
+    name, suffix = "+".join([*names[:_NAMED], *more]), ".html"
+    data = os.fsencode(name)
+    if len(data) + len(suffix) > _MOST_BYTES:
+        suffix = f"-{hashlib.sha256(data).hexdigest()[:8]}{suffix}"
+        name = data[: _MOST_BYTES - len(suffix)].decode(errors="ignore")  # half a character goes
+    return f"{name}{suffix}"

@@ -15,14 +15,18 @@ _GAP_PX = 4
 _GREY = (32, 32, 34)
 
 
+def grid(pictures: int) -> tuple[int, int, int]:
+    """(Columns, rows, edge of a cell in px) of a sheet of so many pictures, at least one."""
+    columns = math.ceil(math.sqrt(pictures))
+    return columns, math.ceil(pictures / columns), min(_CELL_PX, (_EDGE_PX - _GAP_PX) // columns - _GAP_PX)
+
+
 def contact_sheet(thumbs: Sequence[bytes]) -> bytes | None:
     """A PNG of up to `MOST` of the pictures, evenly chosen, in a square grid; None without any."""
     shown = even(list(thumbs), MOST)
     if not shown:
         return None
-    columns = math.ceil(math.sqrt(len(shown)))
-    rows = math.ceil(len(shown) / columns)
-    cell_px = min(_CELL_PX, (_EDGE_PX - _GAP_PX) // columns - _GAP_PX)
+    columns, rows, cell_px = grid(len(shown))
     size = tuple(_GAP_PX + count * (cell_px + _GAP_PX) for count in (columns, rows))
     sheet = Image.new("RGB", (size[0], size[1]), _GREY)
     for place, data in enumerate(shown):

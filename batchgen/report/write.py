@@ -4,6 +4,7 @@ All can be made again at any time, and no other command reads them.
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,11 +38,20 @@ def beside(page: Path) -> Files:
     return Files(page, page.with_suffix(".json"), page.with_suffix(".png"))
 
 
-def write_report(runs: Sequence[RunDir], files: Files) -> dict[str, Any]:
-    """Write one report of these runs; return what is in report.json. Raises UserError for what is no run, and OSError.
+def each_once(runs: Sequence[RunDir]) -> list[RunDir]:
+    """The runs in their order, without those that are named again, in whatever way: by a link, or as `a/../run`."""
+    found: dict[str, RunDir] = {}
+    for run in runs:
+        found.setdefault(os.path.realpath(run.root), run)
+    return list(found.values())
 
-    Where there are no pictures there is no contact sheet.
+
+def write_report(runs: Sequence[RunDir], files: Files) -> dict[str, Any]:
+    """Write one report of these runs, each once; return what is in report.json.
+
+    Where there are no pictures there is no contact sheet. Raises UserError for what is no run, and OSError.
     """
+    runs = each_once(runs)
     gathered = [gather(run, SHOWN // len(runs)) for run in runs]
     thumbs = thumbnails([one for part in gathered for one in part.shown])
     report = together([part.report for part in gathered])

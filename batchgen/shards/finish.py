@@ -4,6 +4,8 @@ The process that sees the last shard committed does this: the command that start
 by itself. Two processes at once do no harm, since the index restates what the manifests prove.
 """
 
+import glob
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -90,11 +92,18 @@ def outcome(plan: Plan, state: str) -> Outcome:
         lines.append(rejected)
     if missing:
         lines.append((_all_alike(plan) if not samples else None) or _failed(missing))
-    if samples:  # without data_files, load_dataset would read the manifests
+    if samples:
         when = "" if plan.config.output.keep_local or not to_copy(plan) else "once all is copied, "
-        tars = f"{_where(plan)}/*.tar"
-        lines.append(f'{when}read them with load_dataset("webdataset", data_files="{tars}"), or with webdataset')
+        lines.append(f"{when}read them with {_readers(_where(plan))}")
     return Outcome(EXIT_WHOLE_WITH_FAILURES if missing else EXIT_WHOLE, lines)
+
+
+def _readers(folder: str) -> str:
+    """What reads the tars of a folder, as Python; without data_files, load_dataset would read the manifests."""
+    if "::" in folder and "://" not in folder:  # `datasets` takes the name for two file systems
+        return "webdataset"
+    tars = json.dumps(f"{glob.escape(folder)}/*.tar", ensure_ascii=False)
+    return f'load_dataset("webdataset", data_files={tars}), or with webdataset'
 
 
 def _where(plan: Plan) -> str:

@@ -10,10 +10,10 @@ from PIL.PngImagePlugin import PngInfo
 from batchgen.types import Decoded
 
 DEFAULT_QUALITY = {"jpg": 95, "webp": 90}
-
-
-# A segment of a JPEG holds at most 65,533 bytes; these are left for the comment by the EXIF around it.
-_MOST_JPEG_COMMENT_BYTES = 65_000
+_UNICODE = b"UNICODE\0"
+# How long a text may be in UTF-16, by format; no entry where there is no bound. A segment of a JPEG holds 65,533 bytes
+# at most, of which the EXIF around the text takes some.
+MOST_TEXT_BYTES = {"jpg": 65_000 - len(_UNICODE)}
 
 
 def encode_image(image: Decoded, image_format: str, quality: int | None, text: str | None = None) -> bytes:
@@ -22,7 +22,7 @@ def encode_image(image: Decoded, image_format: str, quality: int | None, text: s
     PNG at level 1 with run-length matching: half the time of Pillow's default here, and no larger.
 
     `text` is put into the file as A1111's web UI does it: into a text chunk `parameters` of a PNG, into the comment of
-    the EXIF of the others. Text that is too long for a JPEG's EXIF is left out.
+    the EXIF of the others. It must be within `MOST_TEXT_BYTES`; `infotext` makes it so.
     """
     if image.pixels is None:
         raise ValueError("an image that is not finite cannot be encoded")
@@ -32,7 +32,7 @@ def encode_image(image: Decoded, image_format: str, quality: int | None, text: s
         picture.save(data, "PNG", compress_level=1, compress_type=3, pnginfo=_chunk(text))
     elif image_format == "jpg":
         quality = quality or DEFAULT_QUALITY["jpg"]
-        picture.save(data, "JPEG", quality=quality, subsampling=0, **_exif(text, _MOST_JPEG_COMMENT_BYTES))
+        picture.save(data, "JPEG", quality=quality, subsampling=0, **_exif(text))
     else:
         picture.save(data, "WEBP", quality=quality or DEFAULT_QUALITY["webp"], **_exif(text))
     return data.getvalue()
@@ -46,11 +46,10 @@ def _chunk(text: str | None) -> PngInfo | None:
     return chunk
 
 
-def _exif(text: str | None, most_bytes: int | None = None) -> dict[str, Any]:
+def _exif(text: str | None) -> dict[str, Any]:
     """What `Image.save` takes so that the file's EXIF has the text as its comment."""
-    comment = b"" if text is None else b"UNICODE\0" + text.encode("utf-16-be")
-    if not comment or (most_bytes is not None and len(comment) > most_bytes):
+    if text is None:
         return {}
     exif = Image.Exif()
-    exif.get_ifd(IFD.Exif)[Base.UserComment] = comment
+    exif.get_ifd(IFD.Exif)[Base.UserComment] = _UNICODE + text.encode("utf-16-be")
     return {"exif": exif}

@@ -10,6 +10,8 @@ import json
 from batchgen import __version__
 from batchgen.types import Prompt
 
+_NEGATIVE = "Negative prompt: "
+_MORE = " ..."  # at the end of a prompt that is cut
 # A1111's names of what diffusers' classes do. Any other class keeps its own name.
 _SAMPLERS = {
     "DDIMScheduler": "DDIM",
@@ -27,8 +29,12 @@ _SAMPLERS = {
 }
 
 
-def infotext(prompt: Prompt, scheduler: str, model: str) -> str:
-    """The text for one image. `scheduler` is the name of diffusers' class. It depends on nothing but the recipe."""
+def infotext(prompt: Prompt, scheduler: str, model: str, most_bytes: int | None = None) -> str:
+    """The text for one image. `scheduler` is the name of diffusers' class. It depends on nothing but the recipe.
+
+    Where a file holds no more than `most_bytes` of it in UTF-16, the prompts are cut, and end with " ...": the settings
+    are what nothing else in the file tells.
+    """
     settings = {
         "Steps": str(prompt.steps),
         "Sampler": _SAMPLERS.get(scheduler, scheduler.removesuffix("Scheduler")),
@@ -38,9 +44,31 @@ def infotext(prompt: Prompt, scheduler: str, model: str) -> str:
         "Model": model,
         "Version": f"batchgen {__version__}",
     }
-    negative = [f"Negative prompt: {prompt.negative_text}"] if prompt.negative_text else []
     last = ", ".join(f"{name}: {_quoted(value)}" for name, value in settings.items())
-    return "\n".join([prompt.prompt, *negative, last]).strip()
+    texts = [prompt.prompt, prompt.negative_text]
+    if most_bytes is not None:
+        texts = _cut(texts, most_bytes - _size(f"\n{_NEGATIVE}\n{last}"))
+    negative = [f"{_NEGATIVE}{texts[1]}"] if texts[1] else []
+    return "\n".join([texts[0], *negative, last]).strip()
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-16-be"))
+
+
+def _cut(texts: list[str], most_bytes: int) -> list[str]:
+    """The prompt and the negative prompt in so many bytes together: the shorter has up to half, the other the rest."""
+    sizes = [_size(text) for text in texts]
+    if sum(sizes) <= most_bytes:
+        return texts
+    half = most_bytes // 2
+    room = [max(half, most_bytes - other) for other in reversed(sizes)]
+    return [text if size <= most else _begin(text, most) for text, size, most in zip(texts, sizes, room, strict=True)]
+
+
+def _begin(text: str, most_bytes: int) -> str:
+    data = text.encode("utf-16-be")[: max(0, most_bytes - _size(_MORE)) // 2 * 2]
+    return f"{data.decode('utf-16-be', errors='ignore')}{_MORE}"  # half a character goes
 
 
 def _quoted(value: str) -> str:

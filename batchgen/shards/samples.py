@@ -19,7 +19,7 @@ from batchgen.plan.records import SAMPLE_FORM
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 from batchgen.quality import verdict
-from batchgen.shards.images import encode_image
+from batchgen.shards.images import MOST_TEXT_BYTES, encode_image
 from batchgen.shards.infotext import infotext
 from batchgen.stores.filesystem import is_address
 from batchgen.types import Decoded, Prompt, Sample
@@ -110,7 +110,9 @@ class SampleMaker:
         if image.flagged and self.safety_checker == "drop":
             return Sample(prompt.key, "filtered", reason="flagged by the model's safety checker")
         describe = self._describe if self.form > 1 else self._describe_first
-        text = infotext(prompt, self.scheduler, self.model) if self.metadata == "a1111" else None
+        text = None
+        if self.metadata == "a1111":
+            text = infotext(prompt, self.scheduler, self.model, MOST_TEXT_BYTES.get(self.image_format))
         files = {
             self.image_format: encode_image(image, self.image_format, self.quality, text),
             "txt": prompt.prompt.encode(),

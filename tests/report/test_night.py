@@ -1,6 +1,7 @@
 """The end of a sweep: which of its runs are whole, and one report of them all."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,27 @@ def test_runs_that_were_never_begun_have_no_report(name, tmp_path, capsys):
 def test_the_page_has_the_names_of_three_runs():
     assert name_of(["a", "b", "c"]) == "a+b+c.html"
     assert name_of(["a", "b", "c", "d", "e"]) == "a+b+c+2_more.html"
+
+
+@pytest.mark.parametrize("letter", ["a", "\u00fc", "\u72d0", "\U0001f98a", "\udcff"])
+def test_long_names_are_cut_by_bytes_and_stay_apart(letter, tmp_path):
+    names = [letter * 60, letter * 59 + "b", letter * 60]
+    found = {name_of(names), name_of([*names, "d"]), name_of(names[::-1][:2] + [letter * 61])}
+    assert len(found) == 3
+    for name in found:
+        assert len(os.fsencode(name)) <= 200 and name.endswith(".html")
+        (tmp_path / name).write_text("")
+
+
+def test_a_sweep_of_runs_with_long_names_ends_with_its_report(tmp_path, capsys):
+    folders = [tmp_path / f"{place}" for place in range(4)]
+    ended = []
+    for folder in folders:
+        folder.mkdir()
+        root = finished(folder, f"night{folder.name}")
+        ended.append(Ended(root.rename(folder / ("\u72d0" * 70 + folder.name)), 0))
+    tell([*ended, ended[0]])
+    said = capsys.readouterr().err
+    (page,) = folders[0].glob("*.html")
+    assert f"look at all of them: {page}" in said
+    assert len(json.loads(page.with_suffix(".json").read_text())["run"]["jobs"]) == 4

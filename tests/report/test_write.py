@@ -169,7 +169,7 @@ def test_one_report_of_several_runs(tmp_path):
     ("words", "says"),
     [
         ([], "give one or more"),
-        (["RUN", "RUN"], "needs a name: add to=FILE.html"),
+        (["RUN", "OTHER"], "needs a name: add to=FILE.html"),
         (["RUN", "to=night.txt"], "must end with .html"),
         (["RUN", "to=/no/such/night.html"], "there is no directory /no/such"),
         (["RUN", "to=a.html", "to=b.html"], "once at most"),
@@ -179,8 +179,9 @@ def test_one_report_of_several_runs(tmp_path):
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, words, says):
     from batchgen.report.__main__ import main
 
-    plan = plan_run(tmp_path)
-    given = [str(plan.run.root) if word == "RUN" else word for word in words]
+    (tmp_path / "other").mkdir()
+    roots = {"RUN": plan_run(tmp_path).run.root, "OTHER": plan_run(tmp_path / "other").run.root}
+    given = [str(roots.get(word, word)) for word in words]
     monkeypatch.setattr(sys, "argv", ["report", *(given or ["to=a.html"])])
     try:
         code = main()
@@ -189,3 +190,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, wo
     told = capsys.readouterr().err
     assert (code, told.count("\n")) == (2, 1)
     assert says in told
+
+
+def test_a_run_that_is_named_several_times_counts_once(tmp_path):
+    (tmp_path / "b").mkdir()
+    for folder, name in ((tmp_path, "a"), (tmp_path / "b", "b")):
+        finish_run(plan_run(folder, ["a fox"] * 3, job__name=name))
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    same = ["run", "run/", tmp_path / "run", "b/../run", "link"]
+    done = run(REPORT, *same, "b/run", "to=night.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "night.json").read_text())
+    assert [one["name"] for one in facts["run"]["jobs"]] == ["a", "b"]
+    assert facts["totals"]["planned"] == facts["samples"]["shown"] == 6
+    alone = run(REPORT, *same, cwd=tmp_path)
+    assert alone.returncode == 0 and alone.stderr == "batchgen: look at it: run/report.html\n"
+    assert run(REPORT, *same, "to=one.html", cwd=tmp_path).returncode == 0
+    assert json.loads((tmp_path / "one.json").read_text())["totals"]["planned"] == 3

@@ -4,8 +4,9 @@ import io
 
 import pytest
 from PIL import Image
+from PIL.ExifTags import IFD, Base
 
-from batchgen.shards.images import encode_image
+from batchgen.shards.images import MOST_TEXT_BYTES, encode_image
 from batchgen.types import Decoded
 from tests.builders import fake_image, make_prompt
 
@@ -40,9 +41,13 @@ def test_text_is_kept_beside_the_same_pixels(image_format: str) -> None:
         assert "parameters" not in one.info and len(one.getexif()) == 0
 
 
-def test_a_text_that_no_jpeg_can_hold_is_left_out() -> None:
-    held, left_out = (encode_image(fake_image(PROMPT), "jpg", None, "x" * count) for count in (32_496, 32_497))
-    assert len(held) > len(left_out) == len(encode_image(fake_image(PROMPT), "jpg", None))
+def test_the_longest_text_fits_into_each_format() -> None:
+    text = "x" * (MOST_TEXT_BYTES["jpg"] // 2)
+    with Image.open(io.BytesIO(encode_image(fake_image(PROMPT), "jpg", None, text))) as image:
+        assert image.getexif().get_ifd(IFD.Exif)[Base.UserComment] == b"UNICODE\0" + text.encode("utf-16-be")
+    for image_format in ("png", "webp"):
+        assert image_format not in MOST_TEXT_BYTES
+        assert len(encode_image(fake_image(PROMPT), image_format, None, text * 9)) > 9 * len(text)
 
 
 def test_pixels_that_are_not_finite_are_refused() -> None:

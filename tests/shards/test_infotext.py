@@ -9,7 +9,7 @@ from PIL import Image
 from sd_parsers import ParserManager
 
 from batchgen import __version__
-from batchgen.shards.images import encode_image
+from batchgen.shards.images import MOST_TEXT_BYTES, encode_image
 from batchgen.shards.infotext import infotext
 from batchgen.types import EMPTY_NEGATIVE
 from tests.builders import fake_image, make_prompt
@@ -63,3 +63,27 @@ def test_a_reader_of_others_finds_it_in_each_format(image_format: str, prompt: s
     assert (sampler.name, sampler.model.name) == ("DPM++ 2M", "stable-diffusion-v1-5/stable-diffusion-v1-5")
     assert sampler.parameters == {"steps": "2", "cfg_scale": "7.5", "seed": "4294967295"}
     assert found.metadata == {"Size": "64x64", "Version": f"batchgen {__version__}"}
+
+
+@pytest.mark.parametrize("letter", ["x", "\u72d0", "\U0001f98a"])
+@pytest.mark.parametrize("most", [MOST_TEXT_BYTES["jpg"], MOST_TEXT_BYTES["jpg"] - 2])
+@pytest.mark.parametrize(("prompt", "negative"), [(20_000, 20_000), (40_000, 3), (3, 40_000), (20_000, 14_000)])
+def test_long_prompts_are_cut_for_a_jpeg_and_the_settings_stay(
+    letter: str, most: int, prompt: int, negative: int
+) -> None:
+    planned = replace(PROMPT, prompt=letter * prompt, negative_prompt=letter * negative)
+    text = infotext(planned, "DDIMScheduler", "m", most)
+    assert most - 16 <= len(text.encode("utf-16-be")) <= most
+    whole = infotext(planned, "DDIMScheduler", "m")
+    assert text.splitlines()[-1] == whole.splitlines()[-1]
+    first, second, _ = text.splitlines()
+    second = second.removeprefix("Negative prompt: ")
+    for told, planned_count in ((first, prompt), (second, negative)):
+        assert told == letter * planned_count or re.fullmatch(f"{letter}{{9,}} \\.\\.\\.", told)
+    with Image.open(io.BytesIO(encode_image(fake_image(PROMPT), "jpg", None, text))) as image:
+        found = ParserManager().parse(image)
+    assert found is not None and found.samplers[0].parameters["seed"] == "4294967295"
+
+
+def test_what_fits_is_not_cut() -> None:
+    assert infotext(PROMPT, "DDIMScheduler", "m", MOST_TEXT_BYTES["jpg"]) == infotext(PROMPT, "DDIMScheduler", "m")

@@ -215,6 +215,15 @@ def test_metadata_goes_into_the_image_and_changes_nothing_else(tmp_path: Path) -
     assert (maker.metadata, MAKER.metadata) == ("a1111", "none")
 
 
+def test_long_prompts_of_a_jpeg_are_cut_in_the_image_alone() -> None:
+    long = replace(PROMPT, prompt="x" * 20_000, negative_prompt="y" * 20_000)
+    made = replace(MAKER, metadata="a1111", image_format="jpg").assemble(long, Cuts(), fake_image(long), POLICY)
+    with Image.open(io.BytesIO(made.files["jpg"])) as image:
+        comment = image.getexif().get_ifd(0x8769)[0x9286].decode("utf-16-be", errors="ignore")
+    assert "x ...\nNegative prompt: y" in comment and "y ...\nSteps: 2, " in comment
+    assert (made.files["txt"], about(made)["prompt"]) == (b"x" * 20_000, "x" * 20_000)
+
+
 @pytest.mark.parametrize("pixels", [None, b"", bytes(64 * 64 * 3 - 1)])
 def test_an_image_that_is_not_one_fails_with_a_reason_and_no_files(pixels: bytes | None) -> None:
     sample = make(image=Decoded(pixels, 64, 64))
