@@ -143,6 +143,48 @@ def test_rows_that_are_added_may_bring_others(here: Path) -> None:
     assert len(plan.loras) == 3
 
 
+def plans(run: RunDir) -> list[str]:
+    return sorted(path.name for path in run.root.glob("plan*"))
+
+
+@pytest.mark.parametrize("way", ["limit", "extend", "retry", "gone"])
+def test_nothing_is_added_to_a_finished_run_while_a_planned_file_is_another(here: Path, way: str) -> None:
+    rows: list[str | dict[str, Any]] = [{"prompt": f"fox {n}", "lora": "b.safetensors"} for n in range(4)]
+    more = write_rows(here / "more.jsonl", [{"prompt": "a cat", "lora": "b.safetensors"}])
+    run, first = RunDir(here / "run"), make_config(here, rows, job__limit=2)
+    plan = prepare(run, first)
+    plan.run.create_directories()
+    finish_run(plan, failed=[next(plan.prompts()).key])
+    wanted = make_config(here, rows, job__limit=2 if way == "retry" else 4, retry_failed=way == "retry")
+    if way == "extend":
+        wanted.job.prompts, wanted.extend = [str(wanted.job.prompts), str(more)], True
+    original = (here / "b.safetensors").read_bytes()
+    (here / "b.safetensors").unlink()
+    if way != "gone":
+        write(here / "b.safetensors", "unet.x.lora_A.weight", filler=b"another")
+    told = "b.safetensors: no such file" if way == "gone" else "b.safetensors is not the file .* put the original back"
+    for _ in range(2):
+        with pytest.raises(ModelError, match=told):
+            prepare(run, wanted)
+        assert plans(run) == ["plan"]
+    (here / "b.safetensors").write_bytes(original)
+    prepare(run, wanted)
+    assert plans(run) == ["plan", "plan-001"] and len(load_plan(run).loras) == 1
+
+
+def test_a_path_of_the_plan_stays_one_file_even_if_the_job_has_the_planned_one_elsewhere(here: Path) -> None:
+    rows: list[str | dict[str, Any]] = ["a", "b", {"prompt": "c", "lora": "a.safetensors"}]
+    run = RunDir(here / "run")
+    plan = prepare(run, make_config(here, rows, job__limit=2, model__lora="a.safetensors"))
+    plan.run.create_directories()
+    finish_run(plan)
+    (here / "a.safetensors").rename(here / "moved.safetensors")
+    write(here / "a.safetensors", "unet.x.lora_A.weight", filler=b"another")
+    with pytest.raises(ModelError, match="a.safetensors is not the file that this run was planned with"):
+        prepare(run, make_config(here, rows, job__limit=3, model__lora="moved.safetensors"))
+    assert plans(run) == ["plan"]
+
+
 @pytest.mark.parametrize("dry", [True, False])
 @pytest.mark.parametrize(
     ("rows", "lora", "told"),
