@@ -154,7 +154,7 @@ def check_model(model: ModelFiles, scheduler: str) -> list[Part]:
     if model.safety_checker and not {"safety_checker", "feature_extractor"} <= kinds.keys():
         raise ModelError(f"{folder} has no safety checker: set model.safety_checker=off")
     parts, denoiser = model.parts(), family.denoiser
-    check_embeddings(model.embeddings, family.title, family.inverted, parts)
+    check_embeddings(model.embeddings, family.title, family.inverted, parts, model.texts.text_chunks)
     for part in parts:
         for path in part.weights:
             tensors(path)
