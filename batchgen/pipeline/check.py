@@ -47,11 +47,16 @@ def check_loras(model: ModelFiles, scheduler: str, loras: dict[str, str]) -> dic
 
     Raises ModelError, with a message of one line, for one that does not fit the model.
     """
-    from batchgen.pipeline.lora_file import lora_kind, read_lora
+    from batchgen.pipeline.lora_file import lora_kind, read_lora, refuse_infinite
 
     kind = lora_kind(model.family)
     built = {part.name: judge(part)[0] for part in check_model(model, scheduler) if part.name in kind.parts}
-    return {"loras": {sha256: read_lora(kind, Path(path), built).told for sha256, path in loras.items()}}
+    told = {}
+    for sha256, path in loras.items():
+        changes = read_lora(kind, Path(path), built)
+        refuse_infinite(Path(path), changes)
+        told[sha256] = changes.told
+    return {"loras": told}
 
 
 def judge(part: Part) -> tuple[Any, list[str]]:
