@@ -1,11 +1,15 @@
 """Runs with LoRA files: what is refused before there is a plan, and what a resume allows."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import batchgen
 from batchgen.config.schema import Config
 from batchgen.dry_run import summary
 from batchgen.errors import ModelError, ResumeError
@@ -14,10 +18,13 @@ from batchgen.models.lora import digest
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan, load_plan
 from batchgen.prepare import look_up, prepare
+from batchgen.shards.crew import read_crew
+from batchgen.shards.leases import Watch
 from batchgen.worker.loop import load_engine
 from tests.builders import finish_run, leave_attempt, make_config, write_rows
 from tests.models.test_lora import write
 
+PACKAGE = Path(batchgen.__file__).parent
 ROWS: list[str | dict[str, Any]] = [
     "a fox",
     {"prompt": "an owl", "lora": "b.safetensors:0.5"},
@@ -101,6 +108,18 @@ def test_another_content_under_the_jobs_name_is_refused(here: Path) -> None:
         again(here)
     with pytest.raises(ModelError, match="a.safetensors is not the file that this run was planned with"):
         load_engine(load_plan(RunDir(here / "run")))
+
+
+def test_a_worker_that_refuses_a_file_has_stopped_and_not_crashed(here: Path) -> None:
+    plan = begun(here)
+    write(here / "b.safetensors", "unet.x.lora_A.weight", filler=b"another")
+    worker = [sys.executable, "-m", "batchgen.worker", str(plan.run.root), "0", "1"]
+    done = subprocess.run(
+        worker, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    )
+    assert done.returncode == 2 and "b.safetensors is not the file that this run was planned with" in done.stderr
+    [member] = read_crew(plan.run, Watch(60.0)).members
+    assert member.state == "stopped" and member.does.startswith(f"stopped: LoRA {here}/b.safetensors")
 
 
 @pytest.mark.parametrize("is_gone", [True, False])

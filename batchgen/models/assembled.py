@@ -18,7 +18,7 @@ from batchgen.errors import ModelError
 from batchgen.files import to_json
 from batchgen.models.checkpoint import Checkpoint, look
 from batchgen.models.families import FAMILIES
-from batchgen.models.parts import INDEX_FILE, part_in, read_index, refuse_misspelt
+from batchgen.models.parts import INDEX_FILE, part_in, read_index, reason_of, refuse_misspelt
 from batchgen.models.unpack import Piece, unpacked
 from batchgen.places import cache_dir, models_dir
 
@@ -176,6 +176,8 @@ def _vae(given: Path, settings: Path, variant: str | None, make: bool) -> dict[s
         made = unpacked(alone, {"vae": Piece("diffusers", kind, dict(own), prefix, sorted(tensors))}, {}, make)
         return None if made is None else _files_in(made)
     folder = given / "vae" if (given / "vae" / "config.json").is_file() else given
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model.vae={given} has no config.json: name the folder of a VAE, a whole model, or a file")
     config = _json(folder / "config.json")
     if config.get("_class_name") != kind:
         raise ModelError(f"model.vae={given} is a {config.get('_class_name')}, but this model decodes with a {kind}")
@@ -224,7 +226,7 @@ def _json(path: Path) -> dict[str, Any]:
         if not isinstance(values, dict):
             raise ValueError("it holds no object")
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}; download or copy it again") from error
+        raise ModelError(f"{path} cannot be read: {reason_of(error)}; download or copy it again") from error
     return values
 
 
