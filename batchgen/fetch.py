@@ -18,7 +18,7 @@ from batchgen.console import complain, open_console, typed_as
 from batchgen.errors import EXIT_USER, EXIT_WHOLE, BatchgenError, ModelError
 from batchgen.models import checkpoint
 from batchgen.models.embeddings import named as words
-from batchgen.models.find import check_model, download, find_model, in_cache
+from batchgen.models.find import check_model, download, find_model, in_cache, try_unpacking
 from batchgen.models.hub import Repository, is_commit, is_offline
 from batchgen.models.lora import Loras, lora_file, refuse_others
 from batchgen.models.sources import local, looked_up, wants_of
@@ -155,6 +155,8 @@ def _not_here(config: Config, is_said: bool) -> Iterator[Want]:
     if is_said and not any(want.key == "model.path" for want in wants):
         if (here := find_model(model)) is not None:
             check_model(here, config.job.scheduler)
+        else:
+            try_unpacking(model)
         print(f"model.path: {model.path} is no model of the hub, and it is here")
     for want in wants:
         may_be_here = want.key == "model.path" and want.file is None and (is_commit(want.revision) or is_offline())

@@ -67,6 +67,11 @@ def find_model(model: ModelConfig) -> ModelFiles | None:
     return _files_of(model, local, make=False)
 
 
+def try_unpacking(model: ModelConfig) -> None:
+    """Raise ModelError where a file that a run would unpack is not whole. Nothing is unpacked."""
+    _files_of(model, lambda key, text: cached(key, text, _revision(model, key)), make=None)
+
+
 def in_cache(model: ModelConfig) -> ModelFiles | None:
     """The model's files, also where the hub's cache has them, with all their parts; None otherwise. Asks no network."""
     try:
@@ -125,7 +130,7 @@ def settled_paths(model: ModelConfig) -> ModelConfig:
     return replace(model, path=path, base=base, vae=vae, embeddings=words or None)
 
 
-def _files_of(model: ModelConfig, get: Get, make: bool) -> ModelFiles | None:
+def _files_of(model: ModelConfig, get: Get, make: bool | None) -> ModelFiles | None:
     try:
         folder = assemble(model, get, make)
     except OSError as error:

@@ -59,16 +59,18 @@ def check_loras(model: ModelFiles, scheduler: str, loras: dict[str, str]) -> dic
     return {"loras": told}
 
 
-def judge(part: Part) -> tuple[Any, list[str]]:
-    """The part on the meta device, and remarks about its weights.
+def judge(part: Part, shapes: dict[str, list[int]] | None = None) -> tuple[Any, list[str]]:
+    """The part on the meta device, and remarks about its weights. `shapes`: of these, if not of its files.
 
     Raises ModelError if they are not what its configuration needs.
     """
     import torch
 
-    state = {name: torch.empty(shape, device="meta") for path in part.weights for name, shape in tensors(path).items()}
+    if shapes is None:
+        shapes = {name: shape for path in part.weights for name, shape in tensors(path).items()}
+    state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     find = _diffusers_keys if part.library == "diffusers" else _transformers_keys
-    where = next(iter(part.weights)).parent
+    where = next(iter(part.files.values())).parent
     try:
         model, missing, unexpected, odd = find(part, state)
     except ModelError:
@@ -101,7 +103,7 @@ def _diffusers_keys(part: Part, state: dict[str, Any]) -> tuple[Any, list[str], 
 
     with torch.device("meta"):
         model = getattr(diffusers, part.kind).from_config(settings(part))
-    if len(part.weights) == 1:  # it renames nothing in a model of several files
+    if len(part.weights) <= 1:  # it renames nothing in a model of several files
         model._fix_state_dict_keys_on_load(state)
     expected = model.state_dict()
     unexpected = sorted(state.keys() - expected.keys())
