@@ -13,6 +13,7 @@ import pytest
 from batchgen.fetch import main
 from tests.commands import REAL, front, samples, verify, write_prompts
 from tests.model_hub import COMMIT, TOKEN, Hub, model_hub, reached
+from tests.models.test_checkpoint import write as write_tensors
 from tests.models.test_lora import write
 from tests.pipeline.small_models import save
 
@@ -113,6 +114,7 @@ def test_mistakes_are_one_line_each_and_end_with_the_code_of_their_kind(hub: Hub
         ("model.embeddings=nosuch.safetensors", "there is no file nosuch.safetensors"),
         ("model.embeddings=lora.safetensors", "lora.safetensors has vectors of 0 numbers"),
         ("model.base=tiny", "leave it out"),
+        ("model.vae=part.safetensors", "part.safetensors cannot be unpacked: its vae "),
     ],
 )
 def test_what_is_here_and_would_be_refused_by_the_run_is_refused(
@@ -120,6 +122,7 @@ def test_what_is_here_and_would_be_refused_by_the_run_is_refused(
 ) -> None:
     write(tmp_path / "lora.safetensors", "unet.x.lora_A.weight")
     (tmp_path / "empty.safetensors").touch()
+    write_tensors(tmp_path / "part.safetensors", {f"decoder.conv_{end}.weight": [32, 8, 3, 3] for end in ("in", "out")})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["fetch", "job=mars_batch", setting])
     with pytest.raises(SystemExit) as ended:

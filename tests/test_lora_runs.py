@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from batchgen.shards.crew import read_crew
 from batchgen.shards.leases import Watch
 from batchgen.worker.loop import load_engine
 from tests.builders import finish_run, leave_attempt, make_config, write_rows
+from tests.models.test_checkpoint import write as write_tensors
 from tests.models.test_lora import write
 
 PACKAGE = Path(batchgen.__file__).parent
@@ -189,6 +191,30 @@ def test_nothing_is_added_to_a_finished_run_while_a_planned_file_is_another(here
     (here / "b.safetensors").write_bytes(original)
     prepare(run, wanted)
     assert plans(run) == ["plan", "plan-001"] and len(load_plan(run).loras) == 1
+
+
+@pytest.mark.parametrize("key", ["lora", "embeddings", "vae"])
+def test_other_contents_of_the_jobs_own_files_are_refused_before_anything_is_added(here: Path, key: str) -> None:
+    tiny = PACKAGE / "models" / "tiny"
+    shutil.copytree(tiny / "vae", here / "vae")
+    width = json.loads((tiny / "text_encoder" / "config.json").read_text())["hidden_size"]
+    word = write_tensors(here / "word.safetensors", {"emb_params": [1, width]})
+    named = {"lora": "a.safetensors", "embeddings": str(word), "vae": str(here / "vae")}[key]
+    run, rows = RunDir(here / "run"), [f"fox {n}" for n in range(4)]
+    plan = prepare(run, make_config(here, rows, job__limit=2, **{f"model__{key}": named}))
+    plan.run.create_directories()
+    finish_run(plan)
+    changed = {"lora": here / "a.safetensors", "embeddings": word}.get(key, next((here / "vae").glob("*.safetensors")))
+    original = changed.read_bytes()
+    changed.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    if key == "lora":
+        write(changed, "unet.x.lora_A.weight", filler=b"another")
+    with pytest.raises(ResumeError, match="its files have changed"):
+        prepare(run, make_config(here, rows, job__limit=4, **{f"model__{key}": named}))
+    assert plans(run) == ["plan"]
+    changed.write_bytes(original)
+    prepare(run, make_config(here, rows, job__limit=4, **{f"model__{key}": named}))
+    assert plans(run) == ["plan", "plan-001"]
 
 
 def test_a_path_of_the_plan_stays_one_file_even_if_the_job_has_the_planned_one_elsewhere(here: Path) -> None:
