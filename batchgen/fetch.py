@@ -4,19 +4,24 @@ python -m batchgen.fetch [job=NAME] [key=value ...]
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from batchgen.__main__ import compose
 from batchgen.config.compose import load_any
+from batchgen.config.loras import parse_loras
 from batchgen.config.schema import Config
 from batchgen.console import complain, open_console, typed_as
-from batchgen.errors import EXIT_USER, EXIT_WHOLE, BatchgenError
-from batchgen.models.find import check_model, download, in_cache
-from batchgen.models.hub import Repository, is_commit, is_offline, look
-from batchgen.models.sources import wants_of
+from batchgen.errors import EXIT_USER, EXIT_WHOLE, BatchgenError, ModelError
+from batchgen.models import checkpoint
+from batchgen.models.embeddings import named as words
+from batchgen.models.find import check_model, download, find_model, in_cache, try_unpacking
+from batchgen.models.hub import Repository, is_commit, is_offline
+from batchgen.models.lora import Loras, lora_file, refuse_others
+from batchgen.models.sources import local, looked_up, wants_of
 from batchgen.models.transfer import fetch, free_bytes, require_room
 from batchgen.models.wants import Want, names_of
 from batchgen.paths import RunDir
@@ -78,10 +83,10 @@ class _Found:
 def _fetch(config: Config) -> int:
     config = _as_planned(config)
     model, checker = config.model, config.model.safety_checker != "off"
-    found, codes = [], []
-    for want in _not_here(config):
+    found, codes = [], [complain(error) for error in _unusable(config)]
+    for want in _not_here(config, is_said=not codes):
         try:
-            repository = look(want.name, want.revision)
+            repository = looked_up(want)
             found.append(_Found(want, repository, names_of(want, repository, model.variant, checker)))
             print(found[-1].line())
         except BatchgenError as error:  # the others are looked at, too, so that all can be mended at once
@@ -117,10 +122,41 @@ def _as_planned(config: Config) -> Config:
     return replace(config, model=replace(config.model, revision=planned.revision))
 
 
-def _not_here(config: Config) -> Iterator[Want]:
-    """What is wanted, but for a model that is here for certain, of which a line says so."""
+def _unusable(config: Config) -> Iterator[ModelError]:
+    """What the run would refuse of the files that are here."""
+    model = config.model
+    named = {"model.path": model.path, "model.base": model.base, "model.vae": model.vae}
+    checks: list[Callable[[], object]] = [partial(_check_file, key, text) for key, text in named.items() if text]
+    on_hub = {f"{want.name}/{want.file}" for want in wants_of(model) if want.key == "model.lora"}
+    checks += [partial(_check_lora, text) for text, _ in parse_loras(model.lora) if text not in on_hub]
+    checks.append(partial(words, model.embeddings))
+    for check in checks:
+        try:
+            check()
+        except ModelError as error:
+            yield error
+
+
+def _check_file(key: str, text: str) -> None:
+    if (path := local(key, text)) is not None and path.is_file():
+        checkpoint.look(key, path)
+
+
+def _check_lora(text: str) -> None:
+    refuse_others(lora_file(text))
+
+
+def _not_here(config: Config, is_said: bool) -> Iterator[Want]:
+    """What is wanted, but for a model that is here for certain, of which a line says so if `is_said`.
+
+    Raises ModelError for a model that is here and could not run.
+    """
     model, wants = config.model, wants_of(config.model)
-    if not any(want.key == "model.path" for want in wants):
+    if is_said and not any(want.key == "model.path" for want in wants):
+        if (here := find_model(model)) is not None:
+            check_model(here, config.job.scheduler)
+        else:
+            try_unpacking(model)
         print(f"model.path: {model.path} is no model of the hub, and it is here")
     for want in wants:
         may_be_here = want.key == "model.path" and want.file is None and (is_commit(want.revision) or is_offline())
@@ -132,10 +168,11 @@ def _not_here(config: Config) -> Iterator[Want]:
 
 
 def _check(found: list[_Found], config: Config) -> None:
-    """Unpack a model in one file, see that it can be used, and say how to pin it. Raises ModelError."""
+    """Unpack a model in one file, see that it and the LoRA can be used, and say how to pin it. Raises ModelError."""
     model = config.model
     pins = [one.repository.commit for one in found if (one.want.key, one.want.file) == ("model.path", None)]
     check_model(download(replace(model, revision=pins[0]) if pins else model), config.job.scheduler)
+    Loras(model.lora)()
     if pins and not is_commit(model.revision):
         print(f"to keep to this revision: model.revision={pins[0]}")
 

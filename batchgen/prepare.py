@@ -154,7 +154,7 @@ def _prepared(run: RunDir, config: Config, inputs: Inputs) -> Plan:
         save_plan(run, run.plan, "run", 0, uuid.uuid4().hex, sources, shards)
     _plan_more(run, lambda plan: _extend(plan, config, inputs))
     if config.retry_failed:
-        _plan_more(run, lambda plan: _retry(plan, config))
+        _plan_more(run, lambda plan: _retry(plan, config, inputs))
     for note in dict.fromkeys(inputs.found.notes):  # planned again where another command was first
         say(note)
     sync_directory(run.root)  # the command that named the plan may have been killed before it did this
@@ -236,9 +236,10 @@ def extension(plan: Plan, config: Config, inputs: Inputs) -> tuple[Sources, Iter
     files = file_changes(plan, matched, inputs.files, row_reader(plan.planned.job, plan.reads))
     if (told := refusal(settings, files, config.extend)) is not None:
         raise ResumeError(f"{plan.run.root} {told}, or start a new run with another run_dir=DIR")
-    more = rows_to_add(plan, config, matched, inputs.looked_at, files.places, inputs.found, inputs.loras)
+    find = inputs.loras.beside(plan.loras)
+    more = rows_to_add(plan, config, matched, inputs.looked_at, files.places, inputs.found, find)
     _refuse_other_bits(plan, more is not None)
-    if plan.loras and shard_states(plan).open:
+    if plan.loras and (more is not None or shard_states(plan).open):
         find_planned(plan.loras, inputs.loras.texts)  # refuses what is gone or has changed
     if more is None:
         return None
@@ -270,10 +271,10 @@ def _extend(plan: Plan, config: Config, inputs: Inputs) -> bool:
     return more is None or _add_segment(plan, "extend", *more)
 
 
-def _retry(plan: Plan, config: Config) -> bool:
+def _retry(plan: Plan, config: Config, inputs: Inputs) -> bool:
     """Plan failed images again, in new shards, except those that are planned again already and not made yet.
 
-    False where another command's extension was first.
+    False where another command's extension was first. Raises ModelError as `extension` does.
     """
     failed = failed_samples(plan)
     committed = plan.run.committed()
@@ -288,8 +289,8 @@ def _retry(plan: Plan, config: Config) -> bool:
     again = failed.keys() - waiting
     if not again:
         return True
-    prompts = (prompt for prompt in plan.prompts() if prompt.key in again)
-    batches = pack_batches(prompts, plan.config.job.batch_size)
+    find_planned(plan.loras, inputs.loras.texts)
+    batches = pack_batches((prompt for prompt in plan.prompts() if prompt.key in again), plan.config.job.batch_size)
     shards = cut_shards(batches, replace(plan.config, launch=config.launch), plan.shard_count)
     return _add_segment(plan, "retry", Sources(plan.config, [], plan.recipe, plan.reads), shards)
 

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from batchgen.fetch import main
 from tests.commands import REAL, front, samples, verify, write_prompts
 from tests.model_hub import COMMIT, TOKEN, Hub, model_hub, reached
+from tests.models.test_checkpoint import write as write_tensors
+from tests.models.test_lora import write
 from tests.pipeline.small_models import save
 
 LATER = "f" * 40
@@ -97,6 +100,49 @@ def test_mistakes_are_one_line_each_and_end_with_the_code_of_their_kind(hub: Hub
     hub.gated.add("org/small")
     assert "it is gated; accept its terms at" in refused(2, "model.path=org/small")
     assert fetch(hub, tmp_path, "model.path=org/small", HF_TOKEN=TOKEN).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("model.path=lora.safetensors", "model.path=lora.safetensors is a LoRA, not a model"),
+        ("model.path=empty.safetensors", "empty.safetensors is empty"),
+        ("model.vae=lora.safetensors", "model.vae=lora.safetensors is a LoRA, not a model"),
+        ("model.lora=nosuch.safetensors", "LoRA nosuch.safetensors: no such file"),
+        ("model.lora=empty.safetensors", "empty.safetensors is empty"),
+        ("model.lora=a/b/c.ckpt", "LoRA a/b/c.ckpt is pickled"),
+        ("model.embeddings=nosuch.safetensors", "there is no file nosuch.safetensors"),
+        ("model.embeddings=lora.safetensors", "lora.safetensors has vectors of 0 numbers"),
+        ("model.base=tiny", "leave it out"),
+        ("model.vae=part.safetensors", "part.safetensors cannot be unpacked: its vae "),
+    ],
+)
+def test_what_is_here_and_would_be_refused_by_the_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], setting: str, told: str
+) -> None:
+    write(tmp_path / "lora.safetensors", "unet.x.lora_A.weight")
+    (tmp_path / "empty.safetensors").touch()
+    write_tensors(tmp_path / "part.safetensors", {f"decoder.conv_{end}.weight": [32, 8, 3, 3] for end in ("in", "out")})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fetch", "job=mars_batch", setting])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and len(said.err.splitlines()) == 1
+    assert told in said.err and "is here" not in said.out
+
+
+def test_a_lora_that_is_fetched_is_looked_at(hub: Hub, tmp_path: Path) -> None:
+    hub.add("org/loras", {"vae.safetensors": write(tmp_path / "x.safetensors", "control_model.x").read_bytes()})
+    done = fetch(hub, tmp_path, "model.path=tiny", "model.lora=org/loras/vae.safetensors")
+    assert done.returncode == 2 and "holds no LoRA, but a ControlNet" in done.stderr
+
+
+def test_a_mistyped_path_is_told_from_what_the_network_lacks(hub: Hub, tmp_path: Path) -> None:
+    away = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = fetch(hub, tmp_path, "model.lora=no/where/x.safetensors", **away)
+    assert done.returncode == 75 and done.stderr.endswith("; nor is there a file no/where/x.safetensors here\n")
+    assert "nor is there a folder org/smol here" in fetch(hub, tmp_path, "model.path=org/smol").stderr
 
 
 def test_a_file_that_is_damaged_on_the_hub_is_told_at_once(hub: Hub, tmp_path: Path) -> None:

@@ -1,11 +1,16 @@
 """Runs with LoRA files: what is refused before there is a plan, and what a resume allows."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import batchgen
 from batchgen.config.schema import Config
 from batchgen.dry_run import summary
 from batchgen.errors import ModelError, ResumeError
@@ -14,10 +19,14 @@ from batchgen.models.lora import digest
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan, load_plan
 from batchgen.prepare import look_up, prepare
+from batchgen.shards.crew import read_crew
+from batchgen.shards.leases import Watch
 from batchgen.worker.loop import load_engine
 from tests.builders import finish_run, leave_attempt, make_config, write_rows
+from tests.models.test_checkpoint import write as write_tensors
 from tests.models.test_lora import write
 
+PACKAGE = Path(batchgen.__file__).parent
 ROWS: list[str | dict[str, Any]] = [
     "a fox",
     {"prompt": "an owl", "lora": "b.safetensors:0.5"},
@@ -103,6 +112,18 @@ def test_another_content_under_the_jobs_name_is_refused(here: Path) -> None:
         load_engine(load_plan(RunDir(here / "run")))
 
 
+def test_a_worker_that_refuses_a_file_has_stopped_and_not_crashed(here: Path) -> None:
+    plan = begun(here)
+    write(here / "b.safetensors", "unet.x.lora_A.weight", filler=b"another")
+    worker = [sys.executable, "-m", "batchgen.worker", str(plan.run.root), "0", "1"]
+    done = subprocess.run(
+        worker, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    )
+    assert done.returncode == 2 and "b.safetensors is not the file that this run was planned with" in done.stderr
+    [member] = read_crew(plan.run, Watch(60.0)).members
+    assert member.state == "stopped" and member.does.startswith(f"stopped: LoRA {here}/b.safetensors")
+
+
 @pytest.mark.parametrize("is_gone", [True, False])
 def test_another_content_under_a_rows_name_is_refused_while_there_is_work(here: Path, is_gone: bool) -> None:
     plan = begun(here)
@@ -141,6 +162,72 @@ def test_rows_that_are_added_may_bring_others(here: Path) -> None:
     added = {prompt.prompt: [Path(one.path).name for one in prompt.lora] for prompt in plan.prompts()}
     assert (added["a cat"], added["a dog"]) == (["c.safetensors"], ["a.safetensors"])
     assert len(plan.loras) == 3
+
+
+def plans(run: RunDir) -> list[str]:
+    return sorted(path.name for path in run.root.glob("plan*"))
+
+
+@pytest.mark.parametrize("way", ["limit", "extend", "retry", "gone"])
+def test_nothing_is_added_to_a_finished_run_while_a_planned_file_is_another(here: Path, way: str) -> None:
+    rows: list[str | dict[str, Any]] = [{"prompt": f"fox {n}", "lora": "b.safetensors"} for n in range(4)]
+    more = write_rows(here / "more.jsonl", [{"prompt": "a cat", "lora": "b.safetensors"}])
+    run, first = RunDir(here / "run"), make_config(here, rows, job__limit=2)
+    plan = prepare(run, first)
+    plan.run.create_directories()
+    finish_run(plan, failed=[next(plan.prompts()).key])
+    wanted = make_config(here, rows, job__limit=2 if way == "retry" else 4, retry_failed=way == "retry")
+    if way == "extend":
+        wanted.job.prompts, wanted.extend = [str(wanted.job.prompts), str(more)], True
+    original = (here / "b.safetensors").read_bytes()
+    (here / "b.safetensors").unlink()
+    if way != "gone":
+        write(here / "b.safetensors", "unet.x.lora_A.weight", filler=b"another")
+    told = "b.safetensors: no such file" if way == "gone" else "b.safetensors is not the file .* put the original back"
+    for _ in range(2):
+        with pytest.raises(ModelError, match=told):
+            prepare(run, wanted)
+        assert plans(run) == ["plan"]
+    (here / "b.safetensors").write_bytes(original)
+    prepare(run, wanted)
+    assert plans(run) == ["plan", "plan-001"] and len(load_plan(run).loras) == 1
+
+
+@pytest.mark.parametrize("key", ["lora", "embeddings", "vae"])
+def test_other_contents_of_the_jobs_own_files_are_refused_before_anything_is_added(here: Path, key: str) -> None:
+    tiny = PACKAGE / "models" / "tiny"
+    shutil.copytree(tiny / "vae", here / "vae")
+    width = json.loads((tiny / "text_encoder" / "config.json").read_text())["hidden_size"]
+    word = write_tensors(here / "word.safetensors", {"emb_params": [1, width]})
+    named = {"lora": "a.safetensors", "embeddings": str(word), "vae": str(here / "vae")}[key]
+    run, rows = RunDir(here / "run"), [f"fox {n}" for n in range(4)]
+    plan = prepare(run, make_config(here, rows, job__limit=2, **{f"model__{key}": named}))
+    plan.run.create_directories()
+    finish_run(plan)
+    changed = {"lora": here / "a.safetensors", "embeddings": word}.get(key, next((here / "vae").glob("*.safetensors")))
+    original = changed.read_bytes()
+    changed.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    if key == "lora":
+        write(changed, "unet.x.lora_A.weight", filler=b"another")
+    with pytest.raises(ResumeError, match="its files have changed"):
+        prepare(run, make_config(here, rows, job__limit=4, **{f"model__{key}": named}))
+    assert plans(run) == ["plan"]
+    changed.write_bytes(original)
+    prepare(run, make_config(here, rows, job__limit=4, **{f"model__{key}": named}))
+    assert plans(run) == ["plan", "plan-001"]
+
+
+def test_a_path_of_the_plan_stays_one_file_even_if_the_job_has_the_planned_one_elsewhere(here: Path) -> None:
+    rows: list[str | dict[str, Any]] = ["a", "b", {"prompt": "c", "lora": "a.safetensors"}]
+    run = RunDir(here / "run")
+    plan = prepare(run, make_config(here, rows, job__limit=2, model__lora="a.safetensors"))
+    plan.run.create_directories()
+    finish_run(plan)
+    (here / "a.safetensors").rename(here / "moved.safetensors")
+    write(here / "a.safetensors", "unet.x.lora_A.weight", filler=b"another")
+    with pytest.raises(ModelError, match="a.safetensors is not the file that this run was planned with"):
+        prepare(run, make_config(here, rows, job__limit=3, model__lora="moved.safetensors"))
+    assert plans(run) == ["plan"]
 
 
 @pytest.mark.parametrize("dry", [True, False])

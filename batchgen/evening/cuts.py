@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from batchgen.models.embeddings import expanded, pieces, vectors
+from batchgen.models.embeddings import expanded, pieces, readable, vectors
 from batchgen.models.find import ModelFiles
 
 _USUAL_TOKENS = 77
@@ -38,7 +38,8 @@ def cut_warning(model: ModelFiles, texts: Sequence[str]) -> str | None:
     if not cut:
         return None
     text, place = cut[0]
-    beyond = text[place : place + _SHOWN_CHARS] + ("..." if len(text) > place + _SHOWN_CHARS else "")
+    rest = readable(text[place:])
+    beyond = rest[:_SHOWN_CHARS] + ("..." if len(rest) > _SHOWN_CHARS else "")
     who = "1 prompt is" if len(cut) == 1 else f"{len(cut)} prompts are"
     return f"{who} longer than the {room} tokens that the model reads, and the rest is not drawn (first: {beyond!r})"
 

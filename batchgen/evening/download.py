@@ -7,7 +7,7 @@ from batchgen.config.schema import ModelConfig
 from batchgen.errors import BatchgenError
 from batchgen.evening.lines import Line
 from batchgen.models import checkpoint
-from batchgen.models.find import is_plain_hub
+from batchgen.models.find import is_plain_hub, try_unpacking
 from batchgen.models.hub import is_offline, look
 from batchgen.models.sources import cached
 from batchgen.models.wants import Want, names_of
@@ -25,11 +25,12 @@ class Download:
 def first_line(model: ModelConfig) -> Iterator[Line]:
     """What a run does first where the model is one file, or is put together from what is not all here.
 
-    Raises ModelError for a file that batchgen cannot use.
+    Raises ModelError for a file that batchgen cannot use, or could not unpack.
     """
     named = {"model.path": model.path, "model.base": model.base, "model.vae": model.vae}
     if is_plain_hub(model):
         return
+    try_unpacking(model)
     for key, text in named.items():
         found = None if text is None else cached(key, text, None)
         if text is not None and found is None:

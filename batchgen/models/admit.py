@@ -33,7 +33,7 @@ from batchgen.types import Lora, Prompt, Reject, Shard
 
 CHECK_COMMAND = [sys.executable, "-m", "batchgen.pipeline.check"]
 # Raised when the check becomes stricter: kept answers are then not used.
-_WAY_OF_CHECKING = 2
+_WAY_OF_CHECKING = 3
 # Tiles overlap by a quarter, which has to be a whole number of latent places.
 _TILE_PLACES = 4
 

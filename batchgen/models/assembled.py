@@ -18,7 +18,7 @@ from batchgen.errors import ModelError
 from batchgen.files import to_json
 from batchgen.models.checkpoint import Checkpoint, look
 from batchgen.models.families import FAMILIES
-from batchgen.models.parts import INDEX_FILE, part_in, read_index, refuse_misspelt
+from batchgen.models.parts import INDEX_FILE, part_in, read_index, reason_of, refuse_misspelt
 from batchgen.models.unpack import Piece, unpacked
 from batchgen.places import cache_dir, models_dir
 
@@ -29,11 +29,11 @@ Get = Callable[[str, str], Path | None]
 """What a setting (its key and its text) names, as a folder or file; None where it is not here."""
 
 
-def assemble(model: ModelConfig, get: Get, make: bool) -> Path | None:
+def assemble(model: ModelConfig, get: Get, make: bool | None) -> Path | None:
     """The folder of the model; None if something that it is put together from is not here.
 
-    With `make` a file is unpacked if it was not before. Raises ModelError, in one line, for what does not belong
-    together, and OSError.
+    With `make` a file is unpacked if it was not before; with None it is tried whether it could be.
+    Raises ModelError, in one line, for what does not belong together, and OSError.
     """
     main = get("model.path", model.path)
     base = None if model.base is None else get("model.base", model.base)
@@ -96,7 +96,7 @@ def _refuse_other_kind(checkpoint: Checkpoint, base: Path) -> None:
         raise ModelError(f"{said}, but model.base={base} has a {denoiser}: name a base of the file's own kind")
 
 
-def _of_file(checkpoint: Checkpoint, settings: Path, make: bool) -> Path | None:
+def _of_file(checkpoint: Checkpoint, settings: Path, make: bool | None) -> Path | None:
     """The folder with the parts of the file, and with settings from the package all that a model needs beside them.
 
     None where it is not unpacked yet. Raises ModelError where it cannot be unpacked.
@@ -156,7 +156,7 @@ def _v_prediction(path: Path, ends_in_noise: bool) -> bytes:
 # Another VAE ------------------------------------------------------------------------------------------------------
 
 
-def _vae(given: Path, settings: Path, variant: str | None, make: bool) -> dict[str, Path] | None:
+def _vae(given: Path, settings: Path, variant: str | None, make: bool | None) -> dict[str, Path] | None:
     """The files of the VAE that model.vae names, by their places in a model; None where it is not unpacked yet.
 
     `settings`: the folder with those of the model. Raises ModelError for another kind of VAE than the model's own.
@@ -176,6 +176,8 @@ def _vae(given: Path, settings: Path, variant: str | None, make: bool) -> dict[s
         made = unpacked(alone, {"vae": Piece("diffusers", kind, dict(own), prefix, sorted(tensors))}, {}, make)
         return None if made is None else _files_in(made)
     folder = given / "vae" if (given / "vae" / "config.json").is_file() else given
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model.vae={given} has no config.json: name the folder of a VAE, a whole model, or a file")
     config = _json(folder / "config.json")
     if config.get("_class_name") != kind:
         raise ModelError(f"model.vae={given} is a {config.get('_class_name')}, but this model decodes with a {kind}")
@@ -224,7 +226,7 @@ def _json(path: Path) -> dict[str, Any]:
         if not isinstance(values, dict):
             raise ValueError("it holds no object")
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}; download or copy it again") from error
+        raise ModelError(f"{path} cannot be read: {reason_of(error)}; download or copy it again") from error
     return values
 
 

@@ -67,6 +67,11 @@ def find_model(model: ModelConfig) -> ModelFiles | None:
     return _files_of(model, local, make=False)
 
 
+def try_unpacking(model: ModelConfig) -> None:
+    """Raise ModelError where a file that a run would unpack is not whole. Nothing is unpacked."""
+    _files_of(model, lambda key, text: cached(key, text, _revision(model, key)), make=None)
+
+
 def in_cache(model: ModelConfig) -> ModelFiles | None:
     """The model's files, also where the hub's cache has them, with all their parts; None otherwise. Asks no network."""
     try:
@@ -125,7 +130,7 @@ def settled_paths(model: ModelConfig) -> ModelConfig:
     return replace(model, path=path, base=base, vae=vae, embeddings=words or None)
 
 
-def _files_of(model: ModelConfig, get: Get, make: bool) -> ModelFiles | None:
+def _files_of(model: ModelConfig, get: Get, make: bool | None) -> ModelFiles | None:
     try:
         folder = assemble(model, get, make)
     except OSError as error:
@@ -154,7 +159,7 @@ def check_model(model: ModelFiles, scheduler: str) -> list[Part]:
     if model.safety_checker and not {"safety_checker", "feature_extractor"} <= kinds.keys():
         raise ModelError(f"{folder} has no safety checker: set model.safety_checker=off")
     parts, denoiser = model.parts(), family.denoiser
-    check_embeddings(model.embeddings, family.title, family.inverted, parts)
+    check_embeddings(model.embeddings, family.title, family.inverted, parts, model.texts.text_chunks)
     for part in parts:
         for path in part.weights:
             tensors(path)

@@ -4,7 +4,7 @@ pipeline/lora.py merges them; batchgen.pipeline.check finds out before that whet
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,22 @@ class Loras:
     def texts(self) -> list[str] | None:
         """The job's own as workers find them from any directory, in the form of model.lora."""
         return [f"{one.path}:{one.weight!r}" for one in self()] or None
+
+    def beside(self, planned: Iterable[LoraFile]) -> Callable[[str | None], tuple[Lora, ...]]:
+        """The same for rows that are added to a plan: under a path that the plan has there must be the planned file.
+
+        Otherwise a path would be two files in one run, of which a worker finds only one.
+        """
+        known = {one.path: one.sha256 for one in planned}
+
+        def find(said: str | None = None) -> tuple[Lora, ...]:
+            found = self(said)
+            for one in found:
+                if known.get(one.path, one.sha256) != one.sha256:
+                    raise ModelError(_not_planned(f"{one.path} is not the file"))
+            return found
+
+        return find
 
 
 def _settled(text: str, weight: float) -> Lora:
@@ -136,4 +152,8 @@ def _same(places: list[Path], sha256: str) -> Path:
             return place
     was = places[0]
     what = f"{was} is not the file" if was in there else f"{was} is gone, a file"
-    raise ModelError(f"LoRA {what} that this run was planned with: put the original back, or start a new run")
+    raise ModelError(_not_planned(what))
+
+
+def _not_planned(what: str) -> str:
+    return f"LoRA {what} that this run was planned with: put the original back, or start a new run"

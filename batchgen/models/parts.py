@@ -24,6 +24,11 @@ _COMMON_VARIANTS = ("fp16", "bf16", "fp32")
 # Files each of which holds all words of a tokenizer.
 WORDS = ("tokenizer.json", "spiece.model", "tokenizer.model")
 _WEIGHTLESS = ("scheduler", "tokenizer", "feature_extractor")  # what the names of such parts begin with
+# What safetensors 0.8 reads.
+_DTYPES = {
+    "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ",
+    "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64",
+}  # fmt: skip
 _UNUSED = ("image_encoder",)
 _CHECKER = ("safety_checker", "feature_extractor")
 # diffusers and transformers name weights differently; of one file and a set in pieces the first takes the pieces.
@@ -57,7 +62,7 @@ def read_index(folder: Path) -> tuple[str, dict[str, tuple[str, str]]]:
         parts["scheduler"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         is_gone = isinstance(error, FileNotFoundError)
-        why = f"it has no {INDEX_FILE}" if is_gone else f"{INDEX_FILE} cannot be used: {_words(error)}"
+        why = f"it has no {INDEX_FILE}" if is_gone else f"{INDEX_FILE} cannot be used: {reason_of(error)}"
         raise ModelError(f"{folder} is not a model in the diffusers layout: {why}; copy the whole model") from error
     return str(family), parts
 
@@ -151,6 +156,8 @@ def header(path: Path) -> dict[str, Tensor]:
     if size_bytes != end:
         state = "cut off" if size_bytes < end else "damaged"
         raise ModelError(f"{path} is {state}: it has {size_bytes} bytes, not {end}; {advice}")
+    if strange := next((one.dtype for one in found.values() if one.dtype not in _DTYPES), None):
+        raise ModelError(f"{path} has numbers of a kind that is not known ({strange[:20]}): {advice}")
     return found
 
 
@@ -163,7 +170,7 @@ def _pieces(index: Path) -> list[str]:
     try:
         pieces = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index} cannot be read: {_words(error)}; download or copy it again") from error
+        raise ModelError(f"{index} cannot be read: {reason_of(error)}; download or copy it again") from error
     if foreign := [piece for piece in pieces if not isinstance(piece, str) or Path(piece).name != piece]:
         raise ModelError(f"{index} names {foreign[0]}, which is not a file beside it")
     if missing := [piece for piece in pieces if not (index.parent / piece).is_file()]:
@@ -210,11 +217,11 @@ def settings(part: Part, file: str = "config.json") -> dict[str, Any]:
         beside = next(iter(part.files.values()), None)
         path = file if beside is None else beside.parent / file
         raise ModelError(
-            f"{file} of the model's {part.name} cannot be read: {_words(error)}; download or copy {path} again"
+            f"{file} of the model's {part.name} cannot be read: {reason_of(error)}; download or copy {path} again"
         ) from error
     return values
 
 
-def _words(error: Exception) -> str:
-    # An error of the operating system without its number and path
+def reason_of(error: Exception) -> str:
+    """What an error says in one line; one of the operating system without its number and path."""
     return (isinstance(error, OSError) and error.strerror) or in_one_line(error)

@@ -8,7 +8,7 @@ from batchgen.config.loras import parse_loras
 from batchgen.config.schema import ModelConfig
 from batchgen.console import say
 from batchgen.errors import DownloadError, ModelError
-from batchgen.models.hub import is_commit, is_offline, look
+from batchgen.models.hub import Repository, is_commit, is_offline, look
 from batchgen.models.parts import INDEX_FILE
 from batchgen.models.transfer import fetch
 from batchgen.models.wants import Want, names_in, names_of
@@ -67,12 +67,28 @@ def fetched(key: str, text: str, revision: str | None, variant: str | None, safe
         repository = look(want.name, want.revision)
     except (ModelError, DownloadError) as error:
         if here is None:
-            raise
+            raise _nowhere(want, error) from error.__cause__
         if not is_offline():
             say(f"{error}; what is in the cache counts, {here}")
         return here
     fetch(repository, names_of(want, repository, variant, safety_checker))
     return repository.folder / (want.file or "")
+
+
+def looked_up(want: Want) -> Repository:
+    """What the repository of a wanted file or model holds.
+
+    Raises ModelError and DownloadError, in one line that says that it is not here either: the path may be mistyped.
+    """
+    try:
+        return look(want.name, want.revision)
+    except (ModelError, DownloadError) as error:
+        raise _nowhere(want, error) from error.__cause__
+
+
+def _nowhere(want: Want, error: ModelError | DownloadError) -> ModelError | DownloadError:
+    what = f"folder {want.name}" if want.file is None else f"file {want.name}/{want.file}"
+    return type(error)(f"{error}; nor is there a {what} here")
 
 
 def _whole(want: Want, text: str, variant: str | None, safety_checker: bool) -> Path | None:

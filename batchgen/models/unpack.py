@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from batchgen.console import say
@@ -44,11 +45,13 @@ class Piece:
     names: list[str]
 
 
-def unpacked(checkpoint: Checkpoint, pieces: Mapping[str, Piece], more: Mapping[str, bytes], make: bool) -> Path | None:
+def unpacked(
+    checkpoint: Checkpoint, pieces: Mapping[str, Piece], more: Mapping[str, bytes], make: bool | None
+) -> Path | None:
     """The folder with these parts of the file, and with the further files `more`; None if it is not there yet.
 
-    With `make` it is made. Raises ModelError where the file is not what its names promise or there is no room, and
-    OSError.
+    With `make` it is made; with None it is only tried whether it could be. Raises ModelError where the file is not what
+    its names promise or there is no room, and OSError.
     """
     facts = [_WAY_OF_CONVERTING, checkpoint.digest(), {name: [one.kind, one.config] for name, one in pieces.items()}]
     key = hashlib.sha256(to_json(facts).encode())
@@ -57,9 +60,25 @@ def unpacked(checkpoint: Checkpoint, pieces: Mapping[str, Piece], more: Mapping[
     target = cache_dir() / "models" / key.hexdigest()[:32]
     if (target / SOURCE_FILE).is_file():
         return target
+    if make is None:
+        _try(checkpoint, pieces, target.name)
     if make:
         _make(checkpoint, pieces, more, target)
     return target if make else None
+
+
+def _try(checkpoint: Checkpoint, pieces: Mapping[str, Piece], name: str) -> None:
+    """Raise ModelError where the file could not be unpacked. What is good is noted in the cache, as `name`."""
+    noted = hashlib.sha256(to_json([name, versions()]).encode()).hexdigest()
+    note = cache_dir() / "checks" / f"unpacks-{noted[:32]}"
+    if note.is_file():
+        return
+    with TemporaryDirectory(prefix="batchgen-") as folder:
+        _furnish(pieces, Path(folder))
+        _convert(checkpoint, pieces, Path(folder), is_trial=True)
+    with suppress(OSError):  # without the cache, the next command tries again
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.touch()
 
 
 def _make(checkpoint: Checkpoint, pieces: Mapping[str, Piece], more: Mapping[str, bytes], target: Path) -> None:
@@ -90,10 +109,8 @@ def _fill(checkpoint: Checkpoint, pieces: Mapping[str, Piece], more: Mapping[str
     for name, data in more.items():
         (draft / name).parent.mkdir(parents=True, exist_ok=True)
         write_new(draft / name, data)
-    for name, piece in pieces.items():
-        (draft / name).mkdir(parents=True, exist_ok=True)
-        write_new(draft / name / "config.json", (json.dumps(piece.config, indent=2) + "\n").encode())
-    answer = _convert(checkpoint, pieces, draft)
+    _furnish(pieces, draft)
+    answer = _convert(checkpoint, pieces, draft, is_trial=False)
     source = {
         "file": str(checkpoint.path.absolute()),
         "bytes": checkpoint.path.stat().st_size,
@@ -107,12 +124,19 @@ def _fill(checkpoint: Checkpoint, pieces: Mapping[str, Piece], more: Mapping[str
         sync_directory(folder)
 
 
-def _convert(checkpoint: Checkpoint, pieces: Mapping[str, Piece], draft: Path) -> dict[str, Any]:
+def _furnish(pieces: Mapping[str, Piece], folder: Path) -> None:
+    for name, piece in pieces.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        write_new(folder / name / "config.json", (json.dumps(piece.config, indent=2) + "\n").encode())
+
+
+def _convert(checkpoint: Checkpoint, pieces: Mapping[str, Piece], draft: Path, is_trial: bool) -> dict[str, Any]:
     wanted = {
         name: {"library": one.library, "kind": one.kind, "prefix": one.prefix, "names": one.names}
         for name, one in pieces.items()
     }
-    request = {"file": str(checkpoint.path.absolute()), "folder": str(draft.absolute()), "pieces": wanted}
+    places = {"file": str(checkpoint.path.absolute()), "folder": str(draft.absolute())}
+    request = {**places, "pieces": wanted, "is_trial": is_trial}
     done = subprocess.run(CONVERT_COMMAND, input=to_json(request), capture_output=True, text=True, check=False)
     try:
         answer: dict[str, Any] = json.loads(done.stdout)

@@ -47,23 +47,30 @@ def check_loras(model: ModelFiles, scheduler: str, loras: dict[str, str]) -> dic
 
     Raises ModelError, with a message of one line, for one that does not fit the model.
     """
-    from batchgen.pipeline.lora_file import lora_kind, read_lora
+    from batchgen.pipeline.lora_file import lora_kind, read_lora, refuse_infinite
 
     kind = lora_kind(model.family)
     built = {part.name: judge(part)[0] for part in check_model(model, scheduler) if part.name in kind.parts}
-    return {"loras": {sha256: read_lora(kind, Path(path), built).told for sha256, path in loras.items()}}
+    told = {}
+    for sha256, path in loras.items():
+        changes = read_lora(kind, Path(path), built)
+        refuse_infinite(Path(path), changes)
+        told[sha256] = changes.told
+    return {"loras": told}
 
 
-def judge(part: Part) -> tuple[Any, list[str]]:
-    """The part on the meta device, and remarks about its weights.
+def judge(part: Part, shapes: dict[str, list[int]] | None = None) -> tuple[Any, list[str]]:
+    """The part on the meta device, and remarks about its weights. `shapes`: of these, if not of its files.
 
     Raises ModelError if they are not what its configuration needs.
     """
     import torch
 
-    state = {name: torch.empty(shape, device="meta") for path in part.weights for name, shape in tensors(path).items()}
+    if shapes is None:
+        shapes = {name: shape for path in part.weights for name, shape in tensors(path).items()}
+    state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     find = _diffusers_keys if part.library == "diffusers" else _transformers_keys
-    where = next(iter(part.weights)).parent
+    where = next(iter(part.files.values())).parent
     try:
         model, missing, unexpected, odd = find(part, state)
     except ModelError:
@@ -96,7 +103,7 @@ def _diffusers_keys(part: Part, state: dict[str, Any]) -> tuple[Any, list[str], 
 
     with torch.device("meta"):
         model = getattr(diffusers, part.kind).from_config(settings(part))
-    if len(part.weights) == 1:  # it renames nothing in a model of several files
+    if len(part.weights) <= 1:  # it renames nothing in a model of several files
         model._fix_state_dict_keys_on_load(state)
     expected = model.state_dict()
     unexpected = sorted(state.keys() - expected.keys())

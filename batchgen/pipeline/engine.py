@@ -14,6 +14,7 @@ from PIL import Image
 from batchgen.machine.dtype import resolve_dtype
 from batchgen.machine.meters import Gauge, Stopwatch
 from batchgen.memory.refused import memory_was_refused
+from batchgen.models.embeddings import readable
 from batchgen.models.families.base import NEVER, Pair, Text
 from batchgen.models.find import ModelFiles
 from batchgen.padding import pad, padded_rows, spans
@@ -167,7 +168,7 @@ class DiffusersEngine:
             one = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
             room = one * self._family.texts.text_chunks
         ids = [one for one, _ in self._family.tokens(self._pipe, tokenizer, text)]
-        return tokenizer.decode(ids[room:]) if len(ids) > room else None
+        return readable(tokenizer.decode(ids[room:])) if len(ids) > room else None
 
     @torch.inference_mode()
     def denoise(self, texts: dict[str, EncodedText], prompts: Sequence[Prompt], policy: Policy) -> list[torch.Tensor]:

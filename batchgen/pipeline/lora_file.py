@@ -95,6 +95,19 @@ def read_lora(kind: Kind, path: Path, parts: Mapping[str, nn.Module]) -> Changes
     return Changes(changes, [_unused(sorted(strange), len(changes))] if strange else [])
 
 
+def refuse_infinite(path: Path, changes: Changes) -> None:
+    """Raise ModelError where a change has values that are infinite or not a number: it would spoil every image.
+
+    Values that are too large for a dtype alone are left to it.
+    """
+    for place, change in changes.changes.items():
+        numbers = [one for one in (change.up, change.down) if one is not None]
+        if not (math.isfinite(change.scale) and all(bool(one.isfinite().all()) for one in numbers)):
+            raise ModelError(
+                f"LoRA {path} has values that are infinite or not a number, in {'.'.join(place)}: get or train it again"
+            )
+
+
 def _unused(strange: list[str], used: int) -> str:
     more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
     count = f"{len(strange)} of its {len(strange) + used} tensors"

@@ -73,8 +73,9 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
             return finish_alone(plan, lambda line: _say(real_stderr, f"worker {options.rank}: {line}\n"), write_all)
         return code
     except Exception as error:
-        worker.log.add("error", error=str(error), traceback=traceback.format_exc())
         explained = _explained(error, options.run_dir)
+        is_crash = explained is None
+        worker.log.add("error", error=str(error), crashed=is_crash, traceback=traceback.format_exc())
         kind = f"{type(error).__name__}: " if str(error).strip() else ""
         _say(
             real_stderr,

@@ -181,6 +181,15 @@ def test_a_vae_folder_of_another_class_or_of_other_channels_is_refused(tmp_path,
             find_model(ModelConfig(path=str(models["sdxl"]), vae=str(folder)))
 
 
+def test_a_folder_that_is_no_vae_is_refused_in_words(tmp_path, models):
+    (tmp_path / "vae").mkdir()
+    with pytest.raises(ModelError, match=r"model.vae=.*/vae has no config.json: name the folder of a VAE"):
+        find_model(ModelConfig(path=str(models["sd15"]), vae=str(tmp_path / "vae")))
+    (tmp_path / "vae" / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config.json cannot be read: Expecting .*; download or copy it again"):
+        find_model(ModelConfig(path=str(models["sd15"]), vae=str(tmp_path / "vae")))
+
+
 def test_paths_are_settled_for_workers_elsewhere(tmp_path, monkeypatch, models):
     one_file(tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -58,7 +58,9 @@ def test_what_the_hubs_cache_has_is_found_without_a_network(hub):
 def test_what_cannot_be_downloaded_is_one_line(hub):
     with pytest.raises(ModelError, match="org/none cannot be downloaded: HF_HUB_OFFLINE is set") as told:
         fetched("model.base", "org/none", None, None, safety_checker=False)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(told.value) and str(told.value).endswith("; nor is there a folder org/none here")
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set.*; nor is there a file no/where/x.safetensors here"):
+        fetched("model.lora", "no/where/x.safetensors", None, None, safety_checker=False)
 
 
 @pytest.mark.parametrize(

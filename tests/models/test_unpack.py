@@ -51,6 +51,17 @@ def test_a_file_is_unpacked_once_and_what_it_came_from_is_recorded(checkpoint, m
     assert capsys.readouterr().err == ""
 
 
+def test_a_trial_unpacks_nothing_and_what_is_good_is_tried_once(checkpoint, monkeypatch, tmp_path):
+    convert_by(monkeypatch, "print(json.dumps({'problem': 'its unet lacks the weight x'}))")
+    with pytest.raises(ModelError, match="a.safetensors cannot be unpacked: its unet lacks the weight x"):
+        unpacked(checkpoint, pieces(checkpoint), {}, make=None)
+    convert_by(monkeypatch, "assert json.load(sys.stdin)['is_trial']; print('{}')")
+    assert unpacked(checkpoint, pieces(checkpoint), {}, make=None) is None
+    convert_by(monkeypatch, "sys.exit(1)")
+    assert unpacked(checkpoint, pieces(checkpoint), {}, make=None) is None
+    assert not (tmp_path / "cache" / "models").exists()
+
+
 def test_other_settings_are_another_folder(checkpoint):
     folders = {
         unpacked(checkpoint, pieces(checkpoint), {}, make=True),

@@ -102,5 +102,27 @@ def test_a_file_that_is_not_whole_is_refused_in_a_line(tmp_path, lost):
     del state[lost]
     file = one_file.save(state, tmp_path / "a.safetensors")
     wanted = pieces(model, look("model.path", file))
-    with pytest.raises(ModelError, match=r"its (unet|vae) lacks the weight .*: it belongs to another kind of model"):
-        convert.convert(file, furnish(tmp_path / "made", model, wanted), wanted)
+    folder = furnish(tmp_path / "made", model, wanted)
+    for is_trial in (True, False):
+        with pytest.raises(
+            ModelError, match=r"its (unet|vae) lacks the weight .*: it belongs to another kind of model"
+        ):
+            convert.convert(file, folder, wanted, is_trial)
+
+
+def test_a_part_by_diffusers_own_names_that_lacks_one_lacks_one(tmp_path):
+    model = save("sd15", tmp_path / "model")
+    for part in ("vae", "unet"):
+        settings, own = json.loads((model / part / "config.json").read_text()), one_file.weights(model, part)
+        kind, lost = settings["_class_name"], list(own)[-1]
+        made = convert.converted(kind, settings, "", {name: one for name, one in own.items() if name != lost})
+        assert made.keys() == own.keys() - {lost}
+
+
+def test_a_trial_writes_nothing(tmp_path):
+    model = save("sd15", tmp_path / "model")
+    file = one_file.save(one_file.stable_diffusion(model), tmp_path / "a.safetensors")
+    wanted = pieces(model, look("model.path", file))
+    folder = furnish(tmp_path / "made", model, wanted)
+    convert.convert(file, folder, wanted, is_trial=True)
+    assert [*folder.rglob("*.safetensors")] == []

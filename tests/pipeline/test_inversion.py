@@ -87,6 +87,28 @@ def test_words_in_prompts_and_negative_prompts_are_drawn_as_by_diffusers(models,
     assert torch.equal(latent(engine, neither), latent(plain, neither))
 
 
+def test_a_word_within_another_changes_nothing(models, tmp_path):
+    (_, path), _ = files("sd15", tmp_path)
+    engines = [
+        DiffusersEngine(ModelFiles(models["sd15"], embeddings=one), "model", "fp32") for one in ((), (("ze", path),))
+    ]
+    plain, taught = engines
+    for engine in engines:
+        engine.prepare(POLICY)
+    inside = dataclasses.replace(ROW, prompt="a zebra, size ze2", negative_prompt="ze_1")
+    assert torch.equal(latent(taught, inside), latent(plain, inside))
+    ids = [
+        [one for one, _ in engine._family.tokens(engine._pipe, engine._pipe.tokenizer, "a ze!")] for engine in engines
+    ]
+    known = len(plain._pipe.tokenizer)
+    assert ids[1] == [ids[0][0], known, known + 1, known + 2, ids[0][-1]]
+    assert (
+        taught._pipe.text_encoder.get_input_embeddings()
+        .weight[:known]
+        .equal(plain._pipe.text_encoder.get_input_embeddings().weight)
+    )
+
+
 def test_the_cut_text_counts_all_vectors(models, tmp_path):
     words = files("sd15", tmp_path)
     model = ModelFiles(models["sd15"], embeddings=words)
@@ -95,6 +117,9 @@ def test_the_cut_text_counts_all_vectors(models, tmp_path):
     text = "newword " * 25 + "a"  # 76 tokens of the 75 that are read
     row = dataclasses.replace(ROW, prompt=text)
     assert engine.encode([row])[text].cut == "a"
+    longer = "newword " * 26  # its last one begins where nothing is read any more
+    assert str(engine.encode([dataclasses.replace(ROW, prompt=longer)])[longer].cut).split() == ["newword"]
+    assert str(cut_warning(model, [longer])).endswith("(first: 'newword ')")
     assert "1 prompt is longer than the 75 tokens" in str(cut_warning(model, [text]))
     fits = "newword " * 25
     assert engine.encode([dataclasses.replace(ROW, prompt=fits)])[fits].cut is None

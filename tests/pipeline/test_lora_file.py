@@ -11,6 +11,7 @@ from batchgen.errors import ModelError
 from batchgen.models.families import FAMILIES
 from batchgen.models.find import ModelFiles
 from batchgen.models.lora import digest
+from batchgen.pipeline.check import check_loras
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.lora_file import lora_kind, read_lora
 from batchgen.types import Lora
@@ -153,6 +154,24 @@ def test_what_does_not_fit_the_model_is_refused_in_one_line(engine, folder, tmp_
     with pytest.raises(ModelError, match=told) as caught:
         read_lora(engine._model._merger._kind, path, engine._model._merger._parts)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 3e38])
+@pytest.mark.parametrize("place", ["up", "down", "bias", "alpha"])
+def test_values_that_are_none_are_refused_by_the_check(folder, tmp_path, value, place):
+    made = loras.layers(loaded(folder), ("unet",))
+    path = tmp_path / "a.safetensors"
+    if place == "alpha":
+        loras.as_kohya(made, path, lambda number: value if number == 1 else 1.0)
+    else:
+        up, down = list(made.values())[-1]
+        (down if place == "down" else up)[0, 0] = value
+        loras.as_diffusers(made, path, bias=place == "bias")
+    if value == 3e38:
+        assert [*check_loras(ModelFiles(folder), "model", {"x": str(path)})["loras"]] == ["x"]
+        return
+    with pytest.raises(ModelError, match=r"LoRA .*a.safetensors has values that are infinite or not a number, in unet"):
+        check_loras(ModelFiles(folder), "model", {"x": str(path)})
 
 
 def test_layers_that_are_no_part_of_the_model_are_told(engine, folder, tmp_path):
