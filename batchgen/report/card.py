@@ -52,7 +52,7 @@ import webdataset
 from torch.utils.data import DataLoader
 
 tars = sorted(glob.glob("PATH/shards/*.tar"))
-pairs = webdataset.WebDataset(tars, shardshuffle=100, empty_check=False).decode("torchrgb").to_tuple("{image}", "txt")
+pairs = webdataset.WebDataset(tars, shardshuffle=100, empty_check=False).decode("torchrgb8").to_tuple("{image}", "txt")
 loader = DataLoader(pairs, batch_size=None, num_workers=4)
 ```
 
