@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from batchgen.fetch import main
-from tests.commands import REAL, front, samples, verify, write_prompts
+from tests.commands import REAL, ROOT, front, samples, verify, write_prompts
 from tests.model_hub import COMMIT, TOKEN, Hub, model_hub, reached
 from tests.models.test_checkpoint import write as write_tensors
 from tests.models.test_lora import write
@@ -39,7 +39,7 @@ def fetch(hub: Hub, folder: Path, *arguments: str, **environment: str) -> subpro
         text=True,
         check=False,
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.getcwd()} | reached(hub, folder / "cache") | environment,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | reached(hub, folder / "cache") | environment,
     )
 
 

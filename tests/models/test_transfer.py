@@ -18,6 +18,7 @@ from batchgen.errors import DiskFullError, DownloadError, ModelError
 from batchgen.models import transfer
 from batchgen.models.hub import Repository, look
 from batchgen.models.transfer import fetch, free_bytes, require_room
+from tests.commands import ROOT
 from tests.model_hub import COMMIT, TOKEN, Hub, model_hub, reach, reached
 
 NAME = "unet/big.safetensors"
@@ -165,7 +166,7 @@ def test_a_command_that_was_killed_goes_on_where_it_was(hub: Hub, tmp_path: Path
         "from batchgen.models.hub import look; from batchgen.models.transfer import fetch; "
         f"fetch(look('org/model', None), ['{NAME}'])"
     )
-    environment = os.environ | reached(hub, tmp_path / "cache") | {"PYTHONPATH": os.getcwd()}
+    environment = os.environ | reached(hub, tmp_path / "cache") | {"PYTHONPATH": str(ROOT)}
     hub.hold.set()
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)
     until = time.monotonic() + 20
