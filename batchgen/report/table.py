@@ -4,7 +4,9 @@ A column of the rows has one type for the whole table. It is settled by all valu
 numbers, numbers, true and false, or text; values of several types, lists and objects are written as JSON.
 """
 
+import io
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -86,7 +88,9 @@ class Own:
         value = extra.get(name)
         if self.kinds[name] == "json" and value is not None:
             return _json(value)
-        return float(value) if self.kinds[name] == "number" and value is not None else value
+        if self.kinds[name] == "number" and value is not None:
+            return float(value) if math.isfinite(value) else None
+        return value
 
 
 def _kind(value: Any) -> str:
@@ -144,9 +148,18 @@ def _write(file: BinaryIO, plan: Plan, own: Own) -> None:
     schema = pa.schema(list(types.items()))
     with ParquetWriter(file, schema, compression="zstd") as writer:
         for group in _groups(listed(plan)):
-            columns = _columns(group, own, plan)
-            arrays = [pa.array(columns[name], kind) for name, kind in types.items()]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            writer.write_table(_arrow(_columns(group, own, plan), schema))
+
+
+def _arrow(columns: dict[str, list[Any]], schema: Any) -> Any:
+    # By Arrow's reader of JSON: `pyarrow.array` imports pandas where that is installed, which takes half a second.
+    from pyarrow.json import ParseOptions, ReadOptions, read_json
+
+    names = list(columns)
+    rows = (dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    data = "\n".join(json.dumps(row, allow_nan=False) for row in rows).encode()
+    options = ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+    return read_json(io.BytesIO(data), ReadOptions(block_size=len(data) + 1), options)
 
 
 def _groups(images: Iterator[Listed]) -> Iterator[list[Listed]]:
