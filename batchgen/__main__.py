@@ -7,6 +7,7 @@ import os
 import runpy
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from batchgen.launch.ranks import is_first_here
 from batchgen.machine.process import was_asked
 from batchgen.machine.versions import versions
 
+_FIRST_SPEAKS_S = 3.0
 Ran = Sequence[tuple[Config, int]]
 
 
@@ -93,8 +95,11 @@ def _exchange(handler: Any, other: Any) -> None:
 
 
 def _complain_once(error: BatchgenError) -> int:
-    # Each rank composes the same configuration.
-    return complain(error) if is_first_here(os.environ) else error.exit_code
+    # Each rank composes the same configuration. What starts ranks ends them all when one has ended: the first may speak.
+    if is_first_here(os.environ):
+        return complain(error)
+    time.sleep(_FIRST_SPEAKS_S)
+    return error.exit_code
 
 
 def _settled(composed: Any) -> Config:

@@ -222,7 +222,7 @@ def reached(hub: Hub, cache: Path) -> dict[str, str]:
     """The environment of a command that reaches this hub and nothing else, with a cache of its own."""
     return {
         "HF_ENDPOINT": hub.endpoint, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "", "HF_TOKEN_PATH": str(cache / "no-token"),
+        "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_TOKEN": "", "HF_TOKEN_PATH": str(cache / "no-token"),
     }  # fmt: skip
 
 
