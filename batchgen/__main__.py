@@ -95,7 +95,7 @@ def _exchange(handler: Any, other: Any) -> None:
 
 
 def _complain_once(error: BatchgenError) -> int:
-    # Each rank composes the same configuration. What starts ranks ends them all when one has ended: the first may speak.
+    # Each rank composes the same configuration. What starts ranks ends them all when one has: the first speaks before.
     if is_first_here(os.environ):
         return complain(error)
     time.sleep(_FIRST_SPEAKS_S)

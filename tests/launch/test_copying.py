@@ -40,6 +40,8 @@ from tests.commands import (
 )
 from tests.hubs import REPO, environment, hub_server
 
+pytestmark = pytest.mark.slow
+
 TO = f"s3://{BUCKET}/night"
 FILES = ["job.width=64", "job.height=64", "job.batch_size=4", "output.batches_per_shard=1"]
 

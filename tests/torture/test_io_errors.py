@@ -7,7 +7,9 @@ import pytest
 
 from tests.commands import answer
 
-# One case in so many for every `make test`; the rest with `make torture`.
+pytestmark = pytest.mark.slow
+
+# One case in so many for every `make test-slow`; the rest with `make torture`.
 SAMPLED = 37
 
 
