@@ -7,7 +7,6 @@ import os
 import runpy
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,11 +20,10 @@ from batchgen.config.schema import Config
 from batchgen.config.shipped import conf_dir
 from batchgen.console import COMMANDS, complain, open_console, say
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_WHOLE, BatchgenError, UserError, from_os_error
-from batchgen.launch.ranks import is_first_here
+from batchgen.launch.ranks import is_first_here, let_the_first_speak
 from batchgen.machine.process import was_asked
 from batchgen.machine.versions import versions
 
-_FIRST_SPEAKS_S = 3.0
 Ran = Sequence[tuple[Config, int]]
 
 
@@ -95,10 +93,10 @@ def _exchange(handler: Any, other: Any) -> None:
 
 
 def _complain_once(error: BatchgenError) -> int:
-    # Each rank composes the same configuration. What starts ranks ends them all when one has: the first speaks before.
+    # Each rank composes the same configuration.
     if is_first_here(os.environ):
         return complain(error)
-    time.sleep(_FIRST_SPEAKS_S)
+    let_the_first_speak()
     return error.exit_code
 
 
