@@ -3,16 +3,22 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: mars test test-families test-cluster torture lint format docs wheel clean help
+.PHONY: mars test test-slow test-families test-browser test-cluster torture lint format docs wheel clean help
 
 mars: $(VENV)/ready  ## set everything up and make the images of job=mars_batch (the default)
 	$(BIN)/python -m batchgen job=mars_batch
 
 test: $(VENV)/ready  ## run the tests, on all cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
+
+test-slow: $(VENV)/ready  ## run the tests that are marked slow: whole runs of models, many kills, injected faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not families" --numprocesses auto --dist worksteal
 
 test-families: $(VENV)/ready  ## run the tests of each family of models, with tiny random weights
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m families --numprocesses auto --dist loadscope tests/models/families
+
+test-browser: $(VENV)/ready  ## open reports in a headless Chromium; as root on Debian it installs that
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
 test-cluster: $(VENV)/ready  ## run the tests on a real SLURM on this machine; needs root on Debian, and installs it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster

@@ -21,8 +21,11 @@ from batchgen.paths import RunDir
 COMMANDS = {
     "status": ("RUN_DIR", "the progress, at any time"),
     "verify": ("RUN_DIR", "check that a run is complete"),
+    "report": ("RUN_DIR ... [to=FILE.html]", "a page with pictures, speed, memory and failures, at any time"),
+    "export": ("RUN_DIR [KEY ...] to=DIR", "samples out of the tars, as plain files"),
     "repair": ("RUN_DIR", "set damaged shards aside, so that they are made again"),
     "doctor": ("[job=NAME] [key=value ...]", "check this machine, and the cluster, before a night; writes nothing"),
+    "fetch": ("[job=NAME] [key=value ...]", "fetch what a job needs from the hub before the night"),
     "cancel": ("RUN_DIR", "ask the workers of a run, on all machines, to end"),
     "join": ("RUN_DIR", "work on a planned run with the GPUs of this machine, too"),
     "worker": ("RUN_DIR RANK WORLD", "one worker, on any machine that sees the directory"),

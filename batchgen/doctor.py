@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.__main__ import compose
-from batchgen.config.compose import load, require_job
-from batchgen.config.run_dir import run_dir_of
+from batchgen.config.compose import NO_PROMPTS, load_any
 from batchgen.config.schema import Config
 from batchgen.console import open_console, typed_as
 from batchgen.dry_run import collect
@@ -21,15 +20,14 @@ from batchgen.errors import DeviceError, UserError
 from batchgen.files import to_json
 from batchgen.launch.deadline import deadline, settled
 from batchgen.machine.gpus import find_gpus
+from batchgen.models.editions import keep_edition
 from batchgen.paths import RunDir
-from batchgen.prepare import keep_edition
 from batchgen.site import cluster, devices, disk, material
 from batchgen.site.findings import FAIL, OK, WARN, Check, Finding, code_of, findings
 from batchgen.units import duration
 
 _JOB_LIMIT_S = 120.0
 _TOLD = ("prompts", "rejects", "time", "disk", "rounds")  # of what a dry run says
-_NO_PROMPTS = "none"
 _HELP = """\
 usage: {command} [job=NAME] [key=value ...]
 
@@ -53,18 +51,11 @@ def main() -> None:
 
 
 def _settled(composed: Any) -> Config:
-    from omegaconf import OmegaConf
-
-    if OmegaConf.is_missing(composed.job, "prompts") and OmegaConf.is_missing(composed.job, "name"):
-        composed.job.name, composed.job.prompts = "doctor", _NO_PROMPTS
-    require_job(composed)
-    config = load(composed)
-    config.run_dir = run_dir_of(config)
-    return config
+    return load_any(composed, "doctor")
 
 
 def _doctor(config: Config) -> int:
-    has_job = config.job.prompts != _NO_PROMPTS
+    has_job = config.job.prompts != NO_PROMPTS
     found = []
     for check in checks(config, has_job):
         for finding in findings(check):

@@ -15,7 +15,7 @@ from batchgen.errors import EXIT_WHOLE, BatchgenError, BrokenRunError, ConfigErr
 from batchgen.evening import kept
 from batchgen.evening.array import array_lines
 from batchgen.evening.cuts import cut_warning, may_be_cut
-from batchgen.evening.download import in_cache
+from batchgen.evening.download import first_line
 from batchgen.evening.lines import Line, as_json, as_text, warnings
 from batchgen.evening.outlook import Model, Outlook
 from batchgen.evening.policies import ASSUMED, able_of, assumed, model_line, policy_lines
@@ -25,15 +25,16 @@ from batchgen.evening.work import Job, job_of
 from batchgen.launch.script import takes_gpus
 from batchgen.machine.gpus import Gpu
 from batchgen.models.admit import Admission
-from batchgen.models.find import settled
+from batchgen.models.find import in_cache, settled
 from batchgen.models.fingerprint import fingerprint_model
 from batchgen.padding import PADDED_SIZES, padded_rows, spans
 from batchgen.paths import RunDir
 from batchgen.plan.recipe import recipe_of
 from batchgen.plan.rejects import first_reject
+from batchgen.plan.replan import refuse_used
 from batchgen.plan.store import Plan, Sources, load_plan
 from batchgen.plan.stream import plan_shards
-from batchgen.prepare import Inputs, extension, look_up, outdated_plan, refuse_used, without_secrets
+from batchgen.prepare import Inputs, extension, look_up, outdated_plan, without_secrets
 from batchgen.prompts import Found, Reading, read_prompts
 from batchgen.prompts.remedies import remedy
 from batchgen.quality import refuse_large
@@ -74,6 +75,7 @@ def _collect(
     model = inputs.fetched if config.dry_run == "probe" else inputs.model or in_cache(config.model)
     config = config if model is None else settled(config, model)
     lines = [*_plan_lines(run, config, counts), *_fetched_line(inputs), model_line(config, model, gpus)]
+    lines += [] if model else first_line(config.model)
     known = None if model is None else Model(model, inputs.fingerprint() if inputs.model else fingerprint_model(model))
     able = able_of(config, known, gpus, counts.sizes)
     if known is not None and config.dry_run == "probe":
@@ -94,8 +96,8 @@ def _probe(config: Config, inputs: Inputs, model: Model, gpus: Sequence[Gpu], be
     """Measure the job on the first GPU, or the CPU, and keep what was found. Raises UserError."""
     if any(gpu.device == ASSUMED for gpu in gpus):
         raise ConfigError("dry_run=probe measures on a GPU that is here: leave out memory.assume_vram, or the probe")
-    planned = replace(config, model=replace(config.model, path=inputs.settled_path))
-    sources = Sources(planned, inputs.looked_at, recipe_of(config, model.fingerprint))
+    planned = replace(config, model=inputs.settled)
+    sources = Sources(planned, inputs.looked_at, recipe_of(config, model.fingerprint, inputs.loras()))
     outlook = Outlook(config, model, gpus)
 
     def rows(width: int, height: int) -> int:
@@ -104,7 +106,9 @@ def _probe(config: Config, inputs: Inputs, model: Model, gpus: Sequence[Gpu], be
 
     front_s = began_s - psutil.Process().create_time()
     devices = [gpu.device for gpu in gpus]
-    _, paces = measure(lambda: plan_shards(config, inputs.files), sources, devices, rows, front_s, say)
+    _, paces = measure(
+        lambda: plan_shards(config, inputs.files, loras=inputs.loras), sources, devices, rows, front_s, say
+    )
     kept.keep(outlook.key, paces)
 
 
@@ -181,7 +185,7 @@ def summary(run: RunDir, config: Config, inputs: Inputs) -> Counts:
     refuse_large(config.output.format, config.job.width, config.job.height)
     counts = Counts(found=inputs.found)
     planned = config if inputs.model is None else settled(config, inputs.model)
-    shards = plan_shards(planned, inputs.files, inputs.found)
+    shards = plan_shards(planned, inputs.files, inputs.found, inputs.loras)
     if inputs.model is not None:
         shards = Admission(inputs.model, config, inputs.fingerprint).watch(shards)
     counts.take(shards, config)

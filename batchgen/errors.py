@@ -3,6 +3,7 @@
 BatchgenError            exit code 1: something is broken
 ├── DiskFullError        exit code 75: there is no room to write; make room and run the same command again
 ├── StoreError           exit code 75: a store for copies cannot be reached, or a copy differs; nothing is lost
+├── DownloadError        exit code 75: the hub does not answer, or broke off; what is fetched is kept
 ├── StoppedError         exit code 75: told to stop before there was anything to finish
 ├── UserError            exit code 2: the user's mistake; one or two lines, no traceback
 │   ├── ConfigError      a key, type or value of the configuration is not valid
@@ -45,6 +46,12 @@ class DiskFullError(BatchgenError):
 
 class StoreError(BatchgenError):
     """A store that copies go to cannot be reached, or did not take a file as it is. Nothing is lost."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
+class DownloadError(BatchgenError):
+    """The hub cannot be reached, or broke off. What is fetched is kept, and the same command goes on."""
 
     exit_code = EXIT_INTERRUPTED
 

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
 _READ_BYTES = 1 << 20
@@ -215,6 +215,23 @@ def _replace(temporary: Path, path: Path, data: bytes, durable: bool) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def replace_by(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Let `write` fill a file beside `path`, and then give it that name, in place of an older one.
+
+    It is for content that memory does not hold and that can be made again: nothing is flushed to the disk.
+    """
+    _unless_swept(path, lambda temporary: _replace_by(temporary, path, write))
+
+
+def _replace_by(temporary: Path, path: Path, write: Callable[[BinaryIO], None]) -> None:
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def supports_link(directory: Path) -> bool:

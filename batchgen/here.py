@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from batchgen.console import say
-from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE
+from batchgen.errors import EXIT_INTERRUPTED, EXIT_WHOLE, BrokenRunError
 from batchgen.evening.outlook import Outlook
 from batchgen.evening.start import check_disk, keep_run
 from batchgen.files import supports_link, sync_directory
@@ -20,18 +20,20 @@ from batchgen.launch.deadline import deadline
 from batchgen.launch.display import Display
 from batchgen.launch.drain import Drain
 from batchgen.launch.local import Crew, Share
+from batchgen.launch.notable import Notable
 from batchgen.launch.requeue import job_of, requeue
 from batchgen.launch.spare import Spare
 from batchgen.machine.gpus import Gpu
 from batchgen.machine.process import StopEvent, catch_signals, started_s, worker_name
 from batchgen.memory.forecast import refused_on
 from batchgen.memory.frozen import task_of
-from batchgen.models.find import find_model
+from batchgen.models.find import download, find_model, in_cache
 from batchgen.paths import RunDir
 from batchgen.plan.recipe import computed_otherwise
 from batchgen.plan.rejects import rejected_line
 from batchgen.plan.replan import at_work
 from batchgen.plan.store import Plan
+from batchgen.report.write import is_last, write_all
 from batchgen.shards import index
 from batchgen.shards.attempt import sweep
 from batchgen.shards.finish import Outcome, finish, outcome
@@ -39,6 +41,7 @@ from batchgen.shards.leases import Lease, Watch
 from batchgen.shards.progress import shard_states
 
 _SPARE_EVERY_S = 5.0
+_NOTABLE_EVERY_S = 2.0
 _FINISH_POLL_S = 1.0
 
 
@@ -83,8 +86,11 @@ def over(plan: Plan) -> int | None:
     states = shard_states(plan)
     if states.open:
         return None
-    done = not states.broken and index.is_current(plan)
-    code = _tell(outcome(plan, "is already done") if done else finish(plan))
+    if not states.broken and index.is_current(plan):
+        code = _tell(outcome(plan, "is already done"))
+    else:
+        code = _tell(finish(plan))
+        _report(plan)
     return code if plan.config.output.copy_to is None else _copy_rest(plan, code)
 
 
@@ -98,7 +104,12 @@ def _copy_rest(plan: Plan, code: int) -> int:
 
 
 def set_out(plan: Plan, gpus: Sequence[Gpu], began_s: float) -> Outset:
-    """Say what one should know before the work begins. Raises UserError where no GPU or the disk can hold the job."""
+    """Say what one should know before the work begins. A hub model that is not in the cache is fetched.
+
+    Raises UserError where no GPU or the disk can hold the job, or the model cannot be had, and DownloadError.
+    """
+    if in_cache(plan.config.model) is None:  # a run may go on where its model is not here yet
+        download(plan.config.model)
     states = shard_states(plan)
     broken = f"{states.harm()}; the other shards are made all the same" if states.broken else None
     computes = computed_otherwise(plan.computes, plan.config.job.scheduler)
@@ -124,14 +135,16 @@ def work(plan: Plan, outset: Outset, share: Share, part: Part) -> int:
     turn = _Turn(plan, share, part)
     with copying(plan, turn.say) as copies:
         code = turn.launch()
-        end = None
+        end, is_mine = None, not turn.is_spare
         if code == EXIT_WHOLE and not turn.is_spare:
-            end = _finish_once(plan) if part.shares else finish(plan)
+            end, is_mine = _finish_once(plan) if part.shares else (_finish(plan), True)
         keep_run(plan, outset.outlook, outset.began_s, launched_s, is_over=end is not None)
         if end is None:
             turn.say_end(code)
         else:
             code = _tell(end) if part.shows else end.code
+        if is_mine and (end is not None or is_last(plan)):
+            _report(plan)
         if turn.is_spare:
             return code  # who makes the rest copies it
         turn.drain.look_on()
@@ -156,6 +169,7 @@ class _Turn:
         self._look_every_s = min(_SPARE_EVERY_S, plan.config.launch.lease_timeout_s / 4)
         self._look_s = time.monotonic() + self._look_every_s
         self.is_spare = False
+        self._notable, self._notable_s = Notable(plan.run), 0.0
 
     def launch(self) -> int:
         """Start the workers and wait for them; return the exit code. Raises ResumeError for a plan that gave way."""
@@ -170,6 +184,7 @@ class _Turn:
             with at_work(self._plan):
                 code = local.launch(self._crew, self.stop, self._tick, self.say)
         finally:
+            self._tell_notable(every_s=0.0)
             if self._display is not None:
                 self._display.close()
         return EXIT_WHOLE if self.is_spare and code == EXIT_INTERRUPTED else code
@@ -177,6 +192,7 @@ class _Turn:
     def _tick(self) -> None:
         if self._display is not None:
             self._display.tick()
+        self._tell_notable(every_s=_NOTABLE_EVERY_S)
         self.drain.look()
         if self._spare is None or self.stop.is_set() or time.monotonic() < self._look_s:
             return
@@ -184,6 +200,12 @@ class _Turn:
         if self._spare.is_spare(self._crew.names):
             self.is_spare = True
             self.stop.ask("other workers make all that is left")
+
+    def _tell_notable(self, every_s: float) -> None:
+        if time.monotonic() >= self._notable_s + every_s:
+            self._notable_s = time.monotonic()
+            for line in self._notable.look(self._crew.names):
+                self.say(line)
 
     def say_end(self, code: int) -> None:
         """Say how the work ended here before the run is whole; a job whose time is over is put back into the queue."""
@@ -206,18 +228,35 @@ def _unheard(_: str) -> None:
     return
 
 
-def _finish_once(plan: Plan) -> Outcome:
-    """Finish a run that other processes finish, too: one does it and the others wait. Raises what `finish` raises."""
+def _finish(plan: Plan) -> Outcome:
+    """Finish a run; one that is broken gets its report, too. Raises what `finish` raises."""
+    try:
+        return finish(plan)
+    except BrokenRunError:
+        _report(plan)
+        raise
+
+
+def _report(plan: Plan) -> None:
+    for line in write_all(plan.run):
+        say(line)
+
+
+def _finish_once(plan: Plan) -> tuple[Outcome, bool]:
+    """Finish a run that other processes finish, too: one does it and the others wait; whether it was this one.
+
+    Raises what `finish` raises.
+    """
     watch = Watch(plan.config.launch.lease_timeout_s)
     while not index.is_current(plan):
         lease = Lease.take_named(plan.run.finish_lease, worker_name(0), watch)
         if lease is not None:
             try:
-                return finish(plan)
+                return _finish(plan), True
             finally:
                 lease.release()
         time.sleep(_FINISH_POLL_S)
-    return outcome(plan, "is done")
+    return outcome(plan, "is done"), False
 
 
 def _make_durable(run_dir: RunDir) -> None:

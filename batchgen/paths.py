@@ -146,6 +146,31 @@ class RunDir:
         return self.root / "index.json"
 
     @property
+    def report(self) -> Path:
+        """The page that shows the run; it and the next two are made again at any time."""
+        return self.root / "report.html"
+
+    @property
+    def report_json(self) -> Path:
+        """What the page shows, without the pictures."""
+        return self.root / "report.json"
+
+    @property
+    def contact_sheet(self) -> Path:
+        """Pictures of the run in one image."""
+        return self.root / "contact_sheet.png"
+
+    @property
+    def samples_table(self) -> Path:
+        """One row for each planned image."""
+        return self.root / "samples.parquet"
+
+    @property
+    def card(self) -> Path:
+        """The data set's card, which a person may edit."""
+        return self.root / "README.md"
+
+    @property
     def damaged(self) -> Path:
         """Damaged files that were set aside, in numbered directories; no command reads them."""
         return self.root / "damaged"

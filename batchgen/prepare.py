@@ -16,10 +16,18 @@ from batchgen.console import say
 from batchgen.errors import ResumeError
 from batchgen.files import sync_directory, to_json
 from batchgen.models.admit import Admission
-from batchgen.models.find import EARLIER_EDITIONS, ModelFiles, download, find_model, hub_revision, settled
+from batchgen.models.find import (
+    ModelFiles,
+    download,
+    find_model,
+    hub_revision,
+    is_plain_hub,
+    settled,
+    settled_paths,
+)
 from batchgen.models.fingerprint import VERSION, fingerprint_model
+from batchgen.models.lora import Loras, find_planned
 from batchgen.paths import RunDir
-from batchgen.places import models_dir
 from batchgen.plan.contents import copies_in
 from batchgen.plan.cutting import cut_shards
 from batchgen.plan.edits import file_changes, refusal
@@ -27,7 +35,7 @@ from batchgen.plan.free import save_free
 from batchgen.plan.inputs import Input, Matched, inputs_of, match_inputs, row_reader
 from batchgen.plan.planner import pack_batches
 from batchgen.plan.recipe import changes, computed_otherwise, recipe_of
-from batchgen.plan.replan import give_way, is_untouched
+from batchgen.plan.replan import give_way, is_untouched, refuse_used
 from batchgen.plan.store import Plan, Sources, load_plan, save_plan
 from batchgen.plan.stream import plan_shards, rows_to_add
 from batchgen.prompts import Fetcher, Found, find_files
@@ -37,13 +45,14 @@ from batchgen.stores.filesystem import is_address
 from batchgen.types import PromptFile, Reject, Shard
 
 _TRIES = 10  # to plan more while other commands do
+_PUT_TOGETHER = ("base", "vae", "embeddings")  # what a model may have from elsewhere
 
 
 class Inputs:
     """The prompt files and the model of a command. Each is looked up when it is first needed, and only once.
 
     `files`: the prompt files, in order. `found`: what is found in those that are read. Files that were fetched are
-    removed at the end of its `with` block.
+    removed at the end of its `with` block. `loras` finds the LoRA files of the job and of rows.
     """
 
     def __init__(self, files: list[PromptFile], wanted: ModelConfig, fetched: TemporaryDirectory[str] | None) -> None:
@@ -51,6 +60,7 @@ class Inputs:
         self.found = Found()
         self._wanted = wanted
         self._fetched = fetched
+        self.loras = Loras(wanted.lora)
         self._fingerprints: dict[str | None, str] = {}
 
     def __enter__(self) -> Self:
@@ -76,12 +86,14 @@ class Inputs:
         return self.model or download(self._wanted)
 
     @property
-    def settled_path(self) -> str:
-        """`model.path` as workers find the model from any directory: a folder by its full path, others by name."""
-        model = self.model
-        return (
-            self._wanted.path if model is None or model.folder.parent == models_dir() else str(model.folder.resolve())
-        )
+    def settled(self) -> ModelConfig:
+        """The model as workers find it from any directory: by full paths, bundled and hub models by name."""
+        return replace(settled_paths(self._wanted), lora=self.loras.texts)
+
+    def put_together(self) -> None:
+        """Have a model that is unpacked or put together here. A whole model on the hub is left to `fetched`."""
+        if self.model is None and not is_plain_hub(self._wanted):
+            self.model = self.fetched
 
     def fingerprint(self, like: str | None = None) -> str:
         """The model's fingerprint, of the version that `like` has. Raises ModelError and OSError."""
@@ -116,20 +128,6 @@ def without_secrets(config: Config) -> Config:
     return replace(config, job=replace(config.job, prompts=kept if isinstance(config.job.prompts, list) else kept[0]))
 
 
-def keep_edition(run: RunDir, config: Config) -> Config:
-    """The configuration with the edition of the bundled model that the run was planned with.
-
-    `model=tiny` is the newest edition for new runs alone, so that the same command resumes. Raises BatchgenError where
-    the plan cannot be read.
-    """
-    if not run.plans():
-        return config
-    planned = load_plan(run).config.model.path
-    if planned not in EARLIER_EDITIONS.get(config.model.path, ()):
-        return config
-    return replace(config, model=replace(config.model, path=planned))
-
-
 def prepare(run: RunDir, config: Config) -> Plan:
     """The run's plan: a new one, or the one that exists if it was planned with the same settings.
 
@@ -143,6 +141,7 @@ def prepare(run: RunDir, config: Config) -> Plan:
 
 def _prepared(run: RunDir, config: Config, inputs: Inputs) -> Plan:
     new = None
+    inputs.put_together()
     if (unwanted := outdated_plan(run, config, inputs)) is not None:
         new = _new_plan(config, inputs)  # refuses what could not run before the old plan is gone
         give_way(unwanted)
@@ -155,11 +154,11 @@ def _prepared(run: RunDir, config: Config, inputs: Inputs) -> Plan:
         save_plan(run, run.plan, "run", 0, uuid.uuid4().hex, sources, shards)
     _plan_more(run, lambda plan: _extend(plan, config, inputs))
     if config.retry_failed:
-        _plan_more(run, lambda plan: _retry(plan, config))
+        _plan_more(run, lambda plan: _retry(plan, config, inputs))
     for note in dict.fromkeys(inputs.found.notes):  # planned again where another command was first
         say(note)
     sync_directory(run.root)  # the command that named the plan may have been killed before it did this
-    save_free(run, replace(config, model=replace(config.model, path=inputs.settled_path)))
+    save_free(run, replace(config, model=inputs.settled))
     return load_plan(run)
 
 
@@ -184,20 +183,6 @@ def outdated_plan(run: RunDir, config: Config, inputs: Inputs) -> Plan | None:
     return plan if settings or matched.lost or has_more or config.job.limit != plan.limit else None
 
 
-def refuse_used(run: RunDir) -> None:
-    """Raise ResumeError where the run's directory is a file, or holds other files and no plan."""
-    if run.root.exists() and not run.root.is_dir():
-        raise ResumeError(f"run_dir={run.root} is a file: name a directory")
-    if run.root.is_dir() and not run.plans():
-        # The draft of a planning that was cut off, and what is left after a plan gave way, are files of a run.
-        ours = run.replaced.is_dir() and is_untouched(run)
-        others = [path for path in run.root.iterdir() if not path.name.startswith("plan.")]
-        if others and not ours and not run.plans():  # look again: another command may have planned the run just now
-            lost = f"was a run, but {run.plan.root} is gone: put it back, or name another directory"
-            strange = "holds other files and is not a run: name a directory of its own"
-            raise ResumeError(f"run_dir={run.root} {lost if run.free.exists() or run.committed() else strange}")
-
-
 def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard | Reject]]:
     """What a plan is made from, and its shards. Raises ModelError for a model that could not run.
 
@@ -205,43 +190,57 @@ def _new_plan(config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard |
     """
     refuse_large(config.output.format, config.job.width, config.job.height)  # before a download
     planned = settled(config, inputs.fetched)
-    model = replace(planned.model, path=inputs.settled_path)
+    model = replace(inputs.settled, guided_above=planned.model.guided_above)
     if inputs.model is None:
         model = replace(model, revision=hub_revision(inputs.fetched.folder))
     planned = replace(planned, model=model)
     admission = Admission(inputs.fetched, config, inputs.fingerprint)
-    recipe = recipe_of(config, inputs.fingerprint())
-    sources = Sources(planned, inputs.looked_at, recipe)
-    return sources, admission.watch(plan_shards(planned, inputs.files, inputs.found))
+    sources = Sources(planned, inputs.looked_at, recipe_of(config, inputs.fingerprint(), inputs.loras()))
+    return sources, admission.watch(plan_shards(planned, inputs.files, inputs.found, inputs.loras))
 
 
 def _matched(plan: Plan, config: Config, inputs: Inputs) -> tuple[list[str], Matched]:
     """The settings that differ from those of the plan, and how the prompt files compare with the planned ones."""
-    diff = changes(plan.recipe, recipe_of(config, _model_fingerprint(plan, config, inputs)))
-    settings = [_other_model(plan, config, inputs) if one.startswith("model: ") else one for one in diff]
+    diff = changes(plan.recipe, recipe_of(config, _model_fingerprint(plan, config, inputs), inputs.loras()))
+    told = {"model": _other_model, "loras": _other_loras}
+    keys = [one.partition(": ")[0] for one in diff]
+    settings = [told[key](plan, config, inputs) if key in told else one for key, one in zip(keys, diff, strict=True)]
     return settings, match_inputs(plan.inputs, inputs.looked_at)
 
 
 def _other_model(plan: Plan, config: Config, inputs: Inputs) -> str:
     """How the model differs, in the form of the other settings where the path does."""
     now, planned = config.model.path, plan.planned.model.path
-    if planned in (now, inputs.settled_path):
-        return f"model.path={now}: its files have changed"
+    if planned in (now, inputs.settled.path):
+        both = [(key, getattr(config.model, key), getattr(plan.planned.model, key)) for key in _PUT_TOGETHER]
+        others = "".join(f" or model.{key}" for key, new, old in both if new or old)
+        return f"model.path={now}{others}: its files have changed"
     return f"model.path: {to_json(planned)} -> {to_json(now)} (it is not the model that was planned with)"
+
+
+def _other_loras(plan: Plan, config: Config, inputs: Inputs) -> str:
+    """How the job's LoRA differs: its files or weights are others, or are under the same names and have changed."""
+    now, planned = inputs.loras.texts, plan.planned.model.lora
+    if now == planned:
+        return f"model.lora={', '.join(now or ())}: its files have changed"
+    return f"model.lora: {to_json(planned)} -> {to_json(now)}"
 
 
 def extension(plan: Plan, config: Config, inputs: Inputs) -> tuple[Sources, Iterator[Shard | Reject]] | None:
     """What the command adds to the plan: rows after those that are planned. None where it adds nothing.
 
     Raises ResumeError, with what changed and what to do, for any change that is not an addition, and for new rows
-    without `extend`; ModelError as `prepare` does.
+    without `extend`; ModelError as `prepare` does, and for LoRA files that are gone or have changed.
     """
     settings, matched = _matched(plan, config, inputs)
     files = file_changes(plan, matched, inputs.files, row_reader(plan.planned.job, plan.reads))
     if (told := refusal(settings, files, config.extend)) is not None:
         raise ResumeError(f"{plan.run.root} {told}, or start a new run with another run_dir=DIR")
-    more = rows_to_add(plan, config, matched, inputs.looked_at, files.places, inputs.found)
+    find = inputs.loras.beside(plan.loras)
+    more = rows_to_add(plan, config, matched, inputs.looked_at, files.places, inputs.found, find)
     _refuse_other_bits(plan, more is not None)
+    if plan.loras and (more is not None or shard_states(plan).open):
+        find_planned(plan.loras, inputs.loras.texts)  # refuses what is gone or has changed
     if more is None:
         return None
     added, shards = more
@@ -261,8 +260,9 @@ def _model_fingerprint(plan: Plan, config: Config, inputs: Inputs) -> str:
     # A hub model is not fetched for this: its id stands for it.
     if inputs.model is not None:
         return inputs.fingerprint(like=str(plan.recipe["model"]))
-    same_id = config.model.path == plan.planned.model.path
-    return str(plan.recipe["model"]) if same_id else config.model.path
+    now, planned = inputs.settled, plan.planned.model
+    same = all(getattr(now, key) == getattr(planned, key) for key in ("path", *_PUT_TOGETHER))
+    return str(plan.recipe["model"]) if same else config.model.path
 
 
 def _extend(plan: Plan, config: Config, inputs: Inputs) -> bool:
@@ -271,10 +271,10 @@ def _extend(plan: Plan, config: Config, inputs: Inputs) -> bool:
     return more is None or _add_segment(plan, "extend", *more)
 
 
-def _retry(plan: Plan, config: Config) -> bool:
+def _retry(plan: Plan, config: Config, inputs: Inputs) -> bool:
     """Plan failed images again, in new shards, except those that are planned again already and not made yet.
 
-    False where another command's extension was first.
+    False where another command's extension was first. Raises ModelError as `extension` does.
     """
     failed = failed_samples(plan)
     committed = plan.run.committed()
@@ -289,8 +289,8 @@ def _retry(plan: Plan, config: Config) -> bool:
     again = failed.keys() - waiting
     if not again:
         return True
-    prompts = (prompt for prompt in plan.prompts() if prompt.key in again)
-    batches = pack_batches(prompts, plan.config.job.batch_size)
+    find_planned(plan.loras, inputs.loras.texts)
+    batches = pack_batches((prompt for prompt in plan.prompts() if prompt.key in again), plan.config.job.batch_size)
     shards = cut_shards(batches, replace(plan.config, launch=config.launch), plan.shard_count)
     return _add_segment(plan, "retry", Sources(plan.config, [], plan.recipe, plan.reads), shards)
 

@@ -17,16 +17,17 @@ from batchgen.launch.copying import check_copies
 from batchgen.launch.deadline import settled
 from batchgen.launch.display import Display
 from batchgen.launch.local import Share
-from batchgen.launch.ranks import Group, group_of
+from batchgen.launch.ranks import Group, group_of, let_the_first_speak
 from batchgen.launch.submit import submit
 from batchgen.launch.wait import wait
 from batchgen.launch.word import Speaker, Word, listen
 from batchgen.machine import slurm
 from batchgen.machine.gpus import find_gpus
 from batchgen.machine.process import StopEvent, catch_signals, started_s
+from batchgen.models.editions import keep_edition
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan, load_plan
-from batchgen.prepare import keep_edition, prepare
+from batchgen.prepare import prepare
 from batchgen.shards.progress import shard_states
 
 
@@ -35,6 +36,7 @@ def run(config: Config) -> int:
     group = group_of(os.environ)
     if group is not None and config.launch.launcher == "slurm":
         if group.rank:
+            let_the_first_speak()
             return EXIT_USER
         raise ConfigError("launch=slurm submits a job by one command: start it once, without srun, torchrun or mpirun")
     run_dir = RunDir(Path(config.run_dir))

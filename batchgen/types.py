@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # A row or the job may give these words, in any case, instead of a negative prompt. The first says that there is none,
 # even if the job has one; the second stands for the empty text, encoded. Only to SDXL do the two differ.
@@ -28,6 +28,7 @@ class Columns:
     steps: str | None = "steps"
     guidance: str | None = "guidance"
     images_per_prompt: str | None = "images_per_prompt"
+    lora: str | None = "lora"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Row:
     steps: int | None = None
     guidance: float | None = None
     images_per_prompt: int | None = None
+    lora: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     caption: int = 0
     captions: int = 1
@@ -79,8 +81,16 @@ class Reject:
     reason: str
 
 
-Group = tuple[int, int, int, bool]
-"""Width and height in pixels, steps, and whether there is guidance: what prompts must share to run together."""
+class Lora(NamedTuple):
+    """A LoRA file that is merged into the model, and how strongly. `sha256` is that of the file; "" is not known."""
+
+    path: str
+    weight: float
+    sha256: str
+
+
+Group = tuple[int, int, int, bool, tuple[Lora, ...]]
+"""Width and height in pixels, steps, whether there is guidance, and LoRA: what prompts must share to run together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +113,7 @@ class Prompt:
     copy: int = 0  # which of the images that one row asks for
     extra: dict[str, Any] = field(default_factory=dict)
     guided_above: float = GUIDED_ABOVE  # above which scale the model has guidance
+    lora: tuple[Lora, ...] = ()
 
     @property
     def is_guided(self) -> bool:
@@ -112,7 +123,7 @@ class Prompt:
     @property
     def group(self) -> Group:
         """What prompts must share to run together. Without guidance the model runs half the rows."""
-        return (self.width, self.height, self.steps, self.is_guided)
+        return (self.width, self.height, self.steps, self.is_guided, self.lora)
 
     @property
     def negative_text(self) -> str:

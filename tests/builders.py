@@ -54,6 +54,7 @@ def make_config(tmp_path: Path, prompts: Sequence[str | dict[str, Any]] = ("a re
             height=SIZE_PX,
             steps=2,
             guidance=7.5,
+            scheduler="model",
         ),
         model=ModelConfig(path="tiny", size_px=SIZE_PX),
     )

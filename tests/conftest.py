@@ -25,7 +25,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-LEFT_OUT = ("torture", "cluster", "families")
+LEFT_OUT = ("torture", "cluster", "families", "browser")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -18,6 +18,8 @@ from tests.commands import (
     write_prompts,
 )
 
+pytestmark = pytest.mark.slow
+
 CANCEL = [sys.executable, "-m", "batchgen.cancel"]
 
 

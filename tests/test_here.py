@@ -144,12 +144,11 @@ def test_a_killed_launcher_leaves_no_orphans_and_loses_nothing(tmp_path, prompts
 
 
 @pytest.mark.slow
-@by_each_launcher
-def test_four_ranks_make_images_of_the_tiny_model(tmp_path, launcher):
+def test_four_ranks_make_images_of_the_tiny_model(tmp_path):
     prompts = write_prompts(tmp_path / "prompts.txt", 8)
     options = ("job=mars_batch", "job.steps=2", "job.batch_size=2", "output.batches_per_shard=1")
     arguments = (*REAL[1:], *options, f"run_dir={tmp_path / 'run'}", f"job.prompts={prompts}")
-    done = run(LAUNCHERS[launcher], *arguments, cwd=ROOT, OMP_NUM_THREADS="1")
+    done = run(LAUNCHERS["torchrun"], *arguments, cwd=ROOT, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     assert len(re.findall("is done: 8 images in 4 shards", done.stderr)) == 1
     assert "0 batches were made twice\nwhole" in verify(tmp_path / "run").stdout

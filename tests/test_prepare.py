@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from batchgen.places import models_dir
 from batchgen.plan import store as plan_module
 from batchgen.plan.planner import image_seed
 from batchgen.plan.store import Plan, load_plan
-from batchgen.prepare import keep_edition, prepare
+from batchgen.prepare import prepare
 from batchgen.prompts import READS
 from tests.builders import finish_run, make_config, plan_run, write_rows
 from tests.commands import REAL, front, verify, write_prompts
@@ -276,25 +275,3 @@ def test_blank_lines_stop_nothing_and_move_no_key(tmp_path: Path) -> None:
     plan = prepare(RunDir(tmp_path / "run"), config)
     assert [prompt.key for prompt in plan.prompts()] == ["000000000000-00", "000000000003-00"]
     assert plan.segments[0].rejects == 0
-
-
-def test_a_run_of_an_earlier_bundled_model_goes_on_with_it_and_a_new_one_takes_the_newest(tmp_path: Path) -> None:
-    config = make_config(tmp_path)
-    run = RunDir(Path(config.run_dir))
-    newest = replace(config, model=replace(config.model, path="tiny_2"))
-    assert keep_edition(run, newest) == newest
-    planned = prepare(run, config)
-    assert planned.config.model.path == "tiny"
-    kept = prepare(run, keep_edition(run, newest))
-    assert (kept.run_id, kept.config.model.path, kept.recipe) == (planned.run_id, "tiny", planned.recipe)
-
-
-@pytest.mark.slow
-def test_the_command_resumes_a_run_of_an_earlier_bundled_model(tmp_path: Path) -> None:
-    prompts = write_prompts(tmp_path / "p.txt", 4)
-    quick = ("job.steps=1", "output.batches_per_shard=1", "job.batch_size=2")
-    assert front(tmp_path / "run", prompts, *quick, "model.path=tiny", "job.limit=2", command=REAL).returncode == 0
-    done = front(tmp_path / "run", prompts, *quick, command=REAL)
-    assert done.returncode == 0, done.stderr
-    assert load_plan(RunDir(tmp_path / "run")).config.model.path == "tiny"
-    assert verify(tmp_path / "run").returncode == 0

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 import tarfile
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 
 from batchgen.paths import RunDir
 from batchgen.plan.store import load_plan
-from tests.builders import begun_with_form, write_rows
+from batchgen.report.table import COLUMNS
+from batchgen.shards.finish import finish
+from tests.builders import begun_with_form, finish_run, plan_run, write_rows
 from tests.commands import FAKE, REAL, ROOT, front, run, verify, write_prompts
 
 PAGE = ROOT / "docs" / "reading.md"
@@ -67,8 +70,10 @@ PROOF = """
 read = [key for path in tars for key in tarfile.open(path).getnames() if key.endswith(".png")]
 assert len(read) == len(dataset) == index["samples"] == 72, read
 assert sorted(sum((prompts for _, prompts in loader), [])) == sorted(dataset["txt"])
-assert images.shape[1:] == (3, 128, 128) and 0 <= float(images.min()) <= float(images.max()) <= 1
+assert images.shape[1:] == (3, 128, 128) and str(images.dtype) == 'torch.uint8' and int(images.max()) > 1
 assert image.size == picture.size == sample["png"].size == dataset[0]["png"].size == (128, 128)
+assert list(table["prompt"]) == dataset["txt"] and set(table["status"]) == {"ok"}
+assert png == tarfile.open(run / first["shard"]).extractfile(first["key"] + ".png").read()
 assert isinstance(prompt, str) and about["prompt"] == prompt and columns == {}
 for name in ("mars.parquet", "streamed.parquet"):
     table = load_dataset("parquet", data_files=name, split="train")
@@ -95,17 +100,40 @@ def test_every_block_of_the_page_runs_and_reads_all_images(shown):
 
 
 def test_the_page_names_every_field_and_its_type(shown):
-    rows = dict(re.findall(r"^\| (`[^|]*) \| (\w+) \|", PAGE.read_text(), re.M))
+    fields = PAGE.read_text().partition("## What the JSON holds")[2]
+    rows = dict(re.findall(r"^\| (`[^|]*) \| (\w+) \|", fields, re.M))
     types = {"text": str, "integer": int, "float": float, "boolean": bool, "object": dict}
     named = {field: types[kind] for fields, kind in rows.items() for field in re.findall(r"`(\w+)`", fields)}
     for files in members(tars_of(shown / "outputs" / "mars_batch")).values():
         assert {name: type(value) for name, value in json.loads(files["json"]).items()} == named
 
 
+def test_the_page_names_every_column_of_the_table_and_its_type():
+    rows = re.findall(r"^\| (`[^|]*) \| ([\w; ]*(?:string|int\d\d|float64)) \|", PAGE.read_text(), re.M)
+    named: dict[str, str] = {}
+    for columns, kinds in rows:
+        groups, types = columns.split(";"), kinds.split("; ")
+        assert len(groups) == len(types)
+        for group, kind in zip(groups, types, strict=True):
+            named |= dict.fromkeys(re.findall(r"`(\w+)`", group), kind)
+    assert named == COLUMNS
+
+
 def test_the_command_that_the_end_of_a_run_shows_reads_it(shown, load):
     told = run(FAKE, "job=mars_batch", "launch.workers=1", cwd=shown).stderr
     ((kind, pattern),) = re.findall(r'load_dataset\("(\w+)", data_files="(\S+)"\)', told)
     assert len(load(kind, str(shown / pattern))) == 72
+
+
+@pytest.mark.parametrize("name", ["br[1]", "a*b", "what?", "s[!a]", 'q"x', "back\\slash"])
+def test_what_the_end_of_a_run_shows_reads_a_directory_with_any_name(name, tmp_path, load):
+    finish_run(plan_run(tmp_path, ["a fox"] * 4))
+    (tmp_path / "run").rename(tmp_path / name)
+    told = finish(load_plan(RunDir(tmp_path / name))).lines[-1]
+    (call,) = re.findall(r"load_dataset\(.*?\)(?=, or with webdataset)", told)
+    for other in ("br1", "aXb", "whats", "sx"):  # what the names would match as patterns
+        shutil.copytree(tmp_path / name, tmp_path / other)
+    assert len(eval(call, {"load_dataset": load})) == 4
 
 
 def check(folder, load, tmp_path, image="png"):

@@ -12,14 +12,17 @@ import pytest
 
 from tests.commands import (
     FAKE,
+    beside_progress,
     front,
     kill_when,
     memory_log,
     run,
     samples,
     shard_files,
+    start,
     verify,
     wait_for,
+    workers_that_began,
     write_prompts,
 )
 
@@ -237,6 +240,17 @@ def test_failed_images_are_listed_and_tried_again_on_request(tmp_path, prompts):
     assert samples(tmp_path / "run") == samples(tmp_path / "good")
 
 
+def test_what_goes_wrong_is_told_once_while_it_happens_and_figures_are_kept(tmp_path, prompts):
+    figures = tmp_path / "figures" / "run.prom"
+    done = front(tmp_path / "run", prompts, f"launch.metrics={figures}", FAKE_NAN="00003")
+    told = [line for line in done.stderr.splitlines() if "is left out (failed)" in line]
+    assert len(told) == 1 and "not finite" in told[0] and "(said once; " in told[0], done.stderr
+    kept = dict(line.rsplit(" ", 1) for line in figures.read_text().splitlines() if not line.startswith("#"))
+    values = {name.partition("{")[0]: float(value) for name, value in kept.items()}
+    assert values["batchgen_images_made"] == values["batchgen_images_planned"] == 50
+    assert (values["batchgen_images_failed"], values["batchgen_workers_working"]) == (11, 0)
+
+
 def test_an_image_that_was_tried_again_is_not_made_twice_by_a_repair(tmp_path, prompts):
     front(tmp_path / "run", prompts, FAKE_NAN="00003")
     assert front(tmp_path / "run", prompts, "retry_failed=true").returncode == 0
@@ -279,11 +293,12 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path, prompts):
     wait_for(lambda: list((tmp_path / "run" / "leases").glob("0*")))
     process.send_signal(signal.SIGINT)
     assert "loads the model" in process.stderr.readline()
-    assert "finishing" in process.stderr.readline()
+    while not process.stderr.readline().startswith("batchgen: finishing"):  # before it, progress
+        assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 75
-    assert errors.splitlines() == ["batchgen: stopped; the same command goes on"]
+    assert beside_progress(errors) == ["batchgen: stopped; the same command goes on"]
 
 
 def test_a_full_or_forbidden_place_is_one_line(tmp_path, prompts):
@@ -326,14 +341,46 @@ def test_a_sweep_makes_a_run_for_each_value_and_resumes_them(tmp_path, prompts):
         )  # fmt: skip
 
     assert sweep().returncode == 0
-    runs = sorted((tmp_path / "runs").iterdir())
+    runs = sorted(path for path in (tmp_path / "runs").iterdir() if path.is_dir())
     assert len(runs) == 3
     assert [verify(one).returncode for one in runs] == [0, 0, 0]
     seeds = {json.loads(samples(one)["000000000000-00.json"])["seed"] for one in runs}
     assert len(seeds) == 3
     assert sweep().stderr.count("is already done") == 3
-    assert sorted((tmp_path / "runs").iterdir()) == runs
+    assert sorted(path for path in (tmp_path / "runs").iterdir() if path.is_dir()) == runs
+    assert len(list((tmp_path / "runs").glob("mars-*+mars-*.html"))) == 1  # the same report again
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.txt", "runs"]
+
+
+def of_a_night(folder):
+    """A sweep of three jobs of a user's own, the second of which has no prompts."""
+    (folder / "mine" / "job").mkdir(parents=True)
+    write_prompts(folder / "p.txt", 20)
+    for name, prompts in (("a", "p.txt"), ("b", "missing.txt"), ("c", "p.txt")):
+        text = f"# @package _global_\njob:\n  name: {name}\n  prompts: {prompts}\n  width: 64\n  height: 64\n"
+        (folder / "mine" / "job" / f"{name}.yaml").write_text(text)
+    return [*FAKE, "--config-dir", "mine", "-m", "job=a,b,c"]
+
+
+def test_a_night_of_several_jobs_goes_on_when_one_fails_and_one_report_covers_them(tmp_path):
+    done = run(of_a_night(tmp_path), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "mine/job/b.yaml:4: job.prompts: no prompt file missing.txt" in done.stderr
+    assert "2 of 3 runs are whole; outputs/b ended with exit code 2" in done.stderr
+    assert [verify(tmp_path / "outputs" / name).returncode for name in "ac"] == [0, 0]
+    report = json.loads((tmp_path / "outputs" / "a+c.json").read_text())
+    assert report["totals"]["ok"] == 40 and [one["name"] for one in report["run"]["jobs"]] == ["a", "c"]
+    assert "look at all of them: outputs/a+c.html" in done.stderr
+
+
+def test_ctrl_c_in_a_night_ends_the_night(tmp_path):
+    night = start(of_a_night(tmp_path), cwd=tmp_path, FAKE_ROW_S="0.5")
+    wait_for(lambda: workers_that_began(tmp_path / "outputs" / "a"))
+    night.send_signal(signal.SIGINT)
+    said = night.communicate(timeout=60)[1]
+    assert night.returncode == 75, said
+    assert not (tmp_path / "outputs" / "c").exists()
+    assert "the same command goes on" in said
 
 
 def test_a_users_own_job_directory_works_from_anywhere(tmp_path):

@@ -12,7 +12,7 @@ from batchgen.memory.estimate import estimate
 from batchgen.memory.placement_bytes import pinned_bytes
 from batchgen.models.find import locate
 from tests.bench.record import RESULTS
-from tests.bench.scaling import compare, memory, powers, speed
+from tests.bench.scaling import compare, memory, powers, speed, together
 from tests.builders import plan_run
 from tests.commands import run
 
@@ -50,6 +50,14 @@ def test_crews_are_compared_with_one_gpu_by_the_goals():
     assert len(bars) == 7
 
 
+def test_the_turns_of_a_crew_are_one_row():
+    one = {"images_per_s": 6.0, "wall_s": 100.0, "whole": 1, "probes": 0, "host_rss_bytes_of_all": 10}
+    other = {"images_per_s": 5.0, "wall_s": 110.0, "whole": 0, "probes": 1, "host_rss_bytes_of_all": 9}
+    assert together([one, other]) == {
+        "images_per_s": 5.5, "wall_s": 105.0, "whole": 0, "probes": 1, "host_rss_bytes_of_all": 10,
+    }  # fmt: skip
+
+
 def test_powers():
     assert [powers(most) for most in (0, 1, 2, 5, 8)] == [[], [1], [1, 2], [1, 2, 4], [1, 2, 4, 8]]
 
@@ -71,7 +79,9 @@ def test_page_locked_memory_is_beside_its_prediction(tmp_path):
 @pytest.mark.slow
 def test_the_whole_program_on_the_fake_engine():
     before = {path: path.stat().st_mtime_ns for path in RESULTS.iterdir()}
-    done = run([sys.executable, "-m", "tests.bench.scaling"], "--small", "--kill", "--gpus", 2, "--batches", 8)
+    done = run(
+        [sys.executable, "-m", "tests.bench.scaling"], "--small", "--kill", "--gpus", 2, "--batches", 8, "--turns", 1
+    )
     assert done.returncode == 0, done.stderr
     rows = {(row["kind"], row["gpus"]): row for row in map(json.loads, re.findall(r"^\{.*\}$", done.stdout, re.M))}
     assert rows.keys() == {("scaling", 2), ("kill", 2)}

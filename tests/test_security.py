@@ -73,8 +73,17 @@ def test_a_token_of_the_environment_is_written_nowhere(tmp_path, prompts):
 def test_a_run_holds_data_alone_and_nothing_pickled(tmp_path, prompts):
     front(tmp_path / "run", prompts)
     endings = {path.suffix for path in contents(tmp_path / "run")}
-    assert endings <= {".yaml", ".json", ".jsonl", ".tar", ".log", ".txt"}
+    of_the_end = {".html", ".md", ".parquet", ".png"}  # what people and readers of data sets look at
+    assert endings <= {".yaml", ".json", ".jsonl", ".tar", ".log", ".txt"} | of_the_end
     assert not any(data[:1] == b"\x80" for data in contents(tmp_path / "run").values())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run of 20 prompts, beside its prompt file."""
+    folder = tmp_path_factory.mktemp("made")
+    front(folder / "run", write_prompts(folder / "prompts.txt", 40), "job.limit=20")
+    return folder / "run"
 
 
 @pytest.mark.parametrize(
@@ -84,11 +93,11 @@ def test_a_run_holds_data_alone_and_nothing_pickled(tmp_path, prompts):
         "policies/fake-64x64.json",
     ],
 )  # fmt: skip
-def test_a_planted_link_leads_nowhere(tmp_path, prompts, name):
+def test_a_planted_link_leads_nowhere(tmp_path, made, name):
     # Planned, interrupted before anything is made
-    outside = tmp_path / "outside"
+    outside, prompts = tmp_path / "outside", made.with_name("prompts.txt")
     outside.write_text("do not touch")
-    front(tmp_path / "run", prompts, "job.limit=20")
+    shutil.copytree(made, tmp_path / "run")
     for part in ("shards", "logs", "leases", "policies", "work"):
         shutil.rmtree(tmp_path / "run" / part)
         (tmp_path / "run" / part).mkdir()

@@ -18,7 +18,8 @@ def test_the_wheel_runs_the_shipped_job_from_anywhere(tmp_path):
     assert built.returncode == 0, built.stderr
     (wheel,) = (tmp_path / "dist").glob("batchgen-*.whl")
     assert wheel.stat().st_size < 50 << 20
-    assert {"batchgen/py.typed", "batchgen/conf/config.yaml"} <= set(zipfile.ZipFile(wheel).namelist())
+    wanted = {"batchgen/py.typed", "batchgen/conf/config.yaml", "batchgen/report/assets/page.html"}
+    assert wanted <= set(zipfile.ZipFile(wheel).namelist())
     venv.create(tmp_path / "venv", with_pip=True)
     python = str(tmp_path / "venv" / "bin" / "python")
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)

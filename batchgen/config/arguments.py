@@ -1,6 +1,7 @@
 """The command line as a person typed it, looked over before Hydra reads it: a mistake gets the line that is right."""
 
 import difflib
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -189,13 +190,29 @@ def unparsed(word: str) -> str:
     if key in kinds() and not _is_text(key) and key != "job.prompts":
         if kinds()[key][0] == list[str]:
             return f"{word!r} cannot be parsed: put each text of the list in quotes: {_shell_list(key)}"
+        if _is_listable(key):
+            return f"{word!r} cannot be parsed: put each text in quotes: {_texts_word(key, value)}"
         number = value.strip("=,;' \"")
-        return f"{word!r} cannot be parsed: {key} must be {expected(key)}, such as {key}={number or 'VALUE'}"
+        shown = number if re.fullmatch(r"[\w.+-]+", number) else "VALUE"
+        return f"{word!r} cannot be parsed: {key} must be {expected(key)}, such as {key}={shown}"
     if key not in kinds() and key not in GROUPS_OF_OPTIONS and meant(key):
         return no_such_key(key, value)
     if (key == "job.prompts" and value[:1] == "[") or key not in kinds():
         return f"{word!r} cannot be parsed: put it in quotes, like \"key='a value'\" or 'key=[a,list]'"
     return _in_quotes(word, f"{word!r} cannot be parsed: put it in quotes")
+
+
+def _is_listable(key: str) -> bool:
+    """Whether the value of a key is text or a list of texts."""
+    return kinds()[key][0] is Any and key not in CHOICES
+
+
+def _texts_word(key: str, value: str) -> str:
+    """The setting as a shell takes it, of one text or a list that Hydra cannot parse."""
+    if value[:1] != "[":
+        return text_word(key, value) or f"{key}=VALUE"
+    texts = [one.strip(" '\"") for one in value.strip("[] ").split(",")]
+    return list_word(key, [one for one in texts if one] or ["FILE"])
 
 
 def _shell_list(key: str) -> str:

@@ -7,25 +7,30 @@ from dataclasses import asdict
 from typing import Any
 
 from batchgen.config.bounds import BOUNDS
+from batchgen.config.loras import parse_loras
 from batchgen.config.sbatch import require_right
-from batchgen.config.schema import ATTENTION, SCHEDULERS, Config, flatten
+from batchgen.config.schema import ATTENTION, SCHEDULERS, Config, ModelConfig, flatten
 from batchgen.errors import ConfigError
 from batchgen.placements import PLACEMENTS, UNHOOKED
 from batchgen.units import duration_s, moment_s, size_bytes
 
 _MOST_LISTED = 12
+_MOST_TOLD_PX = 65_536  # of sizes that a model is told
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 # A password or the like that is written out; one that comes from a variable or a command is not.
 _SECRET = re.compile(r"\b(\w*(?:TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_KEY\w*))=[\"']?(?![\"'$`]|\s|$)", re.IGNORECASE)
 CHOICES = {
     "dry_run": ("false", "true", "probe", "json"),
     "job.scheduler": SCHEDULERS,
+    "model.scheduler": SCHEDULERS,
+    "model.timestep_spacing": (None, "trailing", "leading", "linspace"),
     "job.on_bad_row": ("skip", "fail"),
     "model.dtype": ("auto", "fp32", "fp16", "bf16"),
     "model.safety_checker": ("off", "flag", "drop"),
     "memory.policy.placement": (None, *PLACEMENTS),
     "speed.attention": ATTENTION,
     "output.format": ("png", "jpg", "webp"),
+    "output.metadata": ("none", "a1111"),
     "launch.launcher": ("local", "slurm"),
     "determinism": ("best", "strict"),
 }
@@ -72,6 +77,11 @@ def check(config: Config) -> None:
         )
     if (problem := BOUNDS["width"].problem("model.size_px", config.model.size_px)) is not None:
         raise ConfigError(problem)
+    try:
+        parse_loras(config.model.lora)
+    except ValueError as error:
+        raise ConfigError(f"model.lora: {error}") from error
+    _check_told_sizes(config.model)
     if not _NAME.fullmatch(config.job.name):
         raise ConfigError(
             f"job.name={config.job.name!r} must be a plain name (letters, digits, _ . -): it names the run's directory"
@@ -79,6 +89,22 @@ def check(config: Config) -> None:
     prompts = config.job.prompts
     if not (isinstance(prompts, str) or _is_list_of_text(prompts)) or not prompts:
         raise ConfigError("job.prompts must be a path, a glob, or a list of them, such as '[a.txt,b/*.csv]'")
+
+
+def _check_told_sizes(model: ModelConfig) -> None:
+    """Refuse sizes and places that are not two numbers of pixels, and a size for negative prompts without the other."""
+    for name, value in vars(model).items():
+        if not name.endswith(("original_size", "target_size", "crop_top_left")) or value is None:
+            continue
+        form, least = ("[x, y]", 0) if name.endswith("left") else ("[width, height]", 1)
+        if len(value) != 2 or not all(least <= one <= _MOST_TOLD_PX for one in value):
+            raise ConfigError(f"model.{name}={value} must be {form} in pixels, each from {least} to {_MOST_TOLD_PX}")
+    sizes = (model.negative_original_size, model.negative_target_size)
+    if None in sizes and (*sizes, model.negative_crop_top_left) != (None, None, None):
+        raise ConfigError(
+            "what a negative prompt is told takes both model.negative_original_size and model.negative_target_size: "
+            "set both, or none"
+        )
 
 
 def _is_list_of_text(value: object) -> bool:

@@ -9,13 +9,15 @@ from typing import Any
 from batchgen.config.check import check
 from batchgen.config.options import with_texts, without_slurm
 from batchgen.config.own_files import OwnFile, linked
-from batchgen.config.run_dir import name_of_prompts
+from batchgen.config.run_dir import name_of_prompts, run_dir_of
 from batchgen.config.schema import Config
 from batchgen.config.shipped import conf_dir, jobs_dir
 from batchgen.config.site import NAME, let_choices_win, read_site, used_site
 from batchgen.console import usage
 from batchgen.errors import ConfigError
 
+# What a command without a job has in place of prompt files.
+NO_PROMPTS = "none"
 _OPENED: dict[Path, str] = {}
 
 
@@ -87,8 +89,23 @@ def require_job(composed: Any) -> None:
         raise ConfigError(f"name a job with job=NAME; choose one of {jobs}, or name a prompt file: job.prompts=FILE")
 
 
+def load_any(composed: Any, name: str) -> Config:
+    """As `load`, also without a job: then the job is called `name`, and its prompts are NO_PROMPTS.
+
+    The directory of the run is settled. Raises ConfigError, or OmegaConf's own errors.
+    """
+    from omegaconf import OmegaConf
+
+    if OmegaConf.is_missing(composed.job, "prompts") and OmegaConf.is_missing(composed.job, "name"):
+        composed.job.name, composed.job.prompts = name, NO_PROMPTS
+    require_job(composed)
+    config = load(composed)
+    config.run_dir = run_dir_of(config)
+    return config
+
+
 def own_files() -> list[OwnFile]:
-    """The configuration files that were opened in this process and did not come with batchgen, each once, in order."""
+    """The configuration files that this run opened and that did not come with batchgen, each once, in order."""
     return linked([OwnFile(path, name) for path, name in _OPENED.items() if not path.is_relative_to(conf_dir())])
 
 
@@ -105,6 +122,8 @@ def _watch_files() -> None:
 
     def load_config(source: Any, config_path: str) -> Any:
         path = Path(source.path, source._normalize_file_name(config_path)).resolve()
+        if path == conf_dir() / "config.yaml":  # the next run of a sweep is composed
+            _OPENED.clear()
         if path.exists():
             _OPENED[path] = config_path
         found = opens(source, config_path)

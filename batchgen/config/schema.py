@@ -10,7 +10,7 @@ from typing import Any
 
 from batchgen.types import Columns
 
-SCHEDULERS = ("model", "ddim", "unipc", "euler", "euler_a", "dpm++")
+SCHEDULERS = ("model", "ddim", "unipc", "euler", "euler_a", "dpm++", "lcm", "tcd")
 # These keys hold any names, with values that another program understands.
 OPEN = ("launch.slurm", "launch.collector")
 _QUERY = re.compile(r"(https?://[^?#]*)[?#].*", re.DOTALL)
@@ -31,8 +31,7 @@ class JobConfig:
     encoding: str = "utf-8-sig"
     # What separates the columns of csv and tsv files: comma, semicolon, tab, pipe, or the character; null finds it.
     separator: str | None = None
-    # Lines of text files that begin with this are skipped, for example #, which the command line takes as
-    # 'job.comment="#"'. null skips none.
+    # Lines of text files that begin with this are skipped: 'job.comment="#"' on the command line; null skips none.
     comment: str | None = None
     # Which column of a prompt file holds which field. A field's own name finds its column, also under the names of
     # other programs (docs/prompts.md). Any other name must be there. null for the prompt finds its column, too; null
@@ -59,7 +58,7 @@ class JobConfig:
     # What the images should not show. <none> means no negative prompt, <empty> means that the empty text is encoded.
     negative_prompt: str = ""
     # The scheduler; model takes the model's own.
-    scheduler: str = "model"
+    scheduler: str = "${model.scheduler}"
     # The seed of the run, from which the seed of each row is derived unless the row has its own.
     seed: int = 0
 
@@ -68,8 +67,14 @@ class JobConfig:
 class ModelConfig:
     """Which model makes the images."""
 
-    # The name of a bundled model, a folder in the diffusers layout, or a hub id.
+    # The name of a bundled model, a folder in the diffusers layout, a hub id, or one .safetensors file.
     path: str = "???"
+    # For a model in one file: the folder or hub id of a model that gives the parts and settings that the file lacks.
+    base: str | None = None
+    # A VAE in place of the model's own: a folder (also of a model), a hub id, or one .safetensors file.
+    vae: str | None = None
+    # Textual inversions: a .safetensors file, whose name is then a word for prompts, WORD=FILE, or a list of these.
+    embeddings: Any = None
     # The revision (branch, tag or commit) of a hub model.
     revision: str | None = None
     # Which set of weight files is loaded, for example fp16. A part without these files uses its plain ones.
@@ -83,9 +88,37 @@ class ModelConfig:
     guidance: float = 7.5
     # The number of steps that suits the model; the default of job.steps.
     steps: int = 30
-    # Above which guidance the model runs a second time for each image, with the negative prompt; null leaves it to the
-    # model's family.
+    # The scheduler that suits the model; the default of job.scheduler.
+    scheduler: str = "model"
+    # How the scheduler spaces its timesteps: trailing, leading or linspace; null leaves it to the model.
+    timestep_spacing: str | None = None
+    # How far the scheduler of a flow model shifts its timesteps to noise, for all sizes; null leaves it to the model.
+    timestep_shift: float | None = None
+    # Above which guidance the model runs twice an image, with the negative prompt; null leaves it to its family.
     guided_above: float | None = None
+    # LoRA files that are merged into the model: PATH or PATH:WEIGHT, where WEIGHT is 1 unless it is given, or a list of
+    # them. PATH is a .safetensors file, relative to the working directory, or ORG/NAME/FILE.safetensors on the hub. A
+    # row's own LoRA replaces them.
+    lora: Any = None
+    # How many of the last layers of CLIP a prompt skips, as diffusers counts them (Stable Diffusion and XL); null takes
+    # what the pipeline takes. What other programs call 'Clip skip 2' is 1 for Stable Diffusion and null for XL.
+    clip_skip: int | None = None
+    # As how many chunks of 75 tokens each text is encoded (Stable Diffusion and XL). What is longer is cut.
+    text_chunks: int = 1
+    # Whether brackets are weights (Stable Diffusion and XL): (word:1.3), (word) for 1.1, [word] for 1/1.1; \( is text.
+    prompt_weights: bool = False
+    # The size that XL is told an image had before it was scaled, [width, height] in pixels; null is the image's own.
+    original_size: list[int] | None = None
+    # The place of the image's top left corner in a larger one that XL is told, [x, y] in pixels; null is [0, 0].
+    crop_top_left: list[int] | None = None
+    # The size of the image that XL is told, [width, height] in pixels; null is its own.
+    target_size: list[int] | None = None
+    # The same for negative prompts, with negative_target_size; null is what the prompts have.
+    negative_original_size: list[int] | None = None
+    # The same for negative prompts, beside the two sizes; null is [0, 0].
+    negative_crop_top_left: list[int] | None = None
+    # The same for negative prompts, with negative_original_size; null is what the prompts have.
+    negative_target_size: list[int] | None = None
     # The model's own safety checker: flag notes its verdict in the sample's JSON, drop leaves flagged images out.
     safety_checker: str = "off"
 
@@ -141,6 +174,9 @@ class OutputConfig:
     format: str = "png"
     # The quality of jpg and webp images; null takes the format's default.
     quality: int | None = None
+    # What is written into each image besides its pixels: none, or the prompt and the settings as A1111's web UI writes
+    # them (docs/reading.md).
+    metadata: str = "none"
     # How many batches a shard holds. null lets the planner decide by images and workers, with at most 32 batches.
     batches_per_shard: int | None = None
     # Where each finished shard is copied to while the run goes on: an address that fsspec knows, such as
@@ -180,6 +216,9 @@ class LaunchConfig:
     # Over how many seconds the starts of workers are spread, so that not all of them read the same files at once. null
     # takes a quarter of a second for each worker, and at most a minute, while nobody is at work yet.
     spread_s: float | None = None
+    # A file that the figures of the run are written to every 15 s, in Prometheus' text format, such as
+    # /var/lib/node_exporter/batchgen.prom. null writes none.
+    metrics: str | None = None
     # Under SLURM: any options of sbatch by their long names, such as launch.slurm.partition=gpu.
     slurm: dict[str, Any] = field(default_factory=dict)
     # Under SLURM: the options of sbatch for the job that checks the run at its end, where they differ from `slurm`.
@@ -205,7 +244,7 @@ class Config:
     # Show what the command would do, and write nothing. true shows it as text, json as one JSON object; probe loads
     # the model first and measures how long the images take and how large they are, for this dry run and later ones.
     dry_run: Any = False
-    # For a dry run: what a GPU costs in an hour, in any currency, to say what the run costs.
+    # What a GPU costs in an hour, in any currency: a dry run and the report then say what the run costs.
     price_per_gpu_hour: float | None = None
     # Plan the rows of new prompt files, and rows appended to txt, csv, tsv and jsonl files, as new shards.
     extend: bool = False

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from batchgen.models.embeddings import expanded, pieces, readable, vectors
 from batchgen.models.find import ModelFiles
 
 _USUAL_TOKENS = 77
@@ -26,15 +27,19 @@ def cut_warning(model: ModelFiles, texts: Sequence[str]) -> str | None:
         name, most = family.read_by(json.loads((model.folder / family.denoiser / "config.json").read_bytes()))
         there = (model.folder / name).is_dir()
         tokenizer, usual = _load(model.folder / (name if there else "tokenizer"))
-        room = usual - _MARKS if most is None or not there else most
-        encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False) if texts else []
+        room = (usual - _MARKS) * family.texts.text_chunks if most is None or not there else most
+        counts = {word: vectors(path) for word, path in model.embeddings}
+        tokenizer.add_tokens([piece for word, number in counts.items() for piece in pieces(word, number)])
+        texts = [expanded("".join(piece for piece, _ in family.pieces(text)), counts) for text in texts]
+        encoded = tokenizer.encode_batch(texts, add_special_tokens=False) if texts else []
     except Exception:  # the tokenizer's own library raises plain exceptions; a worker says what is wrong
         return None
     cut = [(text, one.offsets[room][0]) for text, one in zip(texts, encoded, strict=True) if len(one.ids) > room]
     if not cut:
         return None
     text, place = cut[0]
-    beyond = text[place : place + _SHOWN_CHARS] + ("..." if len(text) > place + _SHOWN_CHARS else "")
+    rest = readable(text[place:])
+    beyond = rest[:_SHOWN_CHARS] + ("..." if len(rest) > _SHOWN_CHARS else "")
     who = "1 prompt is" if len(cut) == 1 else f"{len(cut)} prompts are"
     return f"{who} longer than the {room} tokens that the model reads, and the rest is not drawn (first: {beyond!r})"
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchgen.config.schema import OutputConfig
+from batchgen.evening.ending import ending_bytes
 from batchgen.evening.measured import bytes_name
 from batchgen.paths import RunDir
 from batchgen.plan.replan import is_untouched
@@ -13,7 +14,7 @@ from batchgen.units import gib
 
 # A sample's text, JSON and their places in a tar take at least this: three members, each a head and a block.
 _LEAST_BYTES = 6 * 512
-# For an image, what the plan, the manifest and the logs take beside the tar (measured).
+# For an image, what the plan, the manifest and the logs take beside the tar (measured); `ending` has what comes last.
 _BESIDE_BYTES = 1200
 # A text, a JSON and heads, generously.
 _TEXT_BYTES = 8 << 10
@@ -73,8 +74,8 @@ def room(
         for size in images
     }
     count = sum(images.values())
-    beside = count * _BESIDE_BYTES + (_FIXED_BYTES if count else 0)
     measured = all(each.values())
+    beside = count * _BESIDE_BYTES + (_FIXED_BYTES if count else 0) + ending_bytes(images, most=not measured)
     if measured:
         tars = sum(images[size] * found[0] for size, found in each.items() if found)
         return Room(int(tars + beside), int((1 - _ERROR_SHARE) * tars), True, free_bytes, not output.keep_local)

@@ -10,6 +10,7 @@ from batchgen.evening.outlook import Model, Outlook, images_of
 from batchgen.evening.takes import NOTHING, Takes
 from batchgen.evening.work import Job
 from batchgen.machine.gpus import Gpu
+from batchgen.models.find import is_plain_hub
 from batchgen.paths import RunDir
 from batchgen.stores.target import target
 from batchgen.units import duration, gib
@@ -67,7 +68,7 @@ def download_line(download: Download | None) -> Line:
     if download is None:
         return Line("", "", {"download_bytes": 0})
     if download.bytes is None:
-        return Line("download", f"not known without the network ({download.why})", {"download_bytes": None})
+        return Line("download", f"not known: {download.why}", {"download_bytes": None})
     return Line("download", f"{gib(download.bytes)} of the model first", {"download_bytes": download.bytes})
 
 
@@ -101,7 +102,7 @@ def told_of(
     lines += [
         disk_line(need, run.root),
         copies_line(config.output),
-        download_line(None if model else to_download(config.model)),
+        download_line(to_download(config.model) if model is None and is_plain_hub(config.model) else None),
     ]
     small = too_small(need, run) if need.lacks else need.warning
     if need.lacks and config.launch.check_disk:

@@ -109,7 +109,8 @@ def _chosen(shards: Iterable[Shard | Reject], rows: Callable[[int, int], int]) -
 
 
 def _job(group: Group, rows: int) -> Job:
-    return Job(*group, rows)
+    width, height, steps, guided, _ = group
+    return Job(width, height, steps, guided, rows)
 
 
 def _trials(chosen: Sequence[tuple[Batch, Job]]) -> Iterator[tuple[Shard, int]]:

@@ -43,7 +43,7 @@ class Job:
 
 def job_of(batch: Batch) -> Job:
     """What a planned batch takes."""
-    width, height, steps, guided = batch.prompts[0].group
+    width, height, steps, guided, _ = batch.prompts[0].group
     return Job(width, height, steps, guided, len(batch.prompts))
 
 

@@ -20,6 +20,7 @@ from batchgen.files import sha256_file
 from batchgen.machine.process import worker_name
 from batchgen.plan.store import Plan
 from batchgen.shards.attempt import advice, is_done
+from batchgen.shards.closing import closing, is_a_persons, to_close
 from batchgen.shards.copies import (
     CopyRecord,
     ask_store,
@@ -47,9 +48,9 @@ _SHARE_OF_LOOKING = 50  # looking at a large run may take this part of the time
 
 @dataclass
 class Copy:
-    """What is being copied: of a shard (None: index.json) its attempt and its files, with their names there."""
+    """What is being copied: a shard of this attempt, or a closing file, and all files of it with their names there."""
 
-    shard: int | None
+    item: int | str
     attempt: str
     main: Path  # the file that the record is about
     digests: Digests
@@ -67,11 +68,12 @@ class Copier:
         self._lock = threading.Lock()
         self._held: dict[int | str, Lease] = {}
         self._slots: list[Lease] = []
-        self._looked_s, self._look_s, self._seen = 0.0, _LOOK_EVERY_S, list[int | None]()
+        self._looked_s, self._look_s, self._seen = 0.0, _LOOK_EVERY_S, list[int | str]()
         self._closing = threading.Event()
         self.outage = Outage()
-        self.harmed: dict[int | None, str] = {}
-        self.is_ending = False  # all is made that will be: index.json is copied, and the hub gets its last commit
+        self.harmed: dict[int | str, str] = {}
+        self._persons = set[str]()  # closing files that are there by a person, and stay
+        self.is_ending = False  # all is made that will be: closing files are copied, and the hub gets its last commit
 
     def start(self) -> None:
         """Begin."""
@@ -93,21 +95,14 @@ class Copier:
         """Whether something is being copied here."""
         return bool(self._held)
 
-    def left(self) -> set[int | None]:
-        """What lacks a copy, or is still here and shall leave; None stands for index.json. Raises OSError."""
-        left: set[int | None] = set(to_copy(self._plan))
+    def left(self) -> set[int | str]:
+        """What lacks a copy, and the shards that are still here and shall leave. Raises OSError."""
+        left: set[int | str] = set(to_copy(self._plan))
         if not self._stays:
             left |= copied(self._run) & self._run.tars() & set(range(self._plan.shard_count))
-        return left | ({None} if self.is_ending and self._lacks_index() else set())
+        return left | (to_close(self._plan, self._store.address) - self._persons if self.is_ending else set())
 
-    def _lacks_index(self) -> bool:
-        if not self._run.index.is_file() or to_copy(self._plan):
-            return False
-        record = record_of(self._run, None)
-        now = (self._store.address, sha256_file(self._run.index))
-        return record is None or (record["to"], record["sha256"]) != now
-
-    def _wanted(self) -> list[int | None]:
+    def _wanted(self) -> list[int | str]:
         """What is left, as of the last look: one is taken every few seconds, in an order of this process's own."""
         now_s = time.monotonic()
         if now_s - self._looked_s >= self._look_s:
@@ -123,20 +118,19 @@ class Copier:
             for lease in [*self._held.values(), *self._slots]:
                 lease.beat()
 
-    def _take(self) -> int | None | str:
-        """What to copy next, with its lease held; "nothing" where others hold the rest, or nothing is left."""
+    def _take(self) -> int | str | None:
+        """What to copy next, with its lease held; None where others hold the rest, or nothing is left."""
         with self._lock, suppress(OSError):
             wanted = self._wanted()
             while wanted and not self._closing.is_set():
                 item = wanted.pop()
-                name = "index" if item is None else item
-                if name in self._held:
+                if item in self._held:
                     continue
-                lease = Lease.take_named(lease_path(self._run, name), self._name, self._watch)
+                lease = Lease.take_named(lease_path(self._run, item), self._name, self._watch)
                 if lease is not None:
-                    self._held[name] = lease
+                    self._held[item] = lease
                     return item
-        return "nothing"
+        return None
 
     def _release(self, name: int | str) -> None:
         with self._lock:
@@ -153,10 +147,10 @@ class Copier:
             self._closing.wait(_LOOK_EVERY_S)
         while not self._closing.is_set():
             item = self._take()
-            if item is None or isinstance(item, int):
+            if item is not None:
                 self._guard(partial(self._copy, item, self._put))
-                self._release("index" if item is None else item)
-            self._closing.wait(self.outage.pause_s() or (_BEAT_EVERY_S if item == "nothing" else 0.0))
+                self._release(item)
+            self._closing.wait(self.outage.pause_s() or (_BEAT_EVERY_S if item is None else 0.0))
 
     def _guard(self, act: Callable[[], None]) -> None:
         """Do `act`. Where the store or the disk fails, that is said once, and it is tried again after a pause."""
@@ -169,16 +163,27 @@ class Copier:
         if self.outage.is_over():
             self._say(f"copies to {self._store.address} go on")
 
-    def _copy(self, item: int | None, put: Callable[[Copy], None]) -> None:
-        """Copy what lacks a copy, and let the tar go where it shall. A shard that came to harm is told once."""
+    def _copy(self, item: int | str, put: Callable[[Copy], None]) -> None:
+        """Copy what lacks a copy, and let the tar go where it shall. What cannot be copied is told once."""
         try:
-            if item is None or not self._is_there(item):
+            if isinstance(item, str):
+                self._close(item, put)
+            elif not self._is_there(item):
                 put(self._copy_of(item))
             elif not self._stays:
                 self._run.tar(item).unlink(missing_ok=True)
         except BrokenRunError as error:
             self.harmed[item] = str(error)
             self._say(f"not copied: {error}")
+
+    def _close(self, name: str, put: Callable[[Copy], None]) -> None:
+        """Copy a file that closes the data set, unless one of a person's is there."""
+        if is_a_persons(self._run, self._store, name):
+            self._persons.add(name)
+            self._say(f"{self._store.url(name)} is not of this run and stays: take over what you need of {name} here")
+            return
+        path = closing(self._run)[name]
+        put(Copy(name, "", path, Digests.of(path), [(path, name)]))
 
     def _is_there(self, shard: int) -> bool:
         """Whether the copy was made, and, where the tar shall leave, is still good and stated to be all there is."""
@@ -200,18 +205,16 @@ class Copier:
             keep_record(self._run, {**record, "keeps_local": False})
         return True
 
-    def _copy_of(self, item: int | None) -> Copy:
+    def _copy_of(self, shard: int) -> Copy:
         """What to copy, read once. Raises BrokenRunError where it is not what was committed."""
         run = self._run
-        if item is None:
-            return Copy(None, "", run.index, Digests.of(run.index), [(run.index, run.index.name)])
-        if not is_done(run, item):  # this publishes the tar of a worker that was cut off
-            raise BrokenRunError(f"shard {item:06d} is no longer committed")
-        stated, digests = stated_of(run, item), Digests.of(run.tar(item))
+        if not is_done(run, shard):  # this publishes the tar of a worker that was cut off
+            raise BrokenRunError(f"shard {shard:06d} is no longer committed")
+        stated, digests = stated_of(run, shard), Digests.of(run.tar(shard))
         if stated.made_by[0] != self._plan.run_id or digests.sha256 != stated.sha256:
-            raise BrokenRunError(f"{run.tar(item)} is not the file that was committed: {advice(run)}")
-        files = [(path, path.relative_to(run.root).as_posix()) for path in files_of(run, item)]
-        return Copy(item, stated.attempt, run.tar(item), digests, files)
+            raise BrokenRunError(f"{run.tar(shard)} is not the file that was committed: {advice(run)}")
+        files = [(path, path.relative_to(run.root).as_posix()) for path in files_of(run, shard)]
+        return Copy(shard, stated.attempt, run.tar(shard), digests, files)
 
     def _put(self, copy: Copy) -> None:
         assert isinstance(self._store, Bucket)
@@ -226,7 +229,7 @@ class Copier:
         name = copy.main.relative_to(self._run.root).as_posix()
         record: CopyRecord = new_record(
             run_id=self._plan.run_id,
-            shard=copy.shard,
+            shard=copy.item if isinstance(copy.item, int) else None,
             attempt=copy.attempt,
             bytes=copy.digests.bytes,
             sha256=copy.digests.sha256,
@@ -234,9 +237,9 @@ class Copier:
             url=self._store.url(name),
             checked=checked.how,
             store_checksum=checked.checksum,
-            keeps_local=self._stays or copy.shard is None,
+            keeps_local=self._stays or isinstance(copy.item, str),
         )
-        keep_record(self._run, record)
+        keep_record(self._run, record, copy.main.name)
         if not record["keeps_local"]:
             copy.main.unlink(missing_ok=True)
 
@@ -266,7 +269,7 @@ class Copier:
         added: list[object] = []
         began_s = time.monotonic()
         while not self._closing.is_set():
-            known = {copy.shard for copy in batch}
+            known = {copy.item for copy in batch}
             wanted = [item for item in self._wanted() if item not in known and item not in self.harmed]
             for item in wanted[: _SHARDS_A_COMMIT - len(batch)]:
                 before = len(batch)
@@ -280,13 +283,12 @@ class Copier:
                 break
             self._closing.wait(_BEAT_EVERY_S)
         if batch and not self._closing.is_set():
-            self._store.commit(
-                added, f"{count(len(batch), 'shard')} of {self._plan.config.job.name}", self._closing.wait
-            )
+            what = count(sum(isinstance(copy.item, int) for copy in batch), "shard")
+            self._store.commit(added, f"{what} of {self._plan.config.job.name}", self._closing.wait)
             self._record(batch)
 
-    def _unseen(self, batch: Sequence[Copy]) -> set[int | None]:
-        return self.left() - self.harmed.keys() - {copy.shard for copy in batch}
+    def _unseen(self, batch: Sequence[Copy]) -> set[int | str]:
+        return self.left() - self.harmed.keys() - {copy.item for copy in batch}
 
     def _record(self, batch: Sequence[Copy]) -> None:
         assert isinstance(self._store, Hub)

@@ -136,8 +136,8 @@ class Copying:
             waited_s += _WAIT_S
         return False
 
-    def _lacks(self, left: set[int | None]) -> str:
-        shards = len(left - {None})
-        what = f"{count(shards, 'shard')} of {self._plan.shard_count}" if shards else "index.json"
-        verb = "is" if shards <= 1 else "are"
+    def _lacks(self, left: set[int | str]) -> str:
+        shards, names = sum(isinstance(one, int) for one in left), sorted(one for one in left if isinstance(one, str))
+        what = f"{count(shards, 'shard')} of {self._plan.shard_count}" if shards else " and ".join(names)
+        verb = "is" if (shards or len(names)) <= 1 else "are"
         return f"{what} {verb} still to be copied to {self._plan.config.output.copy_to}"

@@ -3,9 +3,11 @@
 import os
 import sys
 import time
+from pathlib import Path
 
 from tqdm import tqdm
 
+from batchgen.launch.metrics import EVERY_S, Metrics
 from batchgen.plan.store import Plan
 from batchgen.shards.leases import Watch
 from batchgen.shards.progress import Progress, progress_line, rate_facts, read_progress
@@ -28,9 +30,11 @@ class Display:
         self._watch = Watch(plan.config.launch.lease_timeout_s)
         self._is_terminal = sys.stderr.isatty()
         self._is_job = "SLURM_JOB_ID" in os.environ
-        self._next_s = 0.0
+        self._next_s = self._metrics_s = 0.0
         self._peak_bytes = 0
         self._problem = ""
+        path = plan.config.launch.metrics
+        self._metrics = None if path is None else Metrics(plan, Path(path).expanduser())
         first = self._read()
         self._begun_with = first.images if first else 0
         self._bar = tqdm(
@@ -60,16 +64,27 @@ class Display:
             self._show()
             took_s = time.monotonic() - now_s
             self._next_s = now_s + max(_BAR_EVERY_S if self._is_terminal else line_every_s, _PAUSE * took_s)
+        if self._metrics is not None and now_s >= self._metrics_s:
+            self._write_metrics(self._read())
+            took_s = time.monotonic() - now_s
+            self._metrics_s = now_s + max(EVERY_S, _PAUSE * took_s)
+
+    def _write_metrics(self, progress: Progress | None) -> None:
+        if self._metrics is not None and progress is not None:
+            self._tell(self._metrics.write(progress))
 
     def _read(self) -> Progress | None:
         # None where it cannot be read now, for example because of a stale file handle or a damaged file
         try:
             return read_progress(self._plan, self._watch)
         except Exception as error:  # whatever it is, the work goes on
-            if str(error) != self._problem:
-                self._problem = str(error)
-                self.say(f"the progress cannot be shown for now: {type(error).__name__}: {error}")
+            self._tell(f"the progress cannot be shown for now: {type(error).__name__}: {error}")
             return None
+
+    def _tell(self, problem: str | None) -> None:
+        if problem is not None and problem != self._problem:
+            self._problem = problem
+            self.say(problem)
 
     def _show(self) -> None:
         progress = self._read()
@@ -90,7 +105,8 @@ class Display:
 
     def close(self) -> None:
         """Show the last progress and end the bar. In lines only where work was done and some is left to do."""
-        progress = None if self._is_terminal else self._read()
+        progress = None if self._is_terminal and self._metrics is None else self._read()
+        self._write_metrics(progress)
         if self._is_terminal or (progress is not None and self._begun_with < progress.images < self._plan.images):
             self._show()
         self._bar.close()

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ import psutil
 from batchgen.errors import UserError
 from batchgen.launch.local import Share
 
+_FIRST_SPEAKS_S = 3.0
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -51,6 +53,11 @@ def is_first_here(environ: Mapping[str, str]) -> bool:
     except UserError:
         return True
     return group is None or not group.local_rank
+
+
+def let_the_first_speak() -> None:
+    """Wait until the first rank has said what is wrong: what starts ranks ends them all when one of them has ended."""
+    time.sleep(_FIRST_SPEAKS_S)
 
 
 def _torch(environ: Mapping[str, str]) -> Group | None:

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+_asked = threading.Event()
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -108,6 +109,7 @@ def catch_signals(stop: StopEvent, second_ctrl_c_ends: bool = False) -> None:
     stop.again_ends = second_ctrl_c_ends
 
     def handle(number: int, _: object) -> None:
+        _asked.set()
         if number == signal.SIGINT and second_ctrl_c_ends and stop.is_set():
             raise KeyboardInterrupt
         stop.by = stop.by or signal.Signals(number).name
@@ -117,6 +119,11 @@ def catch_signals(stop: StopEvent, second_ctrl_c_ends: bool = False) -> None:
         number = getattr(signal, name)
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handle)
+
+
+def was_asked() -> bool:
+    """Whether one of the signals that `catch_signals` hears has come to this process."""
+    return _asked.is_set()
 
 
 def stop_with_parent(stop: threading.Event) -> None:

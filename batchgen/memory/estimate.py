@@ -16,7 +16,8 @@ _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 # How many maps of the UNet's first width are alive at once for each row: more if its first blocks have attention
 # (measured with Stable Diffusion 1.5: 18) than if they have none (SDXL: 15). And how many of the VAE's second width.
 _UNET_MAPS = {True: 19.0, False: 16.0}
-_VAE_MAPS = 3.6
+# In bf16 a convolution takes one map more (Z-Image at 1024x1024 on an H100).
+_VAE_MAPS = {"fp32": 3.6, "fp16": 3.6, "bf16": 4.7}
 # For each pixel, where a VAE has no such widths (measured, and a fifth more).
 _VAE_VALUES = {"AutoencoderKLQwenImage": 2075.0, "AutoencoderDC": 1040.0}
 _ENCODER_MAPS = 3
@@ -62,7 +63,7 @@ def estimate(model: ModelFiles, dtype: str, width: int, height: int) -> Figures:
         encode_bytes=_encode_bytes(model, family, size),
         pass_bytes=((1, pass_bytes),),
         pass_s=((1, _PASS_S + row_s), (64, _PASS_S + 64 * row_s)),
-        decode_bytes=((1, _decoded_values(vae) * weights.vae_value_bytes),),
+        decode_bytes=((1, _decoded_values(vae, dtype) * weights.vae_value_bytes),),
         decode_s=((pixels, ((1, pixels * _VAE_FLOP_PER_PIXEL / _FLOP_PER_S * weights.vae_value_bytes / 2),)),),
         copied_bytes_per_s=_COPIED_BYTES_PER_S,
         stream_groups=groups,
@@ -77,10 +78,10 @@ def _width(config: dict[str, Any]) -> int:
     return int(config["dim"])
 
 
-def _decoded_values(vae: dict[str, Any]) -> float:
+def _decoded_values(vae: dict[str, Any], dtype: str) -> float:
     # How many numbers for each pixel of an image are alive at once while the VAE decodes
     kind = vae.get("_class_name", "")
-    return _VAE_VALUES[kind] if kind in _VAE_VALUES else vae["block_out_channels"][1] * _VAE_MAPS
+    return _VAE_VALUES[kind] if kind in _VAE_VALUES else vae["block_out_channels"][1] * _VAE_MAPS[dtype]
 
 
 def _encode_bytes(model: ModelFiles, family: Family, size: int) -> int:

@@ -29,8 +29,10 @@ _WAY_OF_COMPUTING = 4
 
 def facts_of(config: Config, model: str, device_kind: str, dtype: str) -> list[Any]:
     """What must be the same for measured figures to hold; `model` is the model's fingerprint."""
+    chunks = config.model.text_chunks
     return [
         _WAY_OF_COMPUTING, model, config.model.safety_checker, device_kind, dtype, asdict(config.speed), versions(),
+        *([chunks] if chunks > 1 else []),
     ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from batchgen.errors import ModelError
+from batchgen.models.checkpoint import kind_of
 from batchgen.models.find import ModelFiles
 from batchgen.models.parts import read_index, tensors
 
@@ -16,14 +17,6 @@ _OWN = (
     "flax_model",
     "tf_model",
     "openvino",
-)
-# Words in the names of tensors, which tell what a file is.
-_KINDS = (
-    (("lora_", ".lora", "hada_w", "lokr_"), "a LoRA"),
-    (("control_model", "input_hint_block", "controlnet"), "a ControlNet"),
-    (("ip_adapter", "image_proj"), "an IP-Adapter"),
-    (("emb_params", "string_to_param"), "a textual inversion"),
-    (("model.diffusion_model",), "a whole model in one file"),
 )
 _SHOWN = 3
 
@@ -57,18 +50,17 @@ def _is_own(name: str) -> bool:
 
 
 def _named(path: Path, folder: Path) -> str:
-    kind = _kind(path)
+    kind = kind_of_file(path)
     return f"{path.relative_to(folder)}" + (f" ({kind})" if kind else "")
 
 
-def _kind(path: Path) -> str | None:
+def kind_of_file(path: Path) -> str | None:
+    """What a file of weights is, as far as its tensors or its name tell: "a LoRA", say; otherwise None."""
     if path.suffix == ".safetensors":
         try:
-            names = tensors(path)
+            return kind_of(tensors(path))
         except (ModelError, OSError):
             return None
-        told = (kind for words, kind in _KINDS if any(word in name for name in names for word in words))
-        return next(told, None)
     return next(
         (kind for word, kind in (("lora", "a LoRA"), ("controlnet", "a ControlNet")) if word in path.name.lower()), None
     )

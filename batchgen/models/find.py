@@ -1,27 +1,35 @@
 """Finds a model and checks it before anything is loaded. Dry runs use it, so it does not import torch."""
 
 import json
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from batchgen.config.check import did_you_mean
 from batchgen.config.schema import Config, ModelConfig
-from batchgen.errors import ModelError, in_one_line
-from batchgen.models.families import FAMILIES
+from batchgen.errors import ModelError
+from batchgen.models.assembled import Get, assemble
+from batchgen.models.embeddings import Embeddings, check_embeddings, named
+from batchgen.models.families import family_in
 from batchgen.models.families.base import NEVER, Family
+from batchgen.models.families.texts import TextOptions
 from batchgen.models.parts import INDEX_FILE, WORDS, Part, parts_of, read_index, settings, tensors
+from batchgen.models.sources import cached, fetched, is_hub_model, local
 from batchgen.places import models_dir
 
 # They draw their own noise (a Brownian tree) and ignore per-image generators, so that an image would depend on its
 # neighbours (diffusers 0.42.1, schedulers/scheduling_{dpmsolver_sde,cosine_dpmsolver_multistep}.py).
 REFUSED_SCHEDULERS = ("DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler")
-# The bundled models that were trained again, each with its earlier editions: runs that were begun with one keep it.
-EARLIER_EDITIONS = {"tiny_2": ("tiny",)}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+class Timesteps(NamedTuple):
+    """How timesteps are spaced (trailing, leading, linspace), and how far those of a flow model are shifted to noise.
+
+    None leaves it to the model's configuration.
+    """
+
+    spacing: str | None = None
+    shift: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +37,17 @@ class ModelFiles:
     """A model in the diffusers layout: its folder, and which of the files in it a run loads.
 
     `variant`: the set of weight files, where a part has more than one. `safety_checker`: whether that part is loaded.
+    `timesteps`: which the scheduler takes.
+    `embeddings`: the words that are added to its text encoders, with their files.
+    `texts`: how the model's family encodes texts, and what it is told of sizes.
     """
 
     folder: Path
     variant: str | None = None
     safety_checker: bool = False
+    timesteps: Timesteps = Timesteps()
+    embeddings: Embeddings = ()
+    texts: TextOptions = TextOptions()
 
     def parts(self) -> list[Part]:
         """The parts that a run loads, by name. Raises ModelError where a part is missing."""
@@ -42,78 +56,90 @@ class ModelFiles:
     @property
     def family(self) -> Family:
         """What differs between this model and those of other families. Raises ModelError where it is of none."""
-        return family_in(self.folder)
-
-
-def family_in(folder: Path) -> Family:
-    """The family of the model in a folder. Raises ModelError where it is of none, or is no model."""
-    name = read_index(folder)[0]
-    if name not in FAMILIES:  # a model that brings its own code has a list here
-        known = ", ".join(f"{one.title} ({pipeline})" for pipeline, one in FAMILIES.items())
-        raise ModelError(f"{folder} is a {name}, which batchgen does not run; it runs {known}")
-    return FAMILIES[name]
+        return family_in(self.folder).using(self.texts)
 
 
 def find_model(model: ModelConfig) -> ModelFiles | None:
-    """The model's files, or None for a hub id (`download` fetches it). Raises ModelError if it is neither."""
-    folder = Path(model.path).expanduser()
-    bundled = models_dir() / model.path
-    if folder.name == model.path and bundled.is_dir():
-        return _files_in(bundled, model)
-    if folder.is_dir():
-        return _files_in(folder, model)
-    if folder.exists():
-        raise ModelError(f"model.path={model.path} is a file; name a folder in the diffusers layout, or a hub id")
-    if _HUB_ID.fullmatch(model.path) and not folder.parent.is_dir():
-        return None
-    said = f"model.path={model.path}: no such folder, and not a hub id such as org/name"
-    raise ModelError(said + _what_is_there(models_dir() if folder.name == model.path else folder.parent, folder))
+    """The model's files; None where something has to be downloaded or unpacked first (`download` does it).
+
+    Raises ModelError for what can be none of these, and for what does not belong together.
+    """
+    return _files_of(model, local, make=False)
 
 
-def _what_is_there(beside: Path, folder: Path) -> str:
-    """What to append for a folder that is not in `beside`: the model, or the folder, that may be meant."""
-    if not beside.is_dir():
-        return f"; there is no folder {beside} either"
+def try_unpacking(model: ModelConfig) -> None:
+    """Raise ModelError where a file that a run would unpack is not whole. Nothing is unpacked."""
+    _files_of(model, lambda key, text: cached(key, text, _revision(model, key)), make=None)
+
+
+def in_cache(model: ModelConfig) -> ModelFiles | None:
+    """The model's files, also where the hub's cache has them, with all their parts; None otherwise. Asks no network."""
     try:
-        folders = sorted(path.name for path in beside.iterdir() if path.is_dir() and path.name[0] not in "._")
-    except OSError:
-        return ""
-    found = [name for name in folders if (beside / name / "model_index.json").is_file()]
-    of_models, of_all = did_you_mean(folder.name, found), did_you_mean(folder.name, folders)
-    if of_all.startswith("; did you mean") and not of_models.startswith("; did you mean"):
-        return of_all
-    return of_models if found else ""
+        files = _files_of(model, lambda key, text: cached(key, text, _revision(model, key)), make=False)
+        return files if files is not None and files.parts() else None
+    except (ModelError, OSError, ValueError):  # a part is missing; the hub refuses a name that cannot be an id
+        return None
 
 
-def _files_in(folder: Path, model: ModelConfig) -> ModelFiles:
-    return ModelFiles(folder, model.variant, model.safety_checker != "off")
+def files_in(folder: Path, model: ModelConfig) -> ModelFiles:
+    """The files of the model in a folder, as the configuration wants them. Raises ModelError."""
+    checker = model.safety_checker != "off"
+    timesteps = Timesteps(model.timestep_spacing, model.timestep_shift)
+    return ModelFiles(folder, model.variant, checker, timesteps, named(model.embeddings), TextOptions.of(model))
 
 
 def locate(model: ModelConfig) -> ModelFiles:
-    """The model's files; a hub model is fetched if it is not in the cache. Raises ModelError."""
+    """The model's files; what is not here is downloaded and unpacked. Raises ModelError."""
     return find_model(model) or download(model)
 
 
 def download(model: ModelConfig) -> ModelFiles:
-    """The files of a hub model, fetched unless they are in the cache. Only safetensors and plain files are taken.
+    """The model's files, downloaded unless they are in the cache, and unpacked where they are one file.
 
-    Raises ModelError, in one line, where the model cannot be downloaded.
+    Raises ModelError and DownloadError, in one line, where something cannot be had or does not belong together.
     """
-    # The libraries stay silent: the ModelError below says in one line what went wrong.
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "critical")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
-    from diffusers import DiffusionPipeline
 
+    def get(key: str, text: str) -> Path:
+        return fetched(key, text, _revision(model, key), model.variant, model.safety_checker != "off")
+
+    files = _files_of(model, get, make=True)
+    assert files is not None
+    return files
+
+
+def is_plain_hub(model: ModelConfig) -> bool:
+    """Whether it is a whole model on the hub, with nothing of it from elsewhere. Raises ModelError."""
+    whole = model.base is None and model.vae is None and is_hub_model(model.path)
+    return whole and local("model.path", model.path) is None
+
+
+def settled_paths(model: ModelConfig) -> ModelConfig:
+    """The configuration with full paths, as workers find the model from any directory; bundled and hub models by name.
+
+    Raises ModelError.
+    """
+
+    def full(key: str, text: str | None) -> str | None:
+        found = None if text is None else local(key, text)
+        return text if found is None or found.parent == models_dir() else str(found.resolve())
+
+    path = full("model.path", model.path)
+    assert path is not None
+    base, vae = full("model.base", model.base), full("model.vae", model.vae)
+    words = [f"{word}={file.resolve()}" for word, file in named(model.embeddings)]
+    return replace(model, path=path, base=base, vae=vae, embeddings=words or None)
+
+
+def _files_of(model: ModelConfig, get: Get, make: bool | None) -> ModelFiles | None:
     try:
-        folder = DiffusionPipeline.download(
-            model.path, revision=model.revision, variant=model.variant, use_safetensors=True
-        )
-    except Exception as error:  # the hub's client raises many kinds, each with a long text
-        raise ModelError(
-            f"model {model.path} cannot be downloaded: {in_one_line(error)}. Check the id, the network and HF_TOKEN, "
-            "or set model.path to a local folder"
-        ) from error
-    return _files_in(Path(folder), model)
+        folder = assemble(model, get, make)
+    except OSError as error:
+        raise ModelError(f"{error.filename or model.path} cannot be used: {error.strerror or error}") from error
+    return None if folder is None else files_in(folder, model)
+
+
+def _revision(model: ModelConfig, key: str) -> str | None:
+    return model.revision if key == "model.path" else None
 
 
 def check_model(model: ModelFiles, scheduler: str) -> list[Part]:
@@ -133,6 +159,7 @@ def check_model(model: ModelFiles, scheduler: str) -> list[Part]:
     if model.safety_checker and not {"safety_checker", "feature_extractor"} <= kinds.keys():
         raise ModelError(f"{folder} has no safety checker: set model.safety_checker=off")
     parts, denoiser = model.parts(), family.denoiser
+    check_embeddings(model.embeddings, family.title, family.inverted, parts, model.texts.text_chunks)
     for part in parts:
         for path in part.weights:
             tensors(path)

@@ -37,6 +37,7 @@ def fingerprint_model(model: ModelFiles, like: str | None = None) -> str:
 def _loaded(model: ModelFiles) -> dict[str, Path]:
     # By the names that the loader looks for, in order
     files = {f"{part.name}/{name}": path for part in model.parts() for name, path in part.files.items()}
+    files |= {f"embeddings/{word}": path for word, path in model.embeddings}
     return dict(sorted((files | {INDEX_FILE: model.folder / INDEX_FILE}).items()))
 
 

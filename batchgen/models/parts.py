@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchgen.errors import ModelError, in_one_line
 
@@ -24,6 +24,11 @@ _COMMON_VARIANTS = ("fp16", "bf16", "fp32")
 # Files each of which holds all words of a tokenizer.
 WORDS = ("tokenizer.json", "spiece.model", "tokenizer.model")
 _WEIGHTLESS = ("scheduler", "tokenizer", "feature_extractor")  # what the names of such parts begin with
+# What safetensors 0.8 reads.
+_DTYPES = {
+    "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ",
+    "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64",
+}  # fmt: skip
 _UNUSED = ("image_encoder",)
 _CHECKER = ("safety_checker", "feature_extractor")
 # diffusers and transformers name weights differently; of one file and a set in pieces the first takes the pieces.
@@ -57,7 +62,7 @@ def read_index(folder: Path) -> tuple[str, dict[str, tuple[str, str]]]:
         parts["scheduler"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         is_gone = isinstance(error, FileNotFoundError)
-        why = f"it has no {INDEX_FILE}" if is_gone else f"{INDEX_FILE} cannot be used: {_words(error)}"
+        why = f"it has no {INDEX_FILE}" if is_gone else f"{INDEX_FILE} cannot be used: {reason_of(error)}"
         raise ModelError(f"{folder} is not a model in the diffusers layout: {why}; copy the whole model") from error
     return str(family), parts
 
@@ -70,7 +75,12 @@ def parts_of(folder: Path, variant: str | None, safety_checker: bool) -> list[Pa
     missing = [name for name in names if not (folder / name).is_dir()]
     if missing:
         raise ModelError(f"{folder} lacks {', '.join(missing)}: copy the whole model")
-    return [Part(name, *kinds[name], _files(folder, name, variant)) for name in names]
+    return [part_in(folder, name, *kinds[name], variant) for name in names]
+
+
+def part_in(folder: Path, name: str, library: str, kind: str, variant: str | None) -> Part:
+    """A part in a model's folder, with the files that it is loaded from. Raises ModelError where they are not there."""
+    return Part(name, library, kind, _files(folder, name, variant))
 
 
 def refuse_misspelt(folder: Path, variant: str | None) -> None:
@@ -110,8 +120,22 @@ def weight_files(folder: Path, name: str, variant: str | None) -> dict[str, Path
     return {}
 
 
+class Tensor(NamedTuple):
+    """An entry in the header of a safetensors file; the numbers are at `start` to `end`, in bytes of the file."""
+
+    dtype: str
+    shape: list[int]
+    start: int
+    end: int
+
+
 def tensors(path: Path) -> dict[str, list[int]]:
     """{name: shape} of the tensors in a safetensors file, from its header. Raises ModelError for a broken file."""
+    return {name: one.shape for name, one in header(path).items()}
+
+
+def header(path: Path) -> dict[str, Tensor]:
+    """The tensors in a safetensors file, by name. Raises ModelError for a broken file."""
     size_bytes = path.stat().st_size
     advice = "download or copy it again"
     if size_bytes == 0:
@@ -120,27 +144,33 @@ def tensors(path: Path) -> dict[str, list[int]]:
         start = file.read(8)
         if start == b"version ":  # https://git-lfs.github.com/spec/v1
             raise ModelError(f"{path} is only a pointer of Git LFS, not the weights: run git lfs pull in the model")
-        header_bytes = int.from_bytes(start, "little")
-        if len(start) < 8 or header_bytes > size_bytes - 8:
+        begin = 8 + int.from_bytes(start, "little")
+        if len(start) < 8 or begin > size_bytes:
             raise ModelError(f"{path} is cut off or no safetensors file: {advice}")
         try:
-            header = json.loads(file.read(header_bytes))
-            entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-            shapes = {name: [int(edge) for edge in entry["shape"]] for name, entry in entries.items()}
+            entries = {name: one for name, one in json.loads(file.read(begin - 8)).items() if name != "__metadata__"}
+            end = begin + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+            found = {name: _tensor(entry, begin) for name, entry in entries.items()}
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise ModelError(f"{path} is damaged, its header cannot be read: {advice}") from error
-    if size_bytes != 8 + header_bytes + end:
-        state = "cut off" if size_bytes < 8 + header_bytes + end else "damaged"
-        raise ModelError(f"{path} is {state}: it has {size_bytes} bytes, not {8 + header_bytes + end}; {advice}")
-    return shapes
+    if size_bytes != end:
+        state = "cut off" if size_bytes < end else "damaged"
+        raise ModelError(f"{path} is {state}: it has {size_bytes} bytes, not {end}; {advice}")
+    if strange := next((one.dtype for one in found.values() if one.dtype not in _DTYPES), None):
+        raise ModelError(f"{path} has numbers of a kind that is not known ({strange[:20]}): {advice}")
+    return found
+
+
+def _tensor(entry: dict[str, Any], begin: int) -> Tensor:
+    first, last = (begin + int(place) for place in entry["data_offsets"])
+    return Tensor(str(entry["dtype"]), [int(edge) for edge in entry["shape"]], first, last)
 
 
 def _pieces(index: Path) -> list[str]:
     try:
         pieces = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index} cannot be read: {_words(error)}; download or copy it again") from error
+        raise ModelError(f"{index} cannot be read: {reason_of(error)}; download or copy it again") from error
     if foreign := [piece for piece in pieces if not isinstance(piece, str) or Path(piece).name != piece]:
         raise ModelError(f"{index} names {foreign[0]}, which is not a file beside it")
     if missing := [piece for piece in pieces if not (index.parent / piece).is_file()]:
@@ -187,11 +217,11 @@ def settings(part: Part, file: str = "config.json") -> dict[str, Any]:
         beside = next(iter(part.files.values()), None)
         path = file if beside is None else beside.parent / file
         raise ModelError(
-            f"{file} of the model's {part.name} cannot be read: {_words(error)}; download or copy {path} again"
+            f"{file} of the model's {part.name} cannot be read: {reason_of(error)}; download or copy {path} again"
         ) from error
     return values
 
 
-def _words(error: Exception) -> str:
-    # An error of the operating system without its number and path
+def reason_of(error: Exception) -> str:
+    """What an error says in one line; one of the operating system without its number and path."""
     return (isinstance(error, OSError) and error.strerror) or in_one_line(error)

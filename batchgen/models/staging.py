@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from batchgen.errors import ModelError, StoppedError, from_os_error, in_one_line
 from batchgen.events import EventLog
 from batchgen.files import sync_directory
-from batchgen.models.find import ModelFiles, locate
+from batchgen.models.find import ModelFiles, files_in, locate
 from batchgen.models.fingerprint import VERSION, fingerprint_model
 from batchgen.models.parts import INDEX_FILE
 from batchgen.plan.store import Plan
@@ -61,7 +61,7 @@ def stage(plan: Plan, log: EventLog, stop: threading.Event) -> Staged:
         return Staged(plan, {"not_staged": why})
     facts = {"model": str(folder), "staging_s": round(time.monotonic() - began_s, 2)}
     log.add("staged", **facts)
-    model = replace(plan.config.model, path=str(folder))
+    model = replace(plan.config.model, path=str(folder), base=None, vae=None)
     return Staged(replace(plan, config=replace(plan.config, model=model)), facts)
 
 
@@ -90,8 +90,7 @@ def _copy_of(plan: Plan, log: EventLog, stop: threading.Event) -> Path:
         raise _NoCopyError("an earlier version of batchgen planned the run, by all files in the model's folder")
     root = scratch / FOLDER
     target = root / planned.removeprefix(VERSION)
-    checker = plan.config.model.safety_checker != "off"
-    wanted = ModelFiles(target, plan.config.model.variant, checker)
+    wanted = files_in(target, plan.config.model)
     if _is_ours(root) and _is_whole(wanted, planned):
         return target
     model = locate(plan.config.model)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import gc
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,15 +15,21 @@ from batchgen.pipeline.levers.activations import shrink_activations
 from batchgen.pipeline.levers.attention import attention_kernel, usable_attention
 from batchgen.pipeline.levers.traced import TracedForward
 from batchgen.pipeline.load import DTYPES, load_pipeline
+from batchgen.pipeline.lora import Merger
 from batchgen.pipeline.placement import Placement, components
 from batchgen.placements import UNHOOKED
 from batchgen.policy import Policy
+from batchgen.types import Lora
 
 
 class LoadedModel:
     """One model on one device. `pipe` is the pipeline; call `apply` before the first stage."""
 
-    def __init__(self, model: ModelFiles, scheduler: str, dtype: str, device: torch.device) -> None:
+    def __init__(
+        self, model: ModelFiles, scheduler: str, dtype: str, device: torch.device, loras: Mapping[str, Path]
+    ) -> None:
+        """`loras`: where LoRA files are, by digest, if not where they were planned."""
+        self._loras = loras
         self._source = (model, scheduler, dtype)
         self._family = model.family
         self._device = device
@@ -34,6 +42,7 @@ class LoadedModel:
         if self._source[2] == "fp16" and vae_wants_fp32(self._family, self.pipe.vae.config):
             self.pipe.vae.to(torch.float32)
         self.vae_dtype: torch.dtype = self.pipe.vae.dtype
+        self._merger: Merger | None = Merger(self.pipe, self._family, self._device, self._loras)
         self._placement: Placement | None = None
         self._layout: tuple[str, bool] | None = None
         self._forward: Any = None
@@ -65,6 +74,11 @@ class LoadedModel:
         self._set_calls(policy.traced, policy.guidance_split)
         return dataclasses.replace(policy, attention=attention), why
 
+    def merge(self, loras: tuple[Lora, ...]) -> None:
+        """Make the weights those of the model with these LoRA files; others are taken out. Raises ModelError."""
+        assert self._placement is not None and self._merger is not None, "apply comes first"
+        self._merger.use(loras, self._placement.homes)
+
     def enter(self, stage: str) -> None:
         """Bring the stage's weights to the device."""
         assert self._placement is not None, "apply comes first"
@@ -76,7 +90,7 @@ class LoadedModel:
 
     def reload(self) -> None:
         """Drop the pipeline with its hooks and half-moved weights, then load it again."""
-        self.pipe = self._placement = self._forward = None
+        self.pipe = self._placement = self._forward = self._merger = None
         self.collect()
         self._load()
 

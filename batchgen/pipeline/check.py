@@ -16,7 +16,8 @@ from typing import Any
 
 from batchgen.config.bounds import BOUNDS
 from batchgen.errors import ModelError, in_one_line
-from batchgen.models.find import ModelFiles, check_model
+from batchgen.models.families.texts import TextOptions
+from batchgen.models.find import ModelFiles, Timesteps, check_model
 from batchgen.models.parts import Part, settings, tensors
 from batchgen.pipeline.rehearse import rehearse
 
@@ -36,21 +37,40 @@ def check(model: ModelFiles, scheduler: str, steps: list[int], likely: list[int]
     os.environ |= {"DIFFUSERS_DISABLE_REMOTE_CODE": "1", "HF_HUB_OFFLINE": "1"}
     parts = check_model(model, scheduler)
     judged = {part.name: judge(part) for part in parts if part.weights}
-    working = working_steps(model.folder, scheduler, steps, likely)
+    working = working_steps(model, scheduler, steps, likely)
     rehearse(model, parts, scheduler, {name: built for name, (built, _) in judged.items()})
     return {"told": [remark for _, remarks in judged.values() for remark in remarks], "steps": working}
 
 
-def judge(part: Part) -> tuple[Any, list[str]]:
-    """The part on the meta device, and remarks about its weights.
+def check_loras(model: ModelFiles, scheduler: str, loras: dict[str, str]) -> dict[str, Any]:
+    """What can be known about LoRA files, {digest: path}, before they are merged: {"loras": {digest: remarks}}.
+
+    Raises ModelError, with a message of one line, for one that does not fit the model.
+    """
+    from batchgen.pipeline.lora_file import lora_kind, read_lora, refuse_infinite
+
+    kind = lora_kind(model.family)
+    built = {part.name: judge(part)[0] for part in check_model(model, scheduler) if part.name in kind.parts}
+    told = {}
+    for sha256, path in loras.items():
+        changes = read_lora(kind, Path(path), built)
+        refuse_infinite(Path(path), changes)
+        told[sha256] = changes.told
+    return {"loras": told}
+
+
+def judge(part: Part, shapes: dict[str, list[int]] | None = None) -> tuple[Any, list[str]]:
+    """The part on the meta device, and remarks about its weights. `shapes`: of these, if not of its files.
 
     Raises ModelError if they are not what its configuration needs.
     """
     import torch
 
-    state = {name: torch.empty(shape, device="meta") for path in part.weights for name, shape in tensors(path).items()}
+    if shapes is None:
+        shapes = {name: shape for path in part.weights for name, shape in tensors(path).items()}
+    state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     find = _diffusers_keys if part.library == "diffusers" else _transformers_keys
-    where = next(iter(part.weights)).parent
+    where = next(iter(part.files.values())).parent
     try:
         model, missing, unexpected, odd = find(part, state)
     except ModelError:
@@ -83,7 +103,7 @@ def _diffusers_keys(part: Part, state: dict[str, Any]) -> tuple[Any, list[str], 
 
     with torch.device("meta"):
         model = getattr(diffusers, part.kind).from_config(settings(part))
-    if len(part.weights) == 1:  # it renames nothing in a model of several files
+    if len(part.weights) <= 1:  # it renames nothing in a model of several files
         model._fix_state_dict_keys_on_load(state)
     expected = model.state_dict()
     unexpected = sorted(state.keys() - expected.keys())
@@ -114,35 +134,36 @@ def _transformers_keys(part: Part, state: dict[str, Any]) -> tuple[Any, list[str
     return model, sorted(info["missing_keys"]), sorted(info["unexpected_keys"]), sorted(odd)
 
 
-def working_steps(folder: Path, name: str, steps: list[int], likely: list[int]) -> list[int]:
+def working_steps(model: ModelFiles, name: str, steps: list[int], likely: list[int]) -> list[int]:
     """The numbers of steps that the scheduler `name` can make, among `steps`, `likely` ones and usual ones.
 
     Each is tried with a latent of a few numbers. Raises ModelError if the scheduler cannot make one of `steps`.
     """
     from batchgen.pipeline.schedulers import scheduler_of
 
-    scheduler = scheduler_of(folder, name)
+    scheduler = scheduler_of(model.folder, name, model.timesteps)
     working = []
     for count in dict.fromkeys([*steps, *likely, *_USUAL_STEPS]):
         problem = _problem(scheduler, count)
         if problem is None:
             working.append(count)
         elif count in steps:
-            advice = _advice(folder, name, scheduler, count)
+            advice = _advice(model, name, scheduler, count)
             raise ModelError(f"{type(scheduler).__name__} cannot make {count} steps: {problem}; {advice}")
     return sorted(working)
 
 
-def _advice(folder: Path, name: str, scheduler: Any, count: int) -> str:
+def _advice(model: ModelFiles, name: str, scheduler: Any, count: int) -> str:
     """What to do where the scheduler called `name` cannot make so many steps; what would not work is left out."""
     from batchgen.pipeline.schedulers import others
 
     near = _near(scheduler, count)
     if near is None:
-        advice = f"fix scheduler/scheduler_config.json of the model in {folder} or copy it again"
+        advice = f"fix scheduler/scheduler_config.json of the model in {model.folder} or copy it again"
     else:
         advice = f"set job.steps (or the row's steps) to {near}"
-    another = next((other for other, made in others(folder, name) if _problem(made, count) is None), None)
+    made = others(model.folder, name, model.timesteps)
+    another = next((other for other, one in made if _problem(one, count) is None), None)
     set_it = "" if near is not None else "set "
     return advice if another is None else f"{advice}, or {set_it}job.scheduler={another}"
 
@@ -175,14 +196,21 @@ def _unscaled(sample: Any, _: Any) -> Any:
     return sample
 
 
+def model_of(request: dict[str, Any]) -> ModelFiles:
+    """The model that a request is about; what is said of it is taken out of the request."""
+    folder, timesteps = Path(request.pop("folder")), Timesteps(*request.pop("timesteps"))
+    how = {name: request.pop(name) for name in ("variant", "safety_checker")}
+    return ModelFiles(folder, **how, timesteps=timesteps, texts=TextOptions.of(request.pop("texts")))
+
+
 def main() -> int:
     """Answer the request on standard input with what `check` returns, or {"problem": why the model is refused}."""
     request = json.loads(sys.stdin.read())
-    model = ModelFiles(Path(request.pop("folder")), request.pop("variant"), request.pop("safety_checker"))
+    model = model_of(request)
     answers = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not mix with the answer
     try:
-        answer = check(model, **request)
+        answer = check_loras(model, **request) if "loras" in request else check(model, **request)
     except ModelError as error:
         answer = {"problem": str(error)}
     with open(answers, "w") as file:

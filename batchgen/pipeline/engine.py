@@ -1,9 +1,10 @@
 """The engine: encode, denoise and decode with a diffusers pipeline."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from batchgen.machine.dtype import resolve_dtype
 from batchgen.machine.meters import Gauge, Stopwatch
 from batchgen.memory.refused import memory_was_refused
+from batchgen.models.embeddings import readable
 from batchgen.models.families.base import NEVER, Pair, Text
 from batchgen.models.find import ModelFiles
 from batchgen.padding import pad, padded_rows, spans
@@ -22,7 +24,7 @@ from batchgen.pipeline.noise import generators, seeded_steps
 from batchgen.pipeline.tiling import set_tiling
 from batchgen.policy import Policy
 from batchgen.quality import is_blank
-from batchgen.types import Decoded, Prompt
+from batchgen.types import Decoded, Lora, Prompt
 
 _KEPT_TEXTS = 64
 
@@ -43,8 +45,18 @@ class DiffusersEngine:
     the beat a few steps later, and at the latest when latents or pixels are copied back.
     """
 
-    def __init__(self, model: ModelFiles, scheduler: str, dtype: str, cap_bytes: int | None = None) -> None:
-        """`cap_bytes`: what this process may take of a GPU's memory. Raises ModelError, and as `LoadedModel`."""
+    def __init__(
+        self,
+        model: ModelFiles,
+        scheduler: str,
+        dtype: str,
+        cap_bytes: int | None = None,
+        loras: Mapping[str, Path] | None = None,
+    ) -> None:
+        """`cap_bytes`: what this process may take of a GPU's memory. `loras`: LoRA files that were moved, by digest.
+
+        Raises ModelError, and as `LoadedModel`.
+        """
         on_cuda = torch.cuda.is_available()
         self.device = torch.device("cuda" if on_cuda else "cpu")
         self.device_kind = torch.cuda.get_device_name() if on_cuda else "cpu"
@@ -54,8 +66,9 @@ class DiffusersEngine:
         self.gauge = Gauge(cap_bytes) if on_cuda else None
         self.beat: Callable[[], None] = lambda: None
         self._checked = model.safety_checker
-        self._model = LoadedModel(model, scheduler, self.dtype, self.device)
+        self._model = LoadedModel(model, scheduler, self.dtype, self.device, loras or {})
         self._texts: OrderedDict[str, EncodedText] = OrderedDict()
+        self._merged: tuple[Lora, ...] = ()  # when the texts were encoded
         self.scheduler_name = type(self._pipe.scheduler).__name__
 
     @property
@@ -104,7 +117,11 @@ class DiffusersEngine:
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[Prompt]) -> dict[str, EncodedText]:
-        """Encode each distinct text of the prompts and their negative prompts once. Returns text -> EncodedText."""
+        """Encode each distinct text of the prompts and their negative prompts once. Returns text -> EncodedText.
+
+        The prompts share their LoRA. Raises ModelError where its file is not the planned one any more.
+        """
+        self._merge(prompts)
         negatives = [prompt.negative_text for prompt in prompts if prompt.is_guided]
         roles = [(prompt.prompt, "prompt") for prompt in prompts] + [(text, self._negative) for text in negatives]
         wanted = list(dict.fromkeys(text for text, _ in roles))
@@ -117,6 +134,13 @@ class DiffusersEngine:
         while len(self._texts) > _KEPT_TEXTS:
             self._texts.popitem(last=False)
         return encoded
+
+    def _merge(self, prompts: Sequence[Prompt]) -> None:
+        loras = prompts[0].lora
+        self._model.merge(loras)
+        if loras != self._merged:
+            self._texts.clear()  # a LoRA may change the text encoders, too
+            self._merged = loras
 
     @property
     def _negative(self) -> str:
@@ -141,13 +165,15 @@ class DiffusersEngine:
         name, room = self._family.read_by(self._denoiser.config)
         tokenizer = getattr(self._pipe, name, None) or self._pipe.tokenizer
         if room is None or name not in self._pipe.components:
-            room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
-        ids = tokenizer(text, truncation=False, add_special_tokens=False, verbose=False).input_ids
-        return tokenizer.decode(ids[room:]) if len(ids) > room else None
+            one = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+            room = one * self._family.texts.text_chunks
+        ids = [one for one, _ in self._family.tokens(self._pipe, tokenizer, text)]
+        return readable(tokenizer.decode(ids[room:])) if len(ids) > room else None
 
     @torch.inference_mode()
     def denoise(self, texts: dict[str, EncodedText], prompts: Sequence[Prompt], policy: Policy) -> list[torch.Tensor]:
         """The latents of each prompt, (channels, places high, places wide), made at once with the policy's padding."""
+        self._merge(prompts)
         self._model.enter("denoise")
         places = pad(range(len(prompts)), padded_rows(len(prompts), policy.micro_batch))
         rows = [prompts[place] for place in places]

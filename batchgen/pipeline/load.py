@@ -13,6 +13,7 @@ from batchgen.errors import ModelError, in_one_line
 from batchgen.memory.refused import memory_was_refused
 from batchgen.models.find import ModelFiles, check_model
 from batchgen.models.parts import INDEX_FILE, Part, read_index
+from batchgen.pipeline.inversion import add_words
 from batchgen.pipeline.schedulers import scheduler_of
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -26,7 +27,7 @@ def load_pipeline(model: ModelFiles, scheduler: str, dtype: str) -> Any:
     """
     folder = model.folder
     parts = check_model(model, scheduler)
-    chosen = scheduler_of(folder, scheduler)
+    chosen = scheduler_of(folder, scheduler, model.timesteps)
     from diffusers import DiffusionPipeline
 
     try:
@@ -44,6 +45,7 @@ def load_pipeline(model: ModelFiles, scheduler: str, dtype: str) -> Any:
             raise
         raise ModelError(f"the model in {folder} cannot be loaded: {in_one_line(error)}") from error
     pipe.register_modules(scheduler=chosen)
+    add_words(pipe, model.embeddings)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -24,6 +24,7 @@ class Placement:
     def __init__(self, pipe: Any, family: Family, name: str, device: torch.device) -> None:
         self._staged: dict[str, list[Staged | Streamer]] = {stage: [] for stage in STAGES}
         self._at: str | None = None
+        self._layered: dict[torch.nn.Module, dict[str, torch.Tensor]] = {}  # the weights of what has none itself
         self._pinned: list[Pinned] = []  # the buffers from which hooks bring weights in
         for stage, how in zip(STAGES, PLACEMENTS[name], strict=True):
             for module in components(pipe, family, stage):
@@ -39,7 +40,7 @@ class Placement:
             self._staged[stage].append(Streamer(module, device))
         elif how == "layers":
             self._pinned += pack(_tensors(module), device)
-            _bring_in_by_layers(module, device)
+            self._layered[module] = _bring_in_by_layers(module, device)
         else:
             self._pinned += pack(_tensors(module), device)
             _group(module, device, "block_level" if how == "blocks" else "leaf_level")
@@ -59,6 +60,11 @@ class Placement:
             part.enter()
         self._at = stage
 
+    def homes(self, module: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """The tensors that a module's weights come from, by name. What is written there counts from the next stage."""
+        self.leave()
+        return self._layered.get(module) or {name: weight.data for name, weight in module.named_parameters()}
+
     def leave(self) -> None:
         """Drop all staged weights from the device."""
         for parts in self._staged.values():
@@ -77,9 +83,14 @@ class Staged:
         self._host = [tensor.data for tensor in self._tensors]
 
     def enter(self) -> None:
-        """Copy the weights to the device, in its stream's order."""
-        for tensor, host in zip(self._tensors, self._host, strict=True):
-            tensor.data = host.to(self._device, non_blocking=True, copy=True)
+        """Copy the weights to the device, in its stream's order.
+
+        The copies are made outside of inference mode: torch multiplies some matrices (those of Sana) in another way, in
+        other low bits, where a weight is a tensor of that mode.
+        """
+        with torch.inference_mode(False):
+            for tensor, host in zip(self._tensors, self._host, strict=True):
+                tensor.data = host.to(self._device, non_blocking=True, copy=True)
 
     def leave(self) -> None:
         """Let the device's copy go."""
@@ -102,12 +113,13 @@ def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-def _bring_in_by_layers(module: torch.nn.Module, device: torch.device) -> None:
+def _bring_in_by_layers(module: torch.nn.Module, device: torch.device) -> dict[str, torch.Tensor]:
     # The same as diffusers' enable_sequential_cpu_offload, which tests cannot use because it refuses the CPU
     from accelerate import cpu_offload
 
     weights = module.state_dict()
     cpu_offload(module, device, offload_buffers=len(module._parameters) > 0, state_dict=weights)
+    return weights
 
 
 def _group(module: torch.nn.Module, device: torch.device, level: str) -> None:

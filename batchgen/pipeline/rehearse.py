@@ -17,7 +17,7 @@ from batchgen.models.parts import Part
 from batchgen.pipeline.load import view_of
 from batchgen.pipeline.schedulers import scheduler_of
 
-_TEXTS = ("", "word " * 100)
+_TEXTS = ("", "(word:1.5) " * 100)
 _EDGE_PX = 64  # of the smallest image that can be asked for
 _COLOURS = 3
 _FEWEST_TOKENS = 3  # a text's marks of start and end, and one between
@@ -38,7 +38,7 @@ def rehearse(model: ModelFiles, parts: list[Part], scheduler: str, built: dict[s
     if "requires_safety_checker" in parameters:
         parameters["requires_safety_checker"] = False
     with _told(model, "its parts make no pipeline"):
-        pipe = kind(**parameters | loaded | {"scheduler": scheduler_of(model.folder, scheduler)})
+        pipe = kind(**parameters | loaded | {"scheduler": scheduler_of(model.folder, scheduler, model.timesteps)})
     for name, encoder in zip(family.tokenizers, family.encoders, strict=True):
         if name in loaded and encoder in loaded:
             with _told(model, f"its {name} and its text encoder do not belong together"):

@@ -59,7 +59,8 @@ class Streamer:
                 self._turns.use(layer.group)
             else:
                 self._order.append(layer)
-                layer.point_at([host.to(self._device) for host in layer.host])
+                with torch.inference_mode(False):  # see Staged
+                    layer.point_at([host.to(self._device) for host in layer.host])
 
         return bring_in
 
@@ -151,8 +152,9 @@ class _Turns:
         if self._copies is not None:
             torch.cuda.current_stream(self._device).wait_event(self._current.ready)
         group = self._groups[number]
-        for layer, places in zip(group.layers, group.views(self._current.buffer), strict=True):
-            layer.point_at(places)
+        with torch.inference_mode(False):  # see Staged
+            for layer, places in zip(group.layers, group.views(self._current.buffer), strict=True):
+                layer.point_at(places)
 
     def end(self) -> None:
         """Free all buffers. Copies on their way arrive before the memory is used for anything else."""

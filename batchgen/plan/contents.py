@@ -3,18 +3,28 @@
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from batchgen.files import sync, sync_directory, to_json, write_new
 from batchgen.plan.inputs import Entry, Input
-from batchgen.plan.records import ShardSize, shard_lines
+from batchgen.plan.records import LoraFile, ShardSize, shard_lines
 from batchgen.plan_dir import PlanDir
 from batchgen.types import Reject, Shard
 
 
-def write_shards(draft: PlanDir, shards: Iterable[Shard | Reject]) -> tuple[list[ShardSize], int]:
-    """Write the shards and the list of rows that cannot be used; return the shards' sizes and how many such rows."""
+class Written(NamedTuple):
+    """What a plan's shards are together: their sizes, how many rows cannot be used, and the LoRA files of all rows."""
+
+    sizes: list[ShardSize]
+    rejects: int
+    loras: list[LoraFile]
+
+
+def write_shards(draft: PlanDir, shards: Iterable[Shard | Reject]) -> Written:
+    """Write the shards and the list of rows that cannot be used."""
     sizes = []
     rejects = 0
+    loras: dict[LoraFile, None] = {}
     with draft.rejects.open("wb") as reject_file:
         for shard in shards:
             if isinstance(shard, Reject):
@@ -23,10 +33,13 @@ def write_shards(draft: PlanDir, shards: Iterable[Shard | Reject]) -> tuple[list
                 rejects += 1
                 continue
             write_new(draft.shard(shard.index), shard_lines(shard))
+            loras |= dict.fromkeys(
+                LoraFile(one.path, one.sha256) for batch in shard.batches for one in batch.prompts[0].lora
+            )
             sizes.append(ShardSize(len(shard.batches), sum(len(batch.prompts) for batch in shard.batches)))
         reject_file.flush()
         sync(reject_file.fileno())
-    return sizes, rejects
+    return Written(sizes, rejects, list(loras))
 
 
 def write_prompts(draft: PlanDir, target: PlanDir, inputs: Sequence[Input]) -> list[Entry]:

@@ -6,7 +6,9 @@ Two rules say how many batches a shard holds, one by what came before it and one
   8 shards a worker, and nobody needs to know beforehand how many rows there are.
 - It holds less than half of the work that is left for each worker, so that shards get smaller toward the end. This is
   factoring (Hummel, Schonberg and Flynn, Communications of the ACM 35(8), 1992). Of the last 2 x workers batches half
-  a worker's part is less than a batch: these are cut into batches of fewer rows, 4 at least.
+  a worker's part is less than a batch: these are cut into batches of fewer rows, 4 at least. In a long plan they have
+  a quarter of a batch or a 64th of what each worker has had so far, whichever is less: a device makes few rows slowly,
+  and needs time for each size that is new to it.
 
 To see the end coming, 2 x workers shards are held back: where all rows take equally long, never more than a quarter of
 the rows so far or 2 x workers batches, whichever is more. Batches of rows that take much longer wait until there is
@@ -28,7 +30,7 @@ from batchgen.types import Batch, Group, Prompt, Reject, Shard
 
 MOST_BATCHES = 32
 FEWEST_ROWS = 4
-_SHARDS_A_WORKER = 8
+_SHARDS_A_WORKER, _PIECES_A_WORKER = 8, 64
 
 Prompts = tuple[Prompt, ...]
 """What becomes a batch: prompts of one group."""
@@ -82,7 +84,9 @@ def _by_workers(batches: Iterable[Prompts | Reject], config: Config) -> Iterator
         yield held.take(fits)
         planned += fits
     cuts = workers > 1 and config.determinism != "strict"
-    tail = _cut(held.batches, workers, config.job.batch_size) if cuts else list(held.batches)
+    batch_size = config.job.batch_size
+    fewest = max(FEWEST_ROWS, min(batch_size // 4, planned * batch_size // (_PIECES_A_WORKER * workers)))
+    tail = _cut(held.batches, workers, batch_size, fewest) if cuts else list(held.batches)
     yield from ([prompts] for prompts in sorted(tail, key=_work, reverse=True))  # the smallest are the last
 
 
@@ -119,16 +123,16 @@ def _work(prompts: Prompts) -> int:
 
 def _row_work(group: Group) -> int:
     """Roughly what a row takes in comparison with rows of other groups: pixels times passes of the model."""
-    width, height, steps, guided = group
+    width, height, steps, guided, _ = group
     return width * height * steps * (2 if guided else 1)
 
 
-def _cut(batches: Iterable[Prompts], workers: int, batch_size: int) -> list[Prompts]:
+def _cut(batches: Iterable[Prompts], workers: int, batch_size: int, fewest: int) -> list[Prompts]:
     """The same prompts in smaller batches: a group's prompts stay in order, and its largest batch comes first."""
     rows: dict[Group, list[Prompt]] = {}
     for prompts in batches:
         rows.setdefault(prompts[0].group, []).extend(prompts)
-    sizes = cut_sizes({group: len(prompts) for group, prompts in rows.items()}, workers, batch_size)
+    sizes = cut_sizes({group: len(prompts) for group, prompts in rows.items()}, workers, batch_size, fewest)
     pieces: list[Prompts] = []
     for group, together in rows.items():
         stream = iter(together)
@@ -136,11 +140,12 @@ def _cut(batches: Iterable[Prompts], workers: int, batch_size: int) -> list[Prom
     return pieces
 
 
-def cut_sizes(rows: dict[Group, int], workers: int, batch_size: int) -> dict[Group, list[int]]:
+def cut_sizes(rows: dict[Group, int], workers: int, batch_size: int, fewest: int) -> dict[Group, list[int]]:
     """How many rows each of the last batches holds, by group. `rows`: how many rows each group has left.
 
-    Each round gives every worker one batch. It takes half of what is left, in batches of 4, 8, 16, ... rows, which
-    padding never makes larger. The last round takes all the rest in equal parts.
+    `fewest`: how many a batch should have at least. Each round gives every worker one batch. It takes half of what is
+    left, in batches of 4, 8, 16, ... rows, which padding never makes larger. The last round takes all the rest in equal
+    parts.
     """
     sizes: dict[Group, list[int]] = {group: [] for group in rows}
     # Rows that take long come first, while there is other work to even them out.
@@ -154,9 +159,9 @@ def cut_sizes(rows: dict[Group, int], workers: int, batch_size: int) -> dict[Gro
             group, count = next(iter(left.items()))
             row_work = _row_work(group)
             many = 1 << (half // row_work).bit_length() >> 1  # the power of two that is not above it
-            if many < FEWEST_ROWS and len(left) == 1:
+            if many < fewest and len(left) == 1:
                 many = -(-count // waiting)
-            size = _taken(many, count, batch_size)
+            size = _taken(many, count, batch_size, fewest)
             sizes[group].append(size)
             work -= size * row_work
             left[group] -= size
@@ -165,9 +170,9 @@ def cut_sizes(rows: dict[Group, int], workers: int, batch_size: int) -> dict[Gro
     return sizes
 
 
-def _taken(many: int, count: int, batch_size: int) -> int:
-    """About `many` of `count` rows, so that where possible neither they nor the rest are fewer than 4."""
-    size = min(max(many, FEWEST_ROWS), batch_size, count)
-    if 0 < count - size < FEWEST_ROWS:
-        size = count if count <= batch_size else max(min(size, FEWEST_ROWS), count - FEWEST_ROWS)
+def _taken(many: int, count: int, batch_size: int, fewest: int) -> int:
+    """About `many` of `count` rows, so that where possible neither they nor the rest are fewer than `fewest`."""
+    size = min(max(many, fewest), batch_size, count)
+    if 0 < count - size < fewest:
+        size = count if count <= batch_size else max(min(size, fewest), count - fewest)
     return size

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from batchgen.config.bounds import PLANNED_KEY_PATTERN
-from batchgen.config.schema import JobConfig
+from batchgen.config.loras import parse_loras
+from batchgen.config.schema import Config
 from batchgen.errors import PromptError
 from batchgen.files import to_json
 from batchgen.plan.inputs import GROWING, Matched, ReadRows, growth
@@ -20,7 +22,7 @@ from batchgen.plan.store import Plan
 from batchgen.prompts.formats import format_of
 from batchgen.prompts.records import path_name, shown
 from batchgen.stores.filesystem import is_address
-from batchgen.types import Prompt, PromptFile, Reject, Row
+from batchgen.types import Lora, Prompt, PromptFile, Reject, Row
 
 _SUM = 1 << 128
 
@@ -37,7 +39,7 @@ class _Line:
         own = None if PLANNED_KEY_PATTERN.fullmatch(prompt.key) else prompt.key
         wanted = [
             prompt.prompt, prompt.negative_prompt, prompt.width, prompt.height, prompt.steps, prompt.guidance,
-            prompt.copy, prompt.extra, own,
+            prompt.copy, prompt.extra, own, *([Path(one.path).name, one.weight] for one in prompt.lora),
         ]  # fmt: skip
         self.plain = (self.plain + _digest(to_json(wanted))) % _SUM
         self.seeded = (self.seeded + _digest(to_json([*wanted, prompt.seed]))) % _SUM
@@ -60,7 +62,7 @@ def edit(plan: Plan, number: int, file: PromptFile, read: ReadRows) -> str:
     last = max([*planned, *left_out], default=0)
     word = "item" if format_of(file.name) in (".json", ".parquet") else "line"
     try:
-        for line, said in _lines(plan.planned.job, file, read, planned):
+        for line, said in _lines(plan.planned, file, read, planned):
             gone = min((one for one in planned if one < line), default=None)
             if gone is not None:
                 return f"{word} {gone} was {_text(plan, number, gone)} and is gone"
@@ -81,13 +83,13 @@ def edit(plan: Plan, number: int, file: PromptFile, read: ReadRows) -> str:
 
 
 def _lines(
-    job: JobConfig, file: PromptFile, read: ReadRows, planned: dict[int, _Line]
+    config: Config, file: PromptFile, read: ReadRows, planned: dict[int, _Line]
 ) -> Iterator[tuple[int, str | None]]:
     """Each line that is planned or has rows now, and what it says now; None where that is as it was planned.
 
     A line that was left out at planning and cannot be used now is passed over.
     """
-    planner = Planner(job)
+    planner = Planner(config.job, loras=lambda said: _named(config.model.lora if said is None else said))
     for line, rows in groupby(read([(0, file)]), lambda row: row.line):
         now, said, seeded = _Line(), "", False
         for row in rows:
@@ -104,6 +106,11 @@ def _lines(
             yield line, None
         elif was is not None or now.plain:
             yield line, said
+
+
+def _named(said: Any) -> tuple[Lora, ...]:
+    # Without the files: they may be gone, and the plan knows what they were
+    return tuple(Lora(path, weight, "") for path, weight in parse_loras(said))
 
 
 def _text(plan: Plan, number: int, line: int) -> str:

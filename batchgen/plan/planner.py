@@ -1,12 +1,13 @@
 """Rows -> prompts -> batches: which images each row asks for. It streams, and the same rows give the same batches."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from batchgen.config.bounds import KEY_PATTERN, PLANNED_KEY_PATTERN, SEED_LIMIT
 from batchgen.config.schema import JobConfig
-from batchgen.types import EMPTY_NEGATIVE, GUIDED_ABOVE, NO_NEGATIVE, Group, Prompt, Reject, Row
+from batchgen.errors import ModelError
+from batchgen.types import EMPTY_NEGATIVE, GUIDED_ABOVE, NO_NEGATIVE, Group, Lora, Prompt, Reject, Row
 
 
 def image_seed(run_seed: int, prompt: str, negative_prompt: str, occurrence: int, copy: int) -> int:
@@ -35,15 +36,33 @@ class _Seeded(NamedTuple):
     copies: int
 
 
+FindLoras = Callable[[str | None], tuple[Lora, ...]]
+"""It finds the LoRA files that a row names; None stands for those of the job. It raises ModelError."""
+
+
+def no_loras(said: str | None) -> tuple[Lora, ...]:
+    """Where neither the job nor the rows may have a LoRA. Raises ValueError for a row that names one."""
+    if said is not None:
+        raise ValueError(f"there is nothing that finds the LoRA {said}")
+    return ()
+
+
 class Planner:
     """Settles every choice for each row. It keeps one digest for each distinct text and for each key from a row.
 
     What the user should know of the plan becomes a line in `notes`.
     """
 
-    def __init__(self, job: JobConfig, notes: list[str] | None = None, guided_above: float | None = None) -> None:
+    def __init__(
+        self,
+        job: JobConfig,
+        notes: list[str] | None = None,
+        guided_above: float | None = None,
+        loras: FindLoras = no_loras,
+    ) -> None:
         """`guided_above`: above which scale the model has guidance; None: above 1."""
         self._job = job
+        self._loras = loras
         self._guided_above = GUIDED_ABOVE if guided_above is None else guided_above
         self._occurrences: dict[int, int] = {}
         self._keys: set[int] = set()
@@ -85,6 +104,7 @@ class Planner:
         if row.seed is not None and self._seeds is not None:
             self._watch_seeds(row, row.seed, copies)
         negative = _negative(job.negative_prompt if row.negative_prompt is None else row.negative_prompt)
+        lora = self._found(row)
         occurrence = self._occurrence(row.prompt, negative)
         return [
             Prompt(
@@ -103,9 +123,16 @@ class Planner:
                 copy=copy,
                 extra=row.extra,
                 guided_above=self._guided_above,
+                lora=lora,
             )
             for copy, key in enumerate(keys)
         ]
+
+    def _found(self, row: Row) -> tuple[Lora, ...]:
+        try:
+            return self._loras(row.lora)
+        except ModelError as error:
+            raise ModelError(f"{row.source}:{row.line}: {error}" if row.lora is not None else str(error)) from error
 
     def _watch_seeds(self, row: Row, seed: int, copies: int) -> None:
         """Note once if the images of a row, whose seeds count up from the row's, share a seed with another row."""

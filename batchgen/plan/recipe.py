@@ -1,10 +1,12 @@
 """The recipe: what must not change when a run is resumed, and the diff when it did."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from batchgen.config.schema import Config, flatten, from_plain
+from batchgen.types import Lora
 
 # The way of computing is counted up when a change alters pixels. A plan that does not state it was made by 1.
 # 2: a chosen scheduler is corrected as diffusers' constructors correct it, guidance scales stay in fp32, and a VAE's
@@ -13,20 +15,26 @@ COMPUTES = 2
 # These may change on a resume: they say where and how the run is worked on, not what comes out.
 FREE = (
     "run_dir", "dry_run", "extend", "retry_failed", "launch", "job.name", "job.prompts", "job.limit",
-    "job.on_bad_row", "model.path", "model.size_px", "model.guidance", "model.steps", "memory.max_vram",
-    "memory.assume_vram", "price_per_gpu_hour", "output.copy_to", "output.keep_local",
+    "job.on_bad_row", "model.path", "model.base", "model.vae", "model.embeddings", "model.lora", "model.size_px",
+    "model.guidance", "model.steps", "model.scheduler", "memory.max_vram", "memory.assume_vram", "price_per_gpu_hour",
+    "output.copy_to", "output.keep_local",
 )  # fmt: skip
-# The values of keys that came after the plan, where they are not the keys' defaults.
-_BEFORE: dict[str, Any] = {}
+# The values of keys that came after the plan, where they are not the keys' defaults. Jobs had a scheduler of their own
+# before models had one.
+_BEFORE: dict[str, Any] = {"model.scheduler": None}
 # Null leaves the value to the planner, so an existing plan is right whatever its value is.
 _PLANNERS = ("output.batches_per_shard", "model.guided_above")
 
 
-def recipe_of(config: Config, model_fingerprint: str) -> dict[str, Any]:
-    """The settings that decide what comes out, dotted, with the model's content in place of its path."""
+def recipe_of(config: Config, model_fingerprint: str, loras: Sequence[Lora] = ()) -> dict[str, Any]:
+    """The settings that decide what comes out, dotted, with the model's content in place of its path.
+
+    `loras`: the job's, of which the content counts, too.
+    """
     flat = flatten(asdict(config))
     kept = {key: value for key, value in flat.items() if not is_free(key)}
-    return kept | {"model": model_fingerprint}
+    added = {"loras": [[one.sha256, one.weight] for one in loras]} if loras else {}
+    return kept | {"model": model_fingerprint} | added
 
 
 def is_free(key: str) -> bool:

@@ -4,7 +4,7 @@ import json
 from typing import Any, NamedTuple, TypedDict
 
 from batchgen.files import sha256_bytes, to_json
-from batchgen.types import GUIDED_ABOVE, Batch, Prompt, Shard
+from batchgen.types import GUIDED_ABOVE, Batch, Lora, Prompt, Shard
 
 
 class ShardSize(NamedTuple):
@@ -14,10 +14,17 @@ class ShardSize(NamedTuple):
     images: int
 
 
+class LoraFile(NamedTuple):
+    """A LoRA file that rows are made with. JSON writes it as [path, sha256]."""
+
+    path: str
+    sha256: str
+
+
 # The form of a sample's JSON (shards/samples.py) is counted up when a field gets another name or type. A run keeps the
 # form that it was begun with; a plan that states none was begun with 1, in which fields may be null and `row` is an
-# object.
-SAMPLE_FORM = 2
+# object. Form 2 has no lora.
+SAMPLE_FORM = 3
 
 
 class RunFacts(TypedDict, total=False):
@@ -32,6 +39,7 @@ class RunFacts(TypedDict, total=False):
     rejects: int  # how many rows could not be used
     limit: int | None  # job.limit; plans of older versions state it in the recipe
     inputs: list[dict[str, Any]]  # name, bytes and sha256 of each prompt file; `inputs.Entry`
+    loras: list[LoraFile]  # of all rows; a plan that states none has none
     recipe: dict[str, Any]  # what must not change on a resume
     sample_form: int  # SAMPLE_FORM
     versions: dict[str, str]
@@ -56,6 +64,8 @@ def _fields(prompt: Prompt) -> dict[str, Any]:
     fields = {name: getattr(prompt, name) for name in Prompt.__slots__}
     if prompt.guided_above == GUIDED_ABOVE:
         del fields["guided_above"]  # plans of older versions have none
+    if not prompt.lora:
+        del fields["lora"]
     return fields
 
 
@@ -67,5 +77,6 @@ def parse_shard(index: int, data: bytes) -> Shard:
         place = fields.pop("batch")
         if place == len(batches):
             batches.append([])
-        batches[place].append(Prompt(**fields))
+        lora = tuple(Lora(*one) for one in fields.pop("lora", ()))
+        batches[place].append(Prompt(**fields, lora=lora))
     return Shard(index, tuple(Batch(place, tuple(prompts)) for place, prompts in enumerate(batches)))

@@ -89,6 +89,20 @@ def _holds_anything(directory: Path, marks: set[Path]) -> bool:
     return any(not (path.name.startswith(".") or path in marks and _is_gone(path)) for path in paths)
 
 
+def refuse_used(run: RunDir) -> None:
+    """Raise ResumeError where the run's directory is a file, or holds other files and no plan."""
+    if run.root.exists() and not run.root.is_dir():
+        raise ResumeError(f"run_dir={run.root} is a file: name a directory")
+    if run.root.is_dir() and not run.plans():
+        # The draft of a planning that was cut off, and what is left after a plan gave way, are files of a run.
+        ours = run.replaced.is_dir() and is_untouched(run)
+        others = [path for path in run.root.iterdir() if not path.name.startswith("plan.")]
+        if others and not ours and not run.plans():  # look again: another command may have planned the run just now
+            lost = f"was a run, but {run.plan.root} is gone: put it back, or name another directory"
+            strange = "holds other files and is not a run: name a directory of its own"
+            raise ResumeError(f"run_dir={run.root} {lost if run.free.exists() or run.committed() else strange}")
+
+
 def give_way(plan: Plan) -> bool:
     """Move a plan that no work has begun on out of the way. False where it is in use, or another command moved it."""
     run = plan.run

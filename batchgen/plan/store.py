@@ -27,7 +27,7 @@ from batchgen.plan.free import with_free
 from batchgen.plan.inputs import Input, newest
 from batchgen.plan.nearby import no_run
 from batchgen.plan.recipe import COMPUTES, as_planned
-from batchgen.plan.records import SAMPLE_FORM, RunFacts, ShardSize, checksum, parse_shard
+from batchgen.plan.records import SAMPLE_FORM, LoraFile, RunFacts, ShardSize, checksum, parse_shard
 from batchgen.plan_dir import PlanDir
 from batchgen.prompts import READS
 from batchgen.types import Prompt, Reject, Shard
@@ -52,6 +52,7 @@ class Segment:
     sha256: dict[str, str]  # of its files, by name
     computes: int
     reads: int
+    loras: list[LoraFile]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,11 @@ class Plan:
     def reads(self) -> int:
         """The version of the reader (`prompts.READS`) for all prompt files of the run."""
         return self.segments[0].reads
+
+    @property
+    def loras(self) -> list[LoraFile]:
+        """The LoRA files of all rows."""
+        return list(dict.fromkeys(one for segment in self.of_rows for one in segment.loras))
 
     @property
     def sizes(self) -> list[ShardSize]:
@@ -189,6 +195,7 @@ def _load_segment(files: PlanDir) -> Segment:
         sha256=facts["sha256"],
         computes=facts.get("computes", 1),
         reads=facts.get("reads", 1),
+        loras=[LoraFile(*one) for one in facts.get("loras", ())],
     )
 
 
@@ -246,7 +253,7 @@ def save_plan(
     made = [path for path in (run.root, *run.root.parents) if not path.exists()]
     draft = new_draft(target)
     try:
-        sizes, rejects = write_shards(draft, shards)
+        written = write_shards(draft, shards)
         entries = write_prompts(draft, target, sources.inputs)
         write_new(draft.config, yaml.safe_dump(asdict(sources.config), sort_keys=False).encode())
         paths = sorted(path for path in draft.root.rglob("*") if path.is_file() and path != draft.owner)
@@ -257,10 +264,11 @@ def save_plan(
             "kind": kind,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "first_shard": first_shard,
-            "shards": sizes,
-            "rejects": rejects,
+            "shards": written.sizes,
+            "rejects": written.rejects,
             "limit": sources.config.job.limit,
             "inputs": entries,
+            "loras": written.loras,
             "recipe": sources.recipe,
             "sample_form": SAMPLE_FORM,
             "versions": versions(),

@@ -9,7 +9,7 @@ from batchgen.console import say
 from batchgen.errors import PromptError, ResumeError
 from batchgen.plan.cutting import cut_shards
 from batchgen.plan.inputs import Input, Matched, row_reader
-from batchgen.plan.planner import Planner, pack_batches
+from batchgen.plan.planner import FindLoras, Planner, no_loras, pack_batches
 from batchgen.plan.rejects import none_usable
 from batchgen.plan.settled import recall, rows_after
 from batchgen.plan.store import Plan
@@ -18,15 +18,18 @@ from batchgen.prompts.remedies import cure
 from batchgen.types import Prompt, PromptFile, Reject, Shard
 
 
-def plan_shards(config: Config, files: Sequence[PromptFile], found: Found | None = None) -> Iterator[Shard | Reject]:
+def plan_shards(
+    config: Config, files: Sequence[PromptFile], found: Found | None = None, loras: FindLoras = no_loras
+) -> Iterator[Shard | Reject]:
     """The shards of the prompt files, and the rows that cannot be used, as they are read.
 
-    What is found in the files goes into `found`.
+    What is found in the files goes into `found`. `loras` finds LoRA files, and its ModelError passes.
     With `job.on_bad_row=fail` it raises PromptError at the first bad row; else at the end, if no row can be used.
     """
     found = Found() if found is None else found
     rows = row_reader(config.job, found=found)(enumerate(files))
-    prompts = found.watch(Planner(config.job, found.notes, config.model.guided_above).prompts(rows, config.job.limit))
+    planner = Planner(config.job, found.notes, config.model.guided_above, loras)
+    prompts = found.watch(planner.prompts(rows, config.job.limit))
     return _refuse_nothing(_shards(prompts, config, 0), files)
 
 
@@ -58,7 +61,13 @@ def _refuse_nothing(shards: Iterable[Shard | Reject], files: Sequence[PromptFile
 
 
 def rows_to_add(
-    plan: Plan, config: Config, matched: Matched, inputs: Sequence[Input], places: Sequence[int], found: Found
+    plan: Plan,
+    config: Config,
+    matched: Matched,
+    inputs: Sequence[Input],
+    places: Sequence[int],
+    found: Found,
+    loras: FindLoras = no_loras,
 ) -> tuple[list[Input], Iterator[Shard | Reject]] | None:
     """The shards of rows that come after the planned ones, and the files that they are read from; None without any.
 
@@ -69,7 +78,7 @@ def rows_to_add(
     limit = config.job.limit
     if not places and limit == plan.limit:
         return None
-    planner = Planner(config.job, found.notes, plan.config.model.guided_above)
+    planner = Planner(config.job, found.notes, plan.config.model.guided_above, loras)
     rows, ends = recall(plan, planner)
     if limit is not None and (limit < rows or (places and limit == rows)):
         what, fewest = ("a run never loses any", rows) if limit < rows else ("no more can be added", rows + 1)

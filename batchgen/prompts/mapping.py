@@ -20,6 +20,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "steps": ("steps", "numinferencesteps", "inferencesteps", "samplingsteps"),
     "guidance": ("guidance", "guidancescale", "cfgscale", "cfg"),
     "images_per_prompt": ("imagesperprompt", "numimagesperprompt"),
+    "lora": ("lora", "loras"),
 }
 ONLY_BY_NAME = {"n": "images_per_prompt", "w": "width", "h": "height", "step": "steps"}
 NESTED = "annotations"  # where COCO keeps its captions

@@ -17,6 +17,7 @@ from batchgen.prompts.values import (
     checked_number,
     is_seed_of_64_bits,
     key_text,
+    lora_text,
     number_in,
     number_of_cell,
     plain_text,
@@ -176,6 +177,8 @@ class RowReader:
     def _field(self, name: str, value: Any) -> str | int | float:
         if name == "key":
             return key_text(value, self._lenient)
+        if name == "lora":
+            return lora_text(value)
         return plain_text(name, value) if name == "negative_prompt" else checked_number(name, value)
 
     def _captions(

@@ -1,7 +1,7 @@
 """How prompt files are read: what the job says of them, and which version of the reader a plan was made by."""
 
 import codecs
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from batchgen.config.schema import JobConfig
 from batchgen.errors import PromptError
@@ -12,7 +12,8 @@ from batchgen.types import Columns
 # plan (`plan.records.RunFacts.reads`), so that whatever extends the plan is read as the plan was.
 # 1: fields are found by their exact names only, numbers are only what they look like, blank lines are bad rows.
 # 2: files as people have them: docs/prompts.md has the rules.
-READS = 2
+# 3: the column lora is a field.
+READS = 3
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
 
@@ -29,7 +30,8 @@ class Reading:
     @staticmethod
     def of(job: JobConfig, version: int = READS) -> "Reading":
         """How the job's prompt files are read by that version of the reader."""
-        return Reading(job.columns, job.encoding, job.separator, job.comment, version)
+        columns = job.columns if version >= 3 else replace(job.columns, lora=None)
+        return Reading(columns, job.encoding, job.separator, job.comment, version)
 
     @property
     def lenient(self) -> bool:

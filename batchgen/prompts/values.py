@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from batchgen.config.bounds import BOUNDS, KEY_PATTERN, MAX_PROMPT_CHARS, PLANNED_KEY_PATTERN, SEED_LIMIT
+from batchgen.config.loras import LORAS_JOINED, parse_loras
 from batchgen.prompts.records import BadRow, shown
 
 _MAX_SEED = 2**64  # what other programs count to
@@ -31,6 +32,18 @@ def plain_text(name: str, value: Any) -> str:
     if len(value) > MAX_PROMPT_CHARS:
         raise BadRow(f"{name} has {len(value):,} characters, more than {MAX_PROMPT_CHARS:,}")
     return value
+
+
+def lora_text(value: Any) -> str:
+    """The LoRA files that a row names. Raises BadRow if they are not written as `parse_loras` reads them."""
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        value = LORAS_JOINED.join(value)
+    text = plain_text("lora", value)
+    try:
+        parse_loras(text)
+    except ValueError as error:
+        raise BadRow(f"{error} ({_turn_off('lora')})") from error
+    return text
 
 
 def key_text(value: Any, lenient: bool) -> str:

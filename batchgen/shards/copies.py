@@ -30,8 +30,8 @@ class CopyRecord(TypedDict):
     """copies/000007.json: a tar and its checked copy.
 
     `to`: the address that was set; `url`: where the tar is. `checked`: how, for people. `store_checksum`: what the
-    store states of it, or None. `keeps_local`: false where the tar may have left this disk. The record of index.json
-    has shard None and an empty attempt.
+    store states of it, or None. `keeps_local`: false where the tar may have left this disk. The records of files that
+    close a data set, such as index.json, have shard None and an empty attempt.
     """
 
     format: int
@@ -55,9 +55,9 @@ def new_record(**facts: Any) -> CopyRecord:
     return cast(CopyRecord, {"format": FORMAT, **facts, "copied_at": now, "host": socket.gethostname()})
 
 
-def record_path(run: RunDir, shard: int | None) -> Path:
-    """Where the record of a shard's copy is; None means the one of index.json."""
-    return run.copies / "index.json" if shard is None else run.copy_record(shard)
+def record_path(run: RunDir, item: int | str) -> Path:
+    """Where the record of the copy of a shard is, or of a file in the run's directory by its name."""
+    return run.copy_record(item) if isinstance(item, int) else run.copies / f"{item.removesuffix('.json')}.json"
 
 
 def make_directory(run: RunDir) -> None:
@@ -66,17 +66,18 @@ def make_directory(run: RunDir) -> None:
     sync_directory(run.root)
 
 
-def keep_record(run: RunDir, record: CopyRecord) -> None:
-    """Write a record durably, in place of an older one. Raises OSError."""
+def keep_record(run: RunDir, record: CopyRecord, name: str = "") -> None:
+    """Write a record durably, in place of an older one. `name`: of a file that is no shard's. Raises OSError."""
     if not run.copies.is_dir():
         make_directory(run)
-    replace(record_path(run, record["shard"]), seal(record))
+    replace(record_path(run, name if record["shard"] is None else record["shard"]), seal(record))
 
 
-def record_of(run: RunDir, shard: int | None) -> CopyRecord | None:
-    """The record of a shard's copy; None where there is none, or it is damaged. Raises OSError."""
+def record_of(run: RunDir, item: int | str) -> CopyRecord | None:
+    """The record of a shard's or a file's copy; None where there is none, or it is damaged. Raises OSError."""
+    shard = item if isinstance(item, int) else None
     try:
-        record = unseal(record_path(run, shard).read_bytes())
+        record = unseal(record_path(run, item).read_bytes())
     except FileNotFoundError:
         return None
     whole = record is not None and record.keys() >= CopyRecord.__annotations__.keys() and record["shard"] == shard
@@ -125,8 +126,9 @@ class Asked:
 
 
 def ask_store(run: RunDir, record: CopyRecord, deep: bool = False) -> Asked:
-    """Ask the store that a record names for the copy: its size and checksum, or all of it if `deep`."""
-    name = "index.json" if record["shard"] is None else run.tar(record["shard"]).relative_to(run.root).as_posix()
+    """Ask the store that a shard's record names for the copy: its size and checksum, or all of it if `deep`."""
+    assert record["shard"] is not None
+    name = run.tar(record["shard"]).relative_to(run.root).as_posix()
     try:
         store = _store(record["to"])
         found = store.ask(name, record["bytes"], record["sha256"], record["store_checksum"], deep)

@@ -24,7 +24,7 @@ from batchgen.shards.worker_log import Told, Unit, read_log
 from batchgen.units import duration
 
 # The states of a worker, the one that asks for attention most first.
-STATES = ("crashed", "gone", "silent", "loading", "waiting", "working", "drained", "ended")
+STATES = ("crashed", "stopped", "gone", "silent", "loading", "waiting", "working", "drained", "ended")
 AT_WORK = ("loading", "waiting", "working")
 _MOST_LOGS = 2000
 _CLOCKS_DIFFER_S = 600.0
@@ -174,7 +174,7 @@ def _member(told: Told, lease: _Lease | None, alive: frozenset[tuple[str, int]],
 
 def _state_of(told: Told, lease: _Lease | None, alive: frozenset[tuple[str, int]], now_s: float) -> tuple[str, str]:
     if told.left is not None:
-        return told.left, f"crashed: {_first_line(told.error)}" if told.error else told.left
+        return told.left, f"{told.left}: {_first_line(told.error)}" if told.error else told.left
     if lease is not None and lease.is_live:
         return "working", f"working on shard {lease.shard}"
     if lease is not None:

@@ -70,5 +70,5 @@ def left_s(left: Sequence[float], rate: float, workers: int) -> float:
 
 def work_of(batch: Batch) -> float:
     """How much a batch is: pixels, times the passes that each image takes."""
-    width, height, steps, guided = batch.prompts[0].group
+    width, height, steps, guided, _ = batch.prompts[0].group
     return float(width * height * (steps * (2 if guided else 1) + _DECODE_PASSES) * len(batch.prompts))

@@ -4,11 +4,14 @@ The process that sees the last shard committed does this: the command that start
 by itself. Two processes at once do no harm, since the index restates what the manifests prove.
 """
 
+import glob
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from batchgen.errors import EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES, BrokenRunError, ResumeError
 from batchgen.files import remove_temporaries
+from batchgen.paths import RunDir
 from batchgen.plan.drafts import sweep_drafts
 from batchgen.plan.rejects import rejected_line
 from batchgen.plan.replan import sweep_marks
@@ -52,15 +55,15 @@ def finish(plan: Plan) -> Outcome:
     return outcome(plan, "is done")
 
 
-def finish_alone(plan: Plan, say: Callable[[str], None]) -> int:
+def finish_alone(plan: Plan, say: Callable[[str], None], after: Callable[[RunDir], list[str]]) -> int:
     """The end of a worker that no launcher waits for: it finishes the run if it is the last; return the exit code.
 
-    Raises what `finish` raises.
+    `after` is done then, and returns lines to say. Raises what `finish` raises.
     """
     if shard_states(plan).open:
         return EXIT_WHOLE  # others are at work on the rest
     end = finish(plan)
-    for line in end.lines:
+    for line in [*end.lines, *after(plan.run)]:
         say(line)
     return end.code
 
@@ -89,11 +92,18 @@ def outcome(plan: Plan, state: str) -> Outcome:
         lines.append(rejected)
     if missing:
         lines.append((_all_alike(plan) if not samples else None) or _failed(missing))
-    if samples:  # without data_files, load_dataset would read the manifests
+    if samples:
         when = "" if plan.config.output.keep_local or not to_copy(plan) else "once all is copied, "
-        tars = f"{_where(plan)}/*.tar"
-        lines.append(f'{when}read them with load_dataset("webdataset", data_files="{tars}"), or with webdataset')
+        lines.append(f"{when}read them with {_readers(_where(plan))}")
     return Outcome(EXIT_WHOLE_WITH_FAILURES if missing else EXIT_WHOLE, lines)
+
+
+def _readers(folder: str) -> str:
+    """What reads the tars of a folder, as Python; without data_files, load_dataset would read the manifests."""
+    if "::" in folder and "://" not in folder:  # `datasets` takes the name for two file systems
+        return "webdataset"
+    tars = json.dumps(f"{glob.escape(folder)}/*.tar", ensure_ascii=False)
+    return f'load_dataset("webdataset", data_files={tars}), or with webdataset'
 
 
 def _where(plan: Plan) -> str:

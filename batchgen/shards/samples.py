@@ -12,13 +12,15 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, Self
 
 from batchgen import __version__
+from batchgen.config.loras import LORAS_JOINED
 from batchgen.errors import ResumeError
 from batchgen.files import to_json
 from batchgen.plan.records import SAMPLE_FORM
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 from batchgen.quality import verdict
-from batchgen.shards.images import encode_image
+from batchgen.shards.images import MOST_TEXT_BYTES, encode_image
+from batchgen.shards.infotext import infotext
 from batchgen.stores.filesystem import is_address
 from batchgen.types import Decoded, Prompt, Sample
 
@@ -67,6 +69,7 @@ class SampleMaker:
     image_format: str
     quality: int | None
     safety_checker: str = "off"
+    metadata: str = "none"
     form: int = SAMPLE_FORM
     names: Mapping[str, str] = field(default_factory=dict)  # of the prompt files, by their paths
     left_out: frozenset[str] = frozenset()
@@ -90,6 +93,7 @@ class SampleMaker:
             image_format=output.format,
             quality=output.quality,
             safety_checker=model.safety_checker,
+            metadata=output.metadata,
             form=form,
             names=file_names([one["file"] for one in segment.inputs] for segment in plan.segments),
         )
@@ -106,8 +110,11 @@ class SampleMaker:
         if image.flagged and self.safety_checker == "drop":
             return Sample(prompt.key, "filtered", reason="flagged by the model's safety checker")
         describe = self._describe if self.form > 1 else self._describe_first
+        text = None
+        if self.metadata == "a1111":
+            text = infotext(prompt, self.scheduler, self.model, MOST_TEXT_BYTES.get(self.image_format))
         files = {
-            self.image_format: encode_image(image, self.image_format, self.quality),
+            self.image_format: encode_image(image, self.image_format, self.quality, text),
             "txt": prompt.prompt.encode(),
             "json": to_json(describe(prompt, cuts, image, policy)).encode(),
         }
@@ -125,6 +132,7 @@ class SampleMaker:
             "safety_checker": self.safety_checker,
             "flagged": bool(image.flagged),
             "status": "ok",
+            **(_loras(prompt) if self.form > 2 or prompt.lora else {}),
             "source": {"file": self.names.get(prompt.source, PurePath(prompt.source).name), "line": prompt.line},
             # As text, since no two rows need to have the same columns, nor a column the same type in each row.
             "row_json": json.dumps(prompt.extra, ensure_ascii=False, allow_nan=False, separators=(",", ":")),
@@ -159,3 +167,9 @@ class SampleMaker:
             "policy": asdict(policy),
             "decoded_again_in_fp32": image.retried_in_fp32,
         }
+
+
+def _loras(prompt: Prompt) -> dict[str, str]:
+    # As in the column lora, but without folders, which say something of the machine
+    named = (f"{PurePath(one.path).name}:{one.weight!r}" for one in prompt.lora)
+    return {"lora": LORAS_JOINED.join(named), "lora_sha256": LORAS_JOINED.join(one.sha256 for one in prompt.lora)}

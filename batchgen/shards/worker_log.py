@@ -49,8 +49,9 @@ class Told:
     """What the log of a worker tells. Times in s since the epoch.
 
     `does`: what it does before its first image, and `since_s` since when; None once it has begun. `left`: ended,
-    drained or crashed, with `error` where it said one; None while it has not said that it leaves. `rows`: how many
-    rows of `shard`, the one that it took last, are made. `units`: those made of late. `written_s`: when it wrote last.
+    drained, stopped (by what a person has to mend) or crashed, with `error` where it said one; None while it has not
+    said that it leaves. `rows`: how many rows of `shard`, the one that it took last, are made. `units`: those made of
+    late. `written_s`: when it wrote last.
     """
 
     worker: str
@@ -81,6 +82,8 @@ def read_log(worker: str, ends: Ends) -> Told | None:
     does, since_s = _before_the_first(events)
     shard, rows = _shard_of(events)
     left = LAST.get(last["event"])
+    if left == "crashed" and last.get("crashed") is False:
+        left = "stopped"
     started = first if first["event"] == "start" else {}
     return Told(
         worker=worker,
@@ -93,7 +96,7 @@ def read_log(worker: str, ends: Ends) -> Told | None:
         does=does,
         since_s=since_s + offset_s,
         left=left,
-        error=_text(last, "error") if left == "crashed" else None,
+        error=_text(last, "error") if left in ("crashed", "stopped") else None,
         shard=shard,
         rows=rows,
         units=_recent(list(_units(events, offset_s))),

@@ -156,6 +156,16 @@ class Bucket:
             return None if now == checksum else "has another checksum than was copied", "by size and checksum"
         return problem, "by size"
 
+    def holds(self, name: str) -> bool:
+        """Whether there is a file of this name. Raises StoreError where the store does not answer."""
+        try:
+            self._info(f"{self._root}/{name}")
+        except FileNotFoundError:
+            return False
+        except Exception as error:
+            raise StoreError(f"{self.url(name)} cannot be read: {in_one_line(error)}") from error
+        return True
+
     def _info(self, path: str) -> dict[str, Any]:
         self._system.invalidate_cache(self._system._parent(path))
         return dict(self._system.info(path))

@@ -1,8 +1,9 @@
 """Copies in a data set on the Hugging Face hub: hf://datasets/OWNER/NAME[@REVISION][/FOLDER].
 
 Contents are uploaded first and become files of the data set together, in one commit: the hub allows few commits an
-hour. Files go to FOLDER, or to data/. A copy is checked by the sha256 that the hub states of a large file, or by git's
-id of a small one. The token is read from HF_TOKEN and from nowhere else. huggingface_hub is imported late.
+hour. Files go to FOLDER. Without one they go to data/, and the data set's card goes to the top, where the hub reads it.
+A copy is checked by the sha256 that the hub states of a large file, or by git's id of a small one. The token is read
+from HF_TOKEN and from nowhere else. huggingface_hub is imported late.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from batchgen.errors import ConfigError, StoreError, in_one_line
 from batchgen.stores.bucket import KEY, Checked
 
 PREFIX = "hf://"
+DEFAULT_FOLDER, CARD = "data", "README.md"
 _ADDRESS = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([^/@]+))?(?:/(.+?))?/*")
 _BUSY = (408, 409, 412, 425, 429)  # another commit was first, or too many requests: as is every answer from 500 on
 _TRIES, _FIRST_PAUSE_S = 5, 2.0
@@ -35,13 +37,14 @@ class Hub:
             raise ConfigError(f"{KEY}={address} is not valid: it must be hf://datasets/OWNER/NAME or a folder in it")
         self.address = address.rstrip("/")
         self._repo, self._revision, folder = found[1], found[2] or "main", found[3]
-        self._folder = folder or "data"
-        self._base = self.address if folder else f"{self.address}/{self._folder}"
+        self._folder = folder or DEFAULT_FOLDER
+        self._has_card = folder is None
+        self._top = f"{PREFIX}datasets/{found[1]}" + (f"@{found[2]}" if found[2] else "")
         self._where = {"repo_id": self._repo, "repo_type": "dataset"}
 
     def url(self, name: str) -> str:
         """The address of a file by its name here."""
-        return f"{self._base}/{name}"
+        return f"{self._top}/{self._path(name)}"
 
     def check(self) -> None:
         """Ask whether this user may write to the data set. Raises ConfigError for a mistake, else StoreError."""
@@ -117,8 +120,12 @@ class Hub:
         same = info.lfs.sha256 == sha256 if info.lfs else _checksum(info) == checksum
         return None if same else "differs from what was committed", "by size and checksum"
 
+    def holds(self, name: str) -> bool:
+        """Whether there is a file of this name. Raises StoreError."""
+        return bool(self._infos([name]))
+
     def _path(self, name: str) -> str:
-        return f"{self._folder}/{name}"
+        return name if name == CARD and self._has_card else f"{self._folder}/{name}"
 
     def _infos(self, names: Sequence[str]) -> dict[str, Any]:
         paths = [self._path(name) for name in names]

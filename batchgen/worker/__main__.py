@@ -27,6 +27,7 @@ from batchgen.machine.process import StopEvent, catch_signals, started_s, stop_w
 from batchgen.paths import RunDir
 from batchgen.plan.replan import at_work
 from batchgen.plan.store import Plan, load_plan
+from batchgen.report.write import write_all
 from batchgen.shards.finish import finish_alone
 from batchgen.worker.loop import Worker, load_engine
 
@@ -69,11 +70,12 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
         if stop.why is not None and code == EXIT_INTERRUPTED:
             _say(real_stderr, f"worker {options.rank}: {stop.why}; the same command as before starts workers again\n")
         if code == EXIT_WHOLE and not options.tied:  # else whoever it is tied to finishes the run
-            return finish_alone(plan, lambda line: _say(real_stderr, f"worker {options.rank}: {line}\n"))
+            return finish_alone(plan, lambda line: _say(real_stderr, f"worker {options.rank}: {line}\n"), write_all)
         return code
     except Exception as error:
-        worker.log.add("error", error=str(error), traceback=traceback.format_exc())
         explained = _explained(error, options.run_dir)
+        is_crash = explained is None
+        worker.log.add("error", error=str(error), crashed=is_crash, traceback=traceback.format_exc())
         kind = f"{type(error).__name__}: " if str(error).strip() else ""
         _say(
             real_stderr,

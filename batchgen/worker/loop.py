@@ -28,6 +28,7 @@ from batchgen.machine.process import element_of
 from batchgen.memory.frozen import Policies
 from batchgen.models.find import locate
 from batchgen.models.fingerprint import fingerprint_model
+from batchgen.models.lora import find_planned
 from batchgen.models.staging import stage
 from batchgen.plan.store import Plan
 from batchgen.shards.attempt import Attempt
@@ -180,8 +181,8 @@ class Worker:
 def load_engine(plan: Plan) -> Engine:
     """The engine for the plan's model.
 
-    Raises ModelError, also where the model is not the one planned with, and DeviceError where a GPU that this process
-    was given cannot be used.
+    Raises ModelError, also where the model or a LoRA is not the one planned with, and DeviceError where a GPU that this
+    process was given cannot be used.
     """
     model = locate(plan.config.model)
     planned = str(plan.recipe["model"])
@@ -190,6 +191,7 @@ def load_engine(plan: Plan) -> Engine:
             f"the model in {model.folder} is not the one that this run was planned with: restore the original model, "
             "or start a new run"
         )
+    loras = find_planned(plan.loras, plan.config.model.lora)
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # else fragments take half as much again
     from batchgen.pipeline.engine import DiffusersEngine
     from batchgen.pipeline.strict import pin_kernels
@@ -199,4 +201,4 @@ def load_engine(plan: Plan) -> Engine:
     check_reached(*try_cuda())
     max_vram = plan.config.memory.max_vram
     cap_bytes = None if max_vram is None else size_bytes("memory.max_vram", max_vram)
-    return DiffusersEngine(model, plan.config.job.scheduler, plan.config.model.dtype, cap_bytes)
+    return DiffusersEngine(model, plan.config.job.scheduler, plan.config.model.dtype, cap_bytes, loras)

@@ -35,9 +35,10 @@ _ENCODERS = 4
 class UnitWriter:
     """Encodes images and appends units to the attempt, in its own threads, one unit at a time."""
 
-    def __init__(self, beat: Callable[[], None]) -> None:
-        """`beat` is called from these threads after every step."""
+    def __init__(self, beat: Callable[[], None], log: EventLog) -> None:
+        """`beat` is called from these threads after every step; images that failed are noted in `log`."""
         self._beat = beat
+        self._log = log
         self._encoders = ThreadPoolExecutor(min(_ENCODERS, os.cpu_count() or 1), "encode")
         self._appender = ThreadPoolExecutor(1, "append")
         self._pending: Future[None] | None = None
@@ -48,7 +49,7 @@ class UnitWriter:
 
     def append(self, attempt: Attempt, samples: list[Future[Sample]], record: UnitRecord) -> None:
         """Begin to append a unit. The one before must be on the disk: call `wait` first."""
-        self._pending = self._appender.submit(_append, attempt, samples, record, self._beat)
+        self._pending = self._appender.submit(self._append, attempt, samples, record)
 
     def wait(self) -> None:
         """Wait until the unit is on the disk. Raises the error if that failed."""
@@ -61,15 +62,16 @@ class UnitWriter:
         self._appender.shutdown()
         self._encoders.shutdown()
 
-
-def _append(attempt: Attempt, futures: list[Future[Sample]], record: UnitRecord, beat: Callable[[], None]) -> None:
-    started = time.perf_counter()
-    samples = []
-    for future in futures:
-        samples.append(future.result())
-        beat()
-    attempt.append(samples, lambda: written(record, time.perf_counter() - started, samples))
-    beat()
+    def _append(self, attempt: Attempt, futures: list[Future[Sample]], record: UnitRecord) -> None:
+        started = time.perf_counter()
+        samples = []
+        for future in futures:
+            samples.append(future.result())
+            self._beat()
+        attempt.append(samples, lambda: written(record, time.perf_counter() - started, samples))
+        if bad := [sample for sample in samples if sample.status != "ok"]:
+            self._log.add("not_ok", images=len(bad), key=bad[0].key, status=bad[0].status, reason=bad[0].reason)
+        self._beat()
 
 
 class ShardMaker:
@@ -112,7 +114,7 @@ class ShardMaker:
         `tried_again`: keys that belong to another shard by now and are not written here. `crashes`: of this shard.
         """
         self._engine.beat = lease.beat
-        writer = UnitWriter(lease.beat)
+        writer = UnitWriter(lease.beat, self._log)
         at = RowsAt(attempt.files.at, attempt.header)
         self._maker = replace(self._maker, left_out=frozenset(tried_again))
         try:

@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 
 from batchgen.machine.meters import Stopwatch
 from batchgen.pipeline.levers.activations import shrink_activations
-from tests.bench.full_size import CONFIGS
+from tests.bench.full_configs import CONFIGS
 from tests.bench.record import Record, gpu_name
 
 MIB = 1 << 20

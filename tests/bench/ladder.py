@@ -51,15 +51,23 @@ class Rows:
 
     def get(self, key, measure):
         """The rows of this key, measured unless they are there."""
-        key = json.loads(json.dumps(key | {"device": self._gpu}))
-        found = [row for row in self.all if {name: row.get(name) for name in key} == key]
+        found = self.known(key)
         if not found:
+            key = self._on_gpu(key)
             found = [key | row | {"commit": commit(), "versions": versions()} for row in measure()]
             self.all += found
             with self._path.open("a") as file:
                 file.writelines(json.dumps(row) + "\n" for row in found)
             print(json.dumps(found[-1])[:400], flush=True)
         return found
+
+    def known(self, key):
+        """The rows of this key that were measured before."""
+        key = self._on_gpu(key)
+        return [row for row in self.all if {name: row.get(name) for name in key} == key]
+
+    def _on_gpu(self, key):
+        return json.loads(json.dumps(key | {"device": self._gpu}))
 
 
 def cell(job, models, ballast, free_gib, policy=None):

@@ -1,11 +1,13 @@
 """How the speed grows with the GPUs of one machine, and what the death of a worker costs.
 
-python -m tests.bench.scaling [--models DIR] [--gpus 1 2 4] [--batches 20] [--kill] [--rows FILE] [overrides]
+python -m tests.bench.scaling [--models DIR] [--gpus 1 2 4] [--batches 20] [--turns 2] [--kill] [--rows FILE] [...]
 python -m tests.bench.scaling --small        with the tests' fake engine on the CPU, to try this program; keeps nothing
 
 SD 1.5 of full size with random weights (`DIR/sd15`, made if it is not there), 512x512, 20 steps. N GPUs get N times the
 prompts in a run of their own, with nothing known before. Speed counts from each worker's second batch on: its images
-by its seconds, summed over the workers. Wall-clock is that of the whole command. --kill kills a worker of the largest
+by its seconds, summed over the workers. Wall-clock is that of the whole command. A run of one batch comes first, which
+does not count: the first command on a machine reads Python's and CUDA's libraries from the disk. No two runs meet quite
+the same machine, so the crews take turns, 1 2 2 1, and their means are compared. --kill kills a worker of the largest
 crew halfway. Rows that FILE holds are kept, so that a measurement that was cut off goes on; give --kill then, too.
 """
 
@@ -14,6 +16,7 @@ import functools
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +26,7 @@ from pathlib import Path
 
 from batchgen.events import read_events, seconds_of
 from batchgen.machine.gpus import find_gpus
+from batchgen.machine.process import identity
 from batchgen.memory import cache
 from batchgen.memory.placement_bytes import pinned_bytes
 from batchgen.paths import RunDir
@@ -44,6 +48,7 @@ def main():
     )
     parser.add_argument("--gpus", type=int, nargs="+", help="how many in each run; by default 1, 2, 4 and so on")
     parser.add_argument("--batches", type=int, default=20, help="of each GPU")
+    parser.add_argument("--turns", type=int, default=2, help="how often each crew is measured")
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--rows", type=Path, default=RESULTS / "scaling.rows.jsonl")
@@ -86,26 +91,37 @@ def measure(setting, options, overrides):
         sys.exit(f"there are {len(setting['devices'])} GPUs here, so --gpus takes 1 to {len(setting['devices'])}")
     record = Record("scaling", setting["name"])
     rows = Rows(setting["rows"], setting["name"])
-    key = {"batches": options.batches, "overrides": overrides, "host": os.uname().nodename}
-    found = {}
-    for gpus in counts:
-        kept = rows.get({"kind": "scaling", "gpus": gpus} | key, lambda gpus=gpus: [crew(setting, gpus, key)])
-        found[gpus] = kept[0]
-        record.add(**kept[0])
-    arguments = f"--gpus {' '.join(map(str, counts))} --batches {options.batches}"
-    compare(record, found, arguments)
+    key = {"batches": options.batches, "overrides": overrides, "boot": identity()["boot"]}
+    warm = {"kind": "first", "gpus": 1} | key | {"batches": 1}
+    rows.get(warm, lambda: [crew(setting, 1, warm)])
+    found: dict[int, list] = {gpus: [] for gpus in counts}
+    for turn in range(options.turns):
+        for gpus in counts if turn % 2 == 0 else reversed(counts):
+            named = {"kind": "scaling", "gpus": gpus, "turn": turn} | key
+            [row] = rows.get(named, lambda gpus=gpus: [crew(setting, gpus, key)])
+            found[gpus].append(row)
+            record.add(**row)
+    arguments = f"--gpus {' '.join(map(str, counts))} --batches {options.batches} --turns {options.turns}"
+    compare(record, {gpus: together(turns) for gpus, turns in found.items()}, arguments)
     if options.kill and counts[-1] > 1:
         gpus = counts[-1]
         [killed] = rows.get({"kind": "kill", "gpus": gpus} | key, lambda: [crew(setting, gpus, key, kill=True)])
         record.add(**killed)
         bar = functools.partial(record.bar, arguments=f"{arguments} --kill")
         bar(f"{gpus} GPUs, a worker killed halfway: the run is whole", killed["whole"], at_least=1)
-        for name in ("work_lost_s", "idle_s", "images_made_twice", "wall_s"):
+        for name in ("work_lost_s", "shard_waited_s", "images_made_twice", "wall_s"):
             bar(f"{gpus} GPUs, a worker killed halfway: {name}", killed[name])
     if options.small:
         record.show()
     else:
         record.write()
+
+
+def together(turns):
+    """The rows of a crew's turns as one: means, and the worst of what is counted."""
+    found = {name: statistics.mean(row[name] for row in turns) for name in ("images_per_s", "wall_s")}
+    found |= {name: max(row[name] for row in turns) for name in ("probes", "host_rss_bytes_of_all")}
+    return found | {"whole": min(row["whole"] for row in turns)}
 
 
 def powers(most):
@@ -215,34 +231,42 @@ def starts(events):
 
 
 def kill_halfway(process, run, images):
-    """Kill a worker when half of the images are there; its name, and when that was."""
+    """Kill a worker in the middle of a batch when half of the images are there; its name, and when that was."""
     while process.poll() is None:
         time.sleep(0.1)
         made = [event for event in worker_events(run.root) if event["event"] == "made"] if run.root.is_dir() else []
         if sum(event["images"] for event in made) < images / 2:
             continue
-        name, began = sorted((path.stem, path.read_text().splitlines()[0]) for path in run.event_logs())[-1]
-        os.kill(json.loads(began)["pid"], signal.SIGKILL)
-        return name, time.time()
+        path = sorted(run.event_logs())[-1]
+        began, *events = read_events(path)
+        *_, before_s, last_s = [seconds_of(event["at"]) for event in events if event["event"] == "made"]
+        time.sleep((last_s - before_s) / 2)
+        os.kill(began["pid"], signal.SIGKILL)
+        return path.stem, time.time()
     sys.exit("the run ended before a worker could be killed")
 
 
 def loss(run, killed, images):
-    """What the death of a worker cost: the time of the work that was not kept, and how long its shard then lay idle."""
+    """What the death of a worker cost: the time of the work that was not kept, and when another took its shard.
+
+    The others pass over the shard until they have nothing else to do.
+    """
     name, killed_s = killed
     events = {path.stem: list(read_events(path)) for path in run.event_logs()}
-    kept_s = max(seconds_of(event["at"]) for event in events[name] if event["event"] in ("shard", "made", "commit"))
     shards = [event["shard"] for event in events[name] if event["event"] == "shard"]
     done = {event["shard"] for event in events[name] if event["event"] == "commit"}
     lost = shards[-1] if shards[-1] not in done else None
     others = [event for other, told in events.items() if other != name for event in told]
     goes_on = [event for event in others if event["event"] == "shard" and event["shard"] == lost]
+    rows_kept = goes_on[-1]["rows_resumed"] if goes_on else 0
+    keeps = ("shard", "commit", "made") if rows_kept else ("shard", "commit")
+    kept_s = max(seconds_of(event["at"]) for event in events[name] if event["event"] in keeps)
     made = sum(event["images"] for told in events.values() for event in told if event["event"] == "made")
     return {
         "shard_lost": lost,
-        "rows_kept": goes_on[-1]["rows_resumed"] if goes_on else None,
+        "rows_kept": rows_kept,
         "work_lost_s": round(killed_s - kept_s, 2),
-        "idle_s": round(seconds_of(goes_on[-1]["at"]) - killed_s, 2) if goes_on else 0.0,
+        "shard_waited_s": round(seconds_of(goes_on[-1]["at"]) - killed_s, 2) if goes_on else 0.0,
         "images_made_twice": made - images,
     }
 

@@ -163,3 +163,24 @@ def test_settings_after_an_option_are_settings(here: Path) -> None:
 )
 def test_what_is_right_stays_as_it_is(arguments: list[str]) -> None:
     assert arranged(arguments) == arguments
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("model.embeddings=gor=m/e.safetensors", "'model.embeddings=\"gor=m/e.safetensors\"'"),
+        ("model.embeddings=<cat>=m/e.safetensors", "'model.embeddings=\"<cat>=m/e.safetensors\"'"),
+        ("model.embeddings=m/it's.safetensors", """'model.embeddings="m/it'"'"'s.safetensors"'"""),
+        ("model.embeddings=[a.safetensors,w=b.safetensors]", "'model.embeddings=[a.safetensors,\"w=b.safetensors\"]'"),
+        ("model.lora=[a.safetensors,]", "'model.lora=[a.safetensors]'"),
+        ("model.lora=[a.safetensors:0.5", "'model.lora=[\"a.safetensors:0.5\"]'"),
+        ("model.lora=[,]", "'model.lora=[FILE]'"),
+        ("job.steps=2=3", "such as job.steps=VALUE"),
+        ("job.steps=20;", "such as job.steps=20"),
+    ],
+)
+def test_what_cannot_be_parsed_gets_a_form_that_a_shell_and_hydra_take(typed: str, right: str) -> None:
+    said = told(typed)
+    assert said.startswith(f"{typed!r} cannot be parsed: ") and said.endswith(right)
+    if "put each text in quotes" in said:
+        arranged([JOB, *shlex.split(right)])

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -32,6 +32,8 @@ from tests.builders import make_config
         ("output__quality", 100),
         ("job__scheduler", "dpm++"),
         ("job__prompts", ["a.txt", "b.txt"]),
+        ("model__original_size", [640, 480]),
+        ("model__crop_top_left", [0, 0]),
     ],
 )
 def test_possible_values_pass(tmp_path: Path, name: str, value: Any) -> None:
@@ -104,6 +106,29 @@ def test_bounds_and_choices_are_of_keys_that_exist() -> None:
 )
 def test_a_wrong_name_gets_the_nearest_right_ones(wrong: str, known: list[str], said: str) -> None:
     assert did_you_mean(wrong, known) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("original_size", [640], r"\[width, height\] in pixels, each from 1 to 65536"),
+        ("target_size", [640, 0], r"\[width, height\]"),
+        ("crop_top_left", [-1, 0], r"\[x, y\] in pixels, each from 0"),
+    ],
+)
+def test_a_size_that_is_told_is_two_numbers(tmp_path: Path, name: str, value: list[int], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        check(make_config(tmp_path, **{f"model__{name}": cast(Any, value)}))
+
+
+def test_what_negative_prompts_are_told_takes_both_sizes(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"model__negative_original_size": [64, 64], "model__negative_target_size": [64, 64]}
+    check(make_config(tmp_path, **sizes))
+    for name in sizes:
+        with pytest.raises(ConfigError, match="set both, or none"):
+            check(make_config(tmp_path, **{name: sizes[name]}))
+    with pytest.raises(ConfigError, match="set both, or none"):
+        check(make_config(tmp_path, model__negative_crop_top_left=[0, 0]))
 
 
 def test_tars_leave_only_for_somewhere(tmp_path: Path) -> None:

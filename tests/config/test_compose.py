@@ -34,7 +34,15 @@ def test_each_model_brings_a_job_its_size_its_steps_and_its_guidance(name: str) 
         model.steps,
         model.guidance,
     )
-    assert model.size_px % 16 == 0 and (job.scheduler, model.dtype) == ("model", "auto")
+    assert model.size_px % 16 == 0 and (job.scheduler, model.dtype) == (model.scheduler, "auto")
+
+
+def test_a_job_takes_the_scheduler_of_its_model_unless_it_names_one() -> None:
+    chosen = {
+        name: composed("job=mars_batch", f"model={name}").job.scheduler for name in ("tiny", "sdxl", "flux_schnell")
+    }
+    assert chosen == {"tiny": "ddim", "sdxl": "ddim", "flux_schnell": "model"}
+    assert composed("job=landscape_4k").job.scheduler == "unipc"
 
 
 def test_without_a_job_the_jobs_are_listed() -> None:

@@ -1,11 +1,13 @@
 """Prompts that the model's tokenizer cuts are told beforehand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from batchgen.evening.cuts import cut_warning, may_be_cut
+from batchgen.models.families.texts import TextOptions
 from batchgen.models.find import ModelFiles
 from batchgen.places import models_dir
 from tests.builders import POLICY, make_prompt
@@ -35,6 +37,15 @@ def test_what_is_shown_is_what_the_engine_cuts() -> None:
     assert cut and said is not None
     shown = said.rpartition("(first: ")[2].strip("')").removesuffix("...")
     assert cut.replace(" ", "").startswith(shown.replace(" ", "")[:20])
+
+
+def test_chunks_and_weights_count_as_the_engine_counts_them() -> None:
+    most = TextOptions(text_chunks=2, prompt_weights=True)
+    weighted = f"({LONG}:1.2), a cat, a [cat]"
+    said = cut_warning(replace(TINY, texts=most), [LONG, weighted])
+    assert said is not None and said.startswith("2 prompts are longer than the 150 tokens") and ":1.2" not in said
+    assert cut_warning(replace(TINY, texts=most), [LONG[:300]]) is None
+    assert cut_warning(TINY, [LONG[:300]]) is not None
 
 
 def test_the_files_of_older_models_serve_too(tmp_path: Path) -> None:

@@ -1,67 +1,44 @@
 """What of a hub model is still to be downloaded."""
 
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
 from batchgen.config.schema import ModelConfig
-from batchgen.evening.download import in_cache, to_download
-from batchgen.models.find import ModelFiles
+from batchgen.evening.download import to_download
+from batchgen.models.find import download
 from batchgen.places import models_dir
-
-FILES = {
-    "model_index.json": 1, "README.md": 10_000, "v1-5.ckpt": 10_000, "v1-5.safetensors": 10_000,
-    "unet/config.json": 2, "unet/diffusion_pytorch_model.safetensors": 400, "unet/diffusion_pytorch_model.bin": 10_000,
-    "unet/diffusion_pytorch_model.fp16.safetensors": 200, "unet/diffusion_pytorch_model.non_ema.safetensors": 10_000,
-    "vae/config.json": 3, "vae/diffusion_pytorch_model.safetensors": 80,
-    "tokenizer/vocab.json": 5, "tokenizer/merges.txt": 4,
-}  # fmt: skip
+from tests.model_hub import Hub, model_hub, reach
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The hub, with one model; the keyword arguments that it was asked with."""
-    asked: list[Any] = []
-
-    def info(_: Any, name: str, **options: Any) -> Any:
-        asked.append(options)
-        if name != "org/model":
-            raise OSError("404 Client Error.\nA long text")
-        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file, size=size) for file, size in FILES.items()])
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", info)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
-    return asked
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with model_hub() as hub:
+        reach(hub, tmp_path / "cache", monkeypatch)
+        hub.add("org/model", models_dir() / "tiny_2")
+        yield hub
 
 
-def test_the_sizes_of_what_a_run_loads_are_added_up(hub: Any) -> None:
-    small = 1 + 2 + 3 + 5 + 4
-    assert to_download(ModelConfig("org/model")).bytes == small + 400 + 80
-    assert to_download(ModelConfig("org/model", variant="fp16")).bytes == small + 200 + 80
-    assert all(options["timeout"] for options in hub)
+def test_the_sizes_of_what_a_run_loads_are_added_up(hub: Hub, tmp_path: Path) -> None:
+    files = hub.models["org/model"]
+    loaded = sum(len(data) for name, data in files.items() if name != "README.md" and "/" in name)
+    whole = loaded + len(files["model_index.json"])
+    files |= {"v1-5.safetensors": b"1" * 10_000, "unet/diffusion_pytorch_model.bin": b"2" * 10_000}
+    files["unet/diffusion_pytorch_model.non_ema.safetensors"] = b"3" * 10_000
+    files["unet/diffusion_pytorch_model.fp16.safetensors"] = b"4" * 200
+    assert to_download(ModelConfig("org/model")).bytes == whole
+    unet = len(files["unet/diffusion_pytorch_model.safetensors"])
+    assert to_download(ModelConfig("org/model", variant="fp16")).bytes == whole - unet + 200
+    assert not (tmp_path / "cache").exists(), "a dry run writes nothing"
+    assert not hub.contents(), "no weights were sent"
+    download(ModelConfig("org/model"))
+    assert to_download(ModelConfig("org/model")).bytes == 0
 
 
-def test_a_model_in_the_cache_is_found_without_the_network(
-    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = shutil.copytree(models_dir() / "tiny", tmp_path / "snapshots" / "abc")
-    index = str(folder / "model_index.json")
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: index)
-    assert in_cache(ModelConfig("org/model")) == ModelFiles(folder)
-    shutil.rmtree(folder / "vae")
-    assert in_cache(ModelConfig("org/model")) is None, "the download was cut off"
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
-    assert in_cache(ModelConfig("org/model")) is None and not hub
-
-
-def test_without_a_network_it_is_not_known_and_one_line_says_why(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_is_not_known_one_line_says_why(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     other = to_download(ModelConfig("org/other"))
-    assert (other.bytes, other.why) == (None, "404 Client Error.")
+    assert other.bytes is None and "org/other cannot be downloaded: the hub has no such model" in other.why
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE" in to_download(ModelConfig("org/model")).why

@@ -55,5 +55,5 @@ def test_disk_and_download() -> None:
     assert download_line(None).text == "" and download_line(None).values == {"download_bytes": 0}
     assert "2.0 GiB of the model first" in download_line(Download(2 * GIB)).text
     unknown = download_line(Download(None, "HF_HUB_OFFLINE is set"))
-    assert "not known without the network (HF_HUB_OFFLINE is set)" in unknown.text
+    assert "not known: HF_HUB_OFFLINE is set" in unknown.text
     assert unknown.values == {"download_bytes": None}

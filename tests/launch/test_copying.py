@@ -40,6 +40,8 @@ from tests.commands import (
 )
 from tests.hubs import REPO, environment, hub_server
 
+pytestmark = pytest.mark.slow
+
 TO = f"s3://{BUCKET}/night"
 FILES = ["job.width=64", "job.height=64", "job.batch_size=4", "output.batches_per_shard=1"]
 
@@ -71,7 +73,7 @@ def arguments(run_dir: Path, prompts: Path, *more: str) -> list[str]:
 
 
 def local_files(run: RunDir) -> dict[str, bytes]:
-    paths = [*run.shards.iterdir(), *run.memory_logs.iterdir(), run.index]
+    paths = [*run.shards.iterdir(), *run.memory_logs.iterdir(), run.index, run.samples_table, run.card]
     return {f"night/{path.relative_to(run.root).as_posix()}": path.read_bytes() for path in paths}
 
 
@@ -232,10 +234,43 @@ def test_the_hub_gets_one_commit_for_many_shards(tmp_path: Path, prompts: Path) 
         assert len(hub.commits) <= 2 and RunDir(tmp_path / "run").tars() == set()
         with tarfile.open(fileobj=io.BytesIO(hub.files["data/shards/000004.tar"])) as tar:
             assert len(tar.getnames()) == 24
-        assert "data/index.json" in hub.files
+        assert {"data/index.json", "data/samples.parquet", "README.md"} <= hub.files.keys()
+        assert "data/README.md" not in hub.files
         wrong = front(tmp_path / "other", prompts, "output.copy_to=hf://datasets/me/no", **environment(hub))
         assert wrong.returncode == 2 and len(wrong.stderr.splitlines()) == 1, wrong.stderr
         assert not (tmp_path / "other").exists()
+
+
+def test_the_data_set_on_the_hub_loads_by_its_card_and_a_persons_card_stays(
+    tmp_path: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with hub_server() as hub:
+        command = ["output.copy_to=hf://datasets/" + REPO]
+        done = front(tmp_path / "run", prompts, *command, **environment(hub))
+        assert done.returncode == 0, done.stderr
+        for name, data in hub.files.items():  # as a snapshot of it is on the disk
+            (tmp_path / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "hub" / name).write_bytes(data)
+        for streaming in (False, True):
+            read = datasets.load_dataset(
+                str(tmp_path / "hub"), split="train", streaming=streaming, cache_dir=str(tmp_path / "cache")
+            )
+            assert len({row["__key__"] for row in read}) == 40
+        assert hub.files["README.md"] == (tmp_path / "run" / "README.md").read_bytes()
+
+        card = RunDir(tmp_path / "run").card
+        card.write_text(card.read_text().replace("# To do: choose the licence", "license: mit\n#"))
+        again = front(tmp_path / "run", prompts, *command, **environment(hub))
+        assert again.returncode == 0 and hub.files["README.md"] == card.read_bytes(), again.stderr
+
+        hub.files["README.md"] = b"mine\n"
+        card.write_text(f"{card.read_text()}\nmore\n")
+        left = front(tmp_path / "run", prompts, *command, **environment(hub))
+        assert left.returncode == 0 and hub.files["README.md"] == b"mine\n"
+        assert f"hf://datasets/{REPO}/README.md is not of this run and stays" in left.stderr
 
 
 def test_mistakes_are_one_line_and_leave_no_plan(server: S3, tmp_path: Path, prompts: Path) -> None:
@@ -279,7 +314,7 @@ def test_another_address_gets_what_is_still_here(tmp_path: Path, prompts: Path) 
         sorted(path.relative_to(tmp_path / name).as_posix() for path in (tmp_path / name).rglob("*.*"))
         for name in ("one", "two")
     ]
-    assert names[0] == names[1] and len(names[0]) == 16
+    assert names[0] == names[1] and len(names[0]) == 18
 
 
 def test_nothing_to_check_without_an_address() -> None:

@@ -26,6 +26,8 @@ from tests.commands import (
     write_prompts,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def prompts(tmp_path):

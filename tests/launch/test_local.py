@@ -131,7 +131,7 @@ def test_what_another_start_would_not_change_is_said_once_and_nothing_is_started
 ):
     front(tmp_path / "run", prompts, FAKE_UNABLE="0", FAKE_WHY="no_cuda")  # it is planned, and nothing is made
     damage(tmp_path / "run")
-    done = front(tmp_path / "run", prompts)
+    done = front(tmp_path / "run", prompts, "launch.lease_timeout_s=2")
     assert done.returncode == code, done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith("batchgen: worker 0")]
     assert len(said) == 1 and re.search(words, said[0]), done.stderr

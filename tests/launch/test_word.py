@@ -13,7 +13,7 @@ from batchgen.launch.word import Speaker, Word, listen
 from batchgen.machine import process
 from batchgen.machine.process import StopEvent
 from batchgen.paths import RunDir
-from batchgen.prepare import refuse_used
+from batchgen.plan.replan import refuse_used
 from tests.builders import gone_process
 
 GROUP = Group("slurm-41.0", True, 0, 4, 0, 4, 1)

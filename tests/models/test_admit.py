@@ -11,9 +11,8 @@ import pytest
 from batchgen import prepare as prepare_module
 from batchgen.config.schema import Config
 from batchgen.dry_run import Counts, summary
-from batchgen.errors import BatchgenError, ModelError, UserError
+from batchgen.errors import BatchgenError, ConfigError, ModelError, UserError
 from batchgen.models import admit
-from batchgen.models.find import ModelFiles
 from batchgen.paths import RunDir
 from batchgen.places import models_dir
 from batchgen.prepare import look_up, prepare
@@ -79,6 +78,7 @@ REFUSED: dict[str, Any] = {
         {"memory__policy__tile_px": 520},
         "memory.policy.tile_px=520: .* 32, such as 512 or 544",
     ),
+    "layers": (lambda model: None, {"model__clip_skip": 90}, "model.clip_skip=90: .* text_encoder has only 3 layers"),
     "variant": (only_fp16, {"model__variant": "fp61"}, "has no such weights; did you mean fp16?"),
 }
 
@@ -86,11 +86,10 @@ REFUSED: dict[str, Any] = {
 @pytest.fixture
 def in_process(monkeypatch):
     """The check in this process, where torch is loaded once for all of them."""
-    from batchgen.pipeline.check import check
+    from batchgen.pipeline.check import check, model_of
 
     def answer(request):
-        model = ModelFiles(Path(request.pop("folder")), request.pop("variant"), request.pop("safety_checker"))
-        return check(model, **request)
+        return check(model_of(request), **request)
 
     monkeypatch.setattr(admit, "_answer", answer)
 
@@ -252,3 +251,20 @@ def test_what_is_given_and_changes_nothing_is_told(tmp_path, in_process, capsys,
     ):
         prepared(config)
     assert not (tmp_path / "strict").exists()
+
+
+@pytest.mark.parametrize(("on", "told"), [(False, 1), (True, 0)])
+def test_weights_that_are_not_read_are_told_once(tmp_path, in_process, capsys, on, told):
+    texts = [("a fox", ""), ("a (red:1.2) fox", "(grey:1.1)"), ("a (blue:1.3) fox", "")]
+    rows = [{"prompt": text, "negative_prompt": negative} for text, negative in texts]
+    prepare(RunDir(tmp_path / "run"), make_config(tmp_path, rows, model__prompt_weights=on))
+    said = capsys.readouterr().err
+    line = f"{tmp_path}/prompts.jsonl:2); set model.prompt_weights=true to use them"
+    assert (said.count("are read as text"), said.count(line)) == (told, told)
+
+
+def test_an_option_that_the_family_does_not_have_is_refused(tmp_path, in_process):
+    config = make_config(tmp_path, model__original_size=[64, 64])
+    with pytest.raises(ConfigError, match="model.original_size is for Stable Diffusion XL; Stable Diffusion 1.x"):
+        prepare(RunDir(tmp_path / "run"), config)
+    assert not (tmp_path / "run").exists()

@@ -16,7 +16,6 @@ from batchgen.errors import EXIT_WHOLE, UserError
 from batchgen.launch import local
 from batchgen.machine.process import worker_name
 from batchgen.models import admit
-from batchgen.models.find import ModelFiles
 from batchgen.paths import RunDir
 from batchgen.places import models_dir
 from batchgen.plan.store import load_plan
@@ -31,12 +30,11 @@ pytestmark = pytest.mark.slow  # real runs
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The model is checked and the worker works in this process, where torch is loaded once; who was started."""
-    from batchgen.pipeline.check import check
+    from batchgen.pipeline.check import check, model_of
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         asked = dict(request)
-        model = ModelFiles(Path(asked.pop("folder")), asked.pop("variant"), asked.pop("safety_checker"))
-        return json.loads(json.dumps(check(model, **asked)))
+        return json.loads(json.dumps(check(model_of(asked), **asked)))
 
     def launch(crew: local.Crew, stop: Any, tick: Any, say: Any) -> int:
         names.append(worker_name(0))

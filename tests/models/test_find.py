@@ -4,37 +4,29 @@ import json
 import shutil
 
 import pytest
+from huggingface_hub import constants
 
 from batchgen.config.schema import Config, ModelConfig
 from batchgen.errors import ModelError
 from batchgen.models.families.base import NEVER
-from batchgen.models.find import ModelFiles, check_model, find_model, hub_revision, place_px, settled
-from tests.commands import REAL, front, samples, verify, write_prompts
+from batchgen.models.find import (
+    ModelFiles,
+    check_model,
+    download,
+    find_model,
+    hub_revision,
+    in_cache,
+    place_px,
+    settled,
+)
+from tests.commands import REAL, front, write_prompts
+from tests.model_hub import COMMIT, model_hub, reach
 from tests.pipeline.small_models import save
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     return save("sd15", tmp_path_factory.mktemp("models") / "small")
-
-
-@pytest.mark.slow
-def test_a_hub_model_is_taken_from_the_cache_and_its_commit_is_recorded(tmp_path, small):
-    repository = tmp_path / "hub" / "models--org--small"
-    shutil.copytree(small, repository / "snapshots" / COMMIT)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(COMMIT)
-    prompts = write_prompts(tmp_path / "p.txt", 4)
-    hub = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    done = front(tmp_path / "run", prompts, "model.path=org/small", "job.steps=2", command=REAL, **hub)
-    assert done.returncode == 0, done.stderr
-    assert verify(tmp_path / "run").returncode == 0
-    about = json.loads(samples(tmp_path / "run")["000000000000-00.json"])
-    assert (about["model"], about["revision"]) == ("org/small", COMMIT)
-    again = front(tmp_path / "run", prompts, "model.path=org/small", "job.steps=2", command=REAL, **hub)
-    assert again.returncode == 0 and "is already done" in again.stderr
 
 
 @pytest.mark.slow
@@ -45,6 +37,27 @@ def test_a_hub_model_that_cannot_be_had_is_one_line(tmp_path):
     assert done.returncode == 2
     assert "model org/nothing cannot be downloaded" in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_hub_model_is_found_in_the_cache_as_long_as_it_is_whole(small, tmp_path, monkeypatch, capsys):
+    with model_hub() as hub:
+        hub.add("org/small", small)
+        reach(hub, tmp_path / "hub", monkeypatch)
+        assert in_cache(ModelConfig("org/small")) is None
+        fetched = download(ModelConfig("org/small"))
+        assert fetched.folder.name == COMMIT and in_cache(ModelConfig("org/small")) == fetched
+        hub.asked.clear()
+        assert download(ModelConfig("org/small", revision=COMMIT)) == fetched and hub.asked == []
+        shutil.rmtree(fetched.folder / "vae")
+        assert in_cache(ModelConfig("org/small")) is None, "the download was cut off"
+        assert download(ModelConfig("org/small")) == fetched and not hub.contents(), "its content was still there"
+        hub.models.clear()
+        assert download(ModelConfig("org/small")) == fetched
+        assert "the hub has no such model; check the name, and" in capsys.readouterr().err
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert download(ModelConfig("org/small")) == fetched
+    said = capsys.readouterr().err
+    assert "the hub cannot be reached" in said and f"what is in the cache counts, {fetched.folder}" in said
 
 
 def test_names_folders_and_hub_ids_are_told_apart(small, tmp_path):

@@ -124,6 +124,11 @@ def torn_header(path):
     path.write_bytes((2).to_bytes(8, "little") + b"[]")
 
 
+def strange_dtype(path):
+    header = json.dumps({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+
+
 @pytest.mark.parametrize(
     "damage, words",
     [
@@ -133,6 +138,7 @@ def torn_header(path):
         (pointer, "only a pointer of Git LFS, .*: run git lfs pull"),
         (web_page, "is cut off or no safetensors file"),
         (longer, "is damaged: it has"),
+        (strange_dtype, r"has numbers of a kind that is not known \(F99\): download or copy it again"),
         (torn_header, "is damaged, its header cannot be read"),
     ],
 )

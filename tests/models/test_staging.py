@@ -66,6 +66,26 @@ def test_the_files_that_are_loaded_are_copied_once(plan: Plan) -> None:
     assert sorted(path.name for path in copy.parent.iterdir()) == [copy.name, f"{copy.name}.lock"]
 
 
+def test_a_model_that_is_put_together_is_copied_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan
+) -> None:
+    monkeypatch.setenv("BATCHGEN_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(models_dir() / "tiny" / "vae", tmp_path / "vae")
+    [weights] = (tmp_path / "vae").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    other = plan_run(
+        tmp_path, run_dir=str(tmp_path / "other"), model__path=str(tmp_path / "model"),
+        model__vae=str(tmp_path / "vae"), launch__scratch=plan.config.launch.scratch,
+    )  # fmt: skip
+    assert other.recipe["model"] != plan.recipe["model"]
+    first = staged(other)
+    model = first.plan.config.model
+    assert (model.path, model.vae) == (str(copy_of(other)), None)
+    shutil.rmtree(tmp_path / "vae")
+    assert fingerprint_model(locate(model)) == other.recipe["model"]
+    assert not any(path.is_symlink() for path in copy_of(other).rglob("*"))
+
+
 def test_an_engine_is_loaded_from_the_copy(plan: Plan) -> None:
     there = staged(plan).plan
     shutil.rmtree(plan.planned.model.path)

@@ -179,6 +179,6 @@ def test_a_scheduler_that_cannot_make_the_steps_is_refused(models, tmp_path, kin
 
 def test_usual_numbers_of_steps_are_found_to_work_beside_those_asked_for(models, tmp_path):
     folder = with_scheduler(models["sd15"], tmp_path / "model", "PNDMScheduler", skip_prk_steps=False)
-    working = working_steps(folder, "model", [100], [3, 80])
+    working = working_steps(ModelFiles(folder), "model", [100], [3, 80])
     assert working == [*range(4, 61), 80, 100]
-    assert working_steps(folder, "euler", [], []) == [*range(1, 61)]
+    assert working_steps(ModelFiles(folder), "euler", [], []) == [*range(1, 61)]

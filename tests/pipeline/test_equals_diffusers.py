@@ -30,10 +30,11 @@ from tests.pipeline.test_engine import prompt
 NAMES = {name: class_name for name, (class_name, _) in SCHEDULERS.items()}
 KARRAS = set(diffusers.schedulers.KarrasDiffusionSchedulers.__members__)
 # Every scheduler of diffusers that those on offer may replace. LMS and DPM-SDE say nothing without scipy and torchsde.
+LISTED = {*NAMES.values()} - {"LCMScheduler", "TCDScheduler"}
 OWN = sorted(
     name
     for name in {*dir(diffusers.schedulers), *KARRAS}
-    if {*NAMES.values()} <= {*getattr(getattr(diffusers, name, None), "_compatibles", KARRAS if name in KARRAS else ())}
+    if {*getattr(getattr(diffusers, name, None), "_compatibles", KARRAS if name in KARRAS else ())} >= LISTED
 )
 # These make images with seeds of their own, and need no further package.
 OF_THEIR_OWN = [name for name in OWN if not re.match("CogVideoX|LMS|DPMSolverSDE", name)]
@@ -61,7 +62,7 @@ class Family:
     def reference(self, name, own_config):
         """Diffusers' own pipeline of this model with the chosen scheduler; 'model' is the own one."""
         settings: dict[str, Any] = {"algorithm_type": "dpmsolver++"} if name == "dpm++" else {}
-        if name == "ddim" and self.is_xl:
+        if name in ("ddim", "lcm", "tcd") and self.is_xl:
             settings["clip_sample"] = False  # this constructor corrects nothing, and the default ruins latents
         if name == "unipc" and own_config["_class_name"] == "DPMSolverSinglestepScheduler":
             settings["lower_order_final"] = True  # else all is NaN

@@ -12,9 +12,10 @@ import torch
 from batchgen.pipeline.noise import generators, seeded_steps
 
 
-def test_a_step_that_adds_noise_draws_each_row_from_its_own_generator_without_being_given_it():
+@pytest.mark.parametrize("kind", ["EulerAncestralDiscreteScheduler", "LCMScheduler", "TCDScheduler"])
+def test_a_step_that_adds_noise_draws_each_row_from_its_own_generator_without_being_given_it(kind):
     def stepped(seeds):
-        scheduler = diffusers.EulerAncestralDiscreteScheduler()
+        scheduler = getattr(diffusers, kind)()
         scheduler.set_timesteps(3)
         with seeded_steps(scheduler, generators(seeds)):
             assert "generator" in inspect.signature(scheduler.step).parameters  # pipelines look at them

@@ -124,7 +124,6 @@ def test_inputs_come_to_the_device_wherever_they_are(rows):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@torch.inference_mode()
 def test_planned_groups_are_those_that_are_packed(kind, tmp_path, monkeypatch):
     # Planned by the names in the files' headers, packed in the order in which the layers run
     engine = DiffusersEngine(ModelFiles(save(kind, tmp_path / kind)), "model", "fp32")

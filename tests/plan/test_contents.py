@@ -7,16 +7,26 @@ from batchgen.plan.contents import copies_in, write_prompts, write_shards
 from batchgen.plan.inputs import Input
 from batchgen.plan.records import parse_shard
 from batchgen.plan_dir import PlanDir
-from batchgen.types import Batch, PromptFile, Reject, Shard
+from batchgen.types import Batch, Lora, PromptFile, Reject, Shard
 from tests.builders import make_prompt
 
 
 def test_shards_and_rejects_come_back(tmp_path: Path) -> None:
     shard = Shard(3, (Batch(0, (make_prompt("a"), make_prompt("b"))), Batch(1, (make_prompt("c"),))))
     draft = PlanDir(tmp_path)
-    assert write_shards(draft, [Reject("p.txt", 7, "empty prompt"), shard]) == ([(2, 3)], 1)
+    assert write_shards(draft, [Reject("p.txt", 7, "empty prompt"), shard]) == ([(2, 3)], 1, [])
     assert parse_shard(3, draft.shard(3).read_bytes()) == shard
     assert json.loads(draft.rejects.read_text()) == {"file": "p.txt", "line": 7, "reason": "empty prompt"}
+
+
+def test_the_files_of_lora_are_listed_once(tmp_path: Path) -> None:
+    a, b = Lora("/a.safetensors", 1.0, "a1"), Lora("/b.safetensors", 0.5, "b2")
+    batches = (
+        Batch(0, (make_prompt("a", lora=(a, b)),)), Batch(1, (make_prompt("b", lora=(a._replace(weight=2.0),)),)),
+        Batch(2, (make_prompt("c"),)),
+    )  # fmt: skip
+    written = write_shards(PlanDir(tmp_path), [Shard(0, batches)])
+    assert written.loras == [("/a.safetensors", "a1"), ("/b.safetensors", "b2")]
 
 
 def test_only_fetched_files_are_copied_each_under_a_name_of_its_own(tmp_path: Path) -> None:

@@ -133,6 +133,12 @@ def test_no_batch_that_is_cut_grows_by_padding_but_in_the_last_round(tmp_path: P
     assert batch_rows(cut(tmp_path, prompts_of(72))) == [[5]] * 8 + [[4]] * 8
 
 
+def test_in_a_long_plan_no_worker_gets_crumbs(tmp_path: Path) -> None:
+    """On an H100, 4 rows of SD 1.5 take 0.24 s each and 32 rows 0.17, and a size that is new takes 0.5 to 0.9 more."""
+    rows = [count for shard in batch_rows(cut(tmp_path, prompts_of(1_280), 2)) for count in shard]
+    assert [count for count in rows if count < 32] == [16, 16, 8, 8, 8, 8]
+
+
 def test_shards_grow_then_shrink_and_the_smallest_come_last(tmp_path: Path) -> None:
     rows = batch_rows(cut(tmp_path, prompts_of(9_000)))
     sizes = [len(shard) for shard in rows]

@@ -8,8 +8,9 @@ import pytest
 
 from batchgen.config.bounds import SEED_LIMIT
 from batchgen.config.schema import JobConfig
+from batchgen.errors import ModelError
 from batchgen.plan.planner import Planner, image_seed, pack_batches
-from batchgen.types import Prompt, Reject, Row
+from batchgen.types import Lora, Prompt, Reject, Row
 from tests.builders import make_prompt, make_row
 
 JOB = JobConfig(name="test", prompts="-", width=64, height=64, steps=2, guidance=5.0, negative_prompt="blurry", seed=3)
@@ -271,3 +272,32 @@ def test_rows_with_and_without_guidance_do_not_run_together_wherever_the_models_
     prompts = list(Planner(JOB, None, above).prompts(rows, None))
     assert [prompt.is_guided for prompt in prompts if isinstance(prompt, Prompt)] == guided
     assert len(list(pack_batches(prompts, 4))) == len(set(guided))
+
+
+def named(said: str | None) -> tuple[Lora, ...]:
+    """What a job with a LoRA of its own finds for a row."""
+    if said == "gone":
+        raise ModelError("LoRA gone: no such file")
+    return () if said == "<none>" else (Lora(said or "job", 1.0, f"of {said or 'job'}"),)
+
+
+def test_a_rows_lora_replaces_the_jobs_and_rows_are_packed_by_it() -> None:
+    rows = [make_row(row=place, lora=said) for place, said in enumerate([None, "a", "<none>", "a", None, "<none>"])]
+    prompts = list(Planner(JOB, loras=named).prompts(rows, None))
+    paths = [[one.path for one in prompt.lora] for prompt in prompts if isinstance(prompt, Prompt)]
+    assert paths == [["job"], ["a"], [], ["a"], ["job"], []]
+    batches = [batch for batch in pack_batches(prompts, 8) if not isinstance(batch, Reject)]
+    assert [[prompt.line for prompt in batch] for batch in batches] == [[1, 5], [2, 4], [3, 6]]
+
+
+def test_lora_changes_no_seed_and_no_key() -> None:
+    with_it, without = (
+        [(prompt.key, prompt.seed) for prompt in Planner(JOB, loras=named).prompts([make_row(lora=said)], None)
+         if isinstance(prompt, Prompt)] for said in ("a", "<none>")
+    )  # fmt: skip
+    assert with_it == without
+
+
+def test_a_file_that_cannot_be_used_is_told_with_the_place_of_its_row() -> None:
+    with pytest.raises(ModelError, match=r"^prompts.txt:1: LoRA gone: no such file$"):
+        list(Planner(JOB, loras=named).prompts([make_row(lora="gone")], None))

@@ -13,6 +13,7 @@ from batchgen.plan.recipe import (
     computed_otherwise,
     recipe_of,
 )
+from batchgen.types import Lora
 from tests.builders import make_config
 
 FIXED: dict[str, Any] = {
@@ -50,6 +51,7 @@ FREE: dict[str, Any] = {
     "job__on_bad_row": "fail",
     "job__limit": 5,
     "model__path": "/moved/tiny",
+    "model__lora": "/moved/a.safetensors",  # whose content counts
 }
 
 
@@ -69,6 +71,17 @@ def test_how_and_where_a_run_is_worked_on_is_free(tmp_path: Path, name: str) -> 
 def test_another_model_is_a_change(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     assert changes(recipe_of(config, "old"), recipe_of(config, "new")) == ['model: "old" -> "new"']
+
+
+def test_the_content_and_the_weight_of_the_jobs_lora_count_and_not_its_place(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    one = Lora("/a.safetensors", 1.0, "a1")
+    before = recipe_of(config, "m", [one])
+    assert changes(before, recipe_of(config, "m", [one._replace(path="/moved.safetensors")])) == []
+    for others in ([one._replace(weight=0.5)], [one._replace(sha256="b2")], [], [one, one]):
+        [told] = changes(before, recipe_of(config, "m", others))
+        assert told.startswith('loras: [["a1", 1.0]] -> ')
+    assert changes(recipe_of(config, "m"), recipe_of(config, "m", [])) == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from batchgen.files import to_json
 from batchgen.plan.records import RunFacts, ShardSize, checksum, parse_shard, shard_lines
-from batchgen.types import Batch, Shard
+from batchgen.types import Batch, Lora, Shard
 from tests.builders import make_prompt
 
 FACTS: RunFacts = {"format": 1, "run_id": "a" * 32, "shards": [ShardSize(2, 64)]}
@@ -33,3 +33,13 @@ def test_where_guidance_begins_is_written_only_where_it_is_not_the_usual() -> No
     assert [b"guided_above" in line for line in lines.splitlines()] == [False, True]
     [read] = parse_shard(0, lines).batches
     assert [prompt.is_guided for prompt in read.prompts] == [False, True]
+
+
+def test_lora_is_written_only_where_there_is_one_and_comes_back() -> None:
+    loras = (Lora("/a.safetensors", 0.8, "a1"), Lora("/b.safetensors", 1.0, "b2"))
+    shard = Shard(0, (Batch(0, (make_prompt("a"),)), Batch(1, (make_prompt("b", lora=loras),))))
+    lines = shard_lines(shard)
+    assert [b'"lora"' in line for line in lines.splitlines()] == [False, True]
+    assert b'"lora":[["/a.safetensors",0.8,"a1"],["/b.safetensors",1.0,"b2"]]' in lines
+    assert parse_shard(0, lines) == shard
+    assert {parse_shard(0, lines).batches[1].prompts[0].group}  # it can be looked up

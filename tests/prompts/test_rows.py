@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batchgen.types import Columns, Row
+from batchgen.types import Columns, Reject, Row
 from tests.prompts.reading import error_of, parquet, prompts, read, rejects, rows, write
 
 
@@ -27,6 +27,7 @@ def test_all_fields_and_extra(tmp_path: Path) -> None:
         "steps": 20,
         "guidance": 4.0,
         "images_per_prompt": 2,
+        "lora": "a.safetensors:0.5+b.safetensors",
     }
     values: dict[str, Any] = {**expected, "guidance": 4}
     names = ",".join(values)
@@ -44,6 +45,20 @@ def test_all_fields_and_extra(tmp_path: Path) -> None:
         assert {name: getattr(row, name) for name in expected} == expected
         assert isinstance(row.guidance, float)
         assert row.extra == extra
+
+
+def test_a_rows_lora_may_be_a_list_and_must_be_written_as_such(tmp_path: Path) -> None:
+    lines = [
+        {"prompt": "a", "lora": ["a.safetensors:2", "b.safetensors"]}, {"prompt": "b", "LoRAs": "<none>"},
+        {"prompt": "c", "lora": "a.safetensors:much"}, {"prompt": "d", "lora": 7}, {"prompt": "e", "lora": None},
+    ]  # fmt: skip
+    found = read(write(tmp_path / "p.jsonl", "".join(json.dumps(line) + "\n" for line in lines)))
+    assert [one.lora if isinstance(one, Row) else None for one in found] == [
+        "a.safetensors:2+b.safetensors", "<none>", None, None, None,
+    ]  # fmt: skip
+    weight, number = (one.reason for one in found if isinstance(one, Reject))
+    assert "weight must be a number" in weight and "job.columns.lora=null ignores the column" in weight
+    assert number.startswith("lora must be text, got 7")
 
 
 def test_empty_cells_are_unset(tmp_path: Path) -> None:

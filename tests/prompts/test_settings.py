@@ -14,6 +14,10 @@ def test_the_job_says_how_its_files_are_read() -> None:
     assert (Reading.of(job).lenient, Reading.of(job, 1).lenient) == (True, False)
 
 
+def test_a_column_lora_is_a_field_since_the_third_version_of_the_reader() -> None:
+    assert [Reading.of(JobConfig(), version).columns.lora for version in (1, 2, 3)] == [None, None, "lora"]
+
+
 @pytest.mark.parametrize("separator", [*SEPARATORS, *SEPARATORS.values(), "~"])
 def test_a_separator_is_a_name_or_a_character(separator: str) -> None:
     reading = Reading(separator=separator)

@@ -83,7 +83,7 @@ def test_what_is_left(plan: Plan) -> None:
     plan.config.output.copy_to = "memory://a"
     assert to_copy(plan) == {0, 1}
     keep_record(plan.run, record_for(plan.run, 1, "memory://a"))
-    keep_record(plan.run, {**record_for(plan.run, 0, "memory://a"), "shard": None, "attempt": ""})
+    keep_record(plan.run, {**record_for(plan.run, 0, "memory://a"), "shard": None, "attempt": ""}, "index.json")
     assert (to_copy(plan), copied(plan.run)) == ({0}, {1}), "the record of the index is no shard's"
     assert copies_line(plan) == "1 of 2 shards are copied to memory://a"
     assert load_plan(plan.run).config.output.copy_to is None

@@ -96,6 +96,13 @@ def test_workers_that_were_started_alone_finish_the_run(tmp_path, prompts):
     assert "is already done" in front(tmp_path / "run", prompts).stderr
 
 
+def test_a_directory_that_no_pattern_can_name_is_left_to_webdataset(tmp_path):
+    (tmp_path / "a::b").mkdir()
+    plan = plan_run(tmp_path / "a::b", PROMPTS)
+    finish_run(plan)
+    assert finish(plan).lines[-1] == "read them with webdataset"
+
+
 def test_two_that_finish_at_once_write_the_same_index(tmp_path):
     plan = plan_run(tmp_path, PROMPTS, output__batches_per_shard=1)
     finish_run(plan)

@@ -4,8 +4,9 @@ import io
 
 import pytest
 from PIL import Image
+from PIL.ExifTags import IFD, Base
 
-from batchgen.shards.images import encode_image
+from batchgen.shards.images import MOST_TEXT_BYTES, encode_image
 from batchgen.types import Decoded
 from tests.builders import fake_image, make_prompt
 
@@ -28,6 +29,25 @@ def test_other_formats_come_close_and_closer_with_more_quality(image_format: str
         assert max(abs(a - b) for a, b in zip(picture.tobytes(), pixels, strict=True)) <= 3
     sizes = [len(encode_image(fake_image(PROMPT), image_format, quality)) for quality in (20, 90)]
     assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpg", "webp"])
+def test_text_is_kept_beside_the_same_pixels(image_format: str) -> None:
+    image = fake_image(PROMPT)
+    plain, told = (encode_image(image, image_format, None, text) for text in (None, "a fox"))
+    assert told == encode_image(image, image_format, None, "a fox") and len(told) > len(plain)
+    with Image.open(io.BytesIO(plain)) as one, Image.open(io.BytesIO(told)) as other:
+        assert one.tobytes() == other.tobytes()
+        assert "parameters" not in one.info and len(one.getexif()) == 0
+
+
+def test_the_longest_text_fits_into_each_format() -> None:
+    text = "x" * (MOST_TEXT_BYTES["jpg"] // 2)
+    with Image.open(io.BytesIO(encode_image(fake_image(PROMPT), "jpg", None, text))) as image:
+        assert image.getexif().get_ifd(IFD.Exif)[Base.UserComment] == b"UNICODE\0" + text.encode("utf-16-be")
+    for image_format in ("png", "webp"):
+        assert image_format not in MOST_TEXT_BYTES
+        assert len(encode_image(fake_image(PROMPT), image_format, None, text * 9)) > 9 * len(text)
 
 
 def test_pixels_that_are_not_finite_are_refused() -> None:

@@ -1,5 +1,6 @@
 """Samples: the image, its text, and a JSON that says how it was made, the same each time."""
 
+import io
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from batchgen.errors import ResumeError
 from batchgen.paths import RunDir
@@ -14,7 +16,7 @@ from batchgen.plan.records import SAMPLE_FORM
 from batchgen.plan.store import Plan, load_plan
 from batchgen.prepare import prepare
 from batchgen.shards.samples import Cuts, SampleMaker, cuts_of, file_names
-from batchgen.types import EMPTY_NEGATIVE, Decoded, Prompt, Sample
+from batchgen.types import EMPTY_NEGATIVE, Decoded, Lora, Prompt, Sample
 from tests.builders import MAKER, POLICY, begun_with_form, fake_image, make_config, make_prompt, plan_run, write_rows
 
 PROMPT = make_prompt("fox", prompt="a f\u00fcchs", source="/home/me/prompts.txt", line=3, extra={"id": 9})
@@ -30,12 +32,12 @@ POLICY_TYPES = {
     "micro_batch": int, "decode_chunk": int, "tile_px": int, "placement": str, "dtype": str, "threads": int,
     "guidance_split": bool, "channels_last": bool, "traced": bool, "attention": str, "stream_buffers": int,
 }  # fmt: skip
-# The fields of form 2. A change of a name or a type needs a new SAMPLE_FORM, so that runs go on as they were begun.
+# The fields of form 3. A change of a name or a type needs a new SAMPLE_FORM, so that runs go on as they were begun.
 TYPES = {
     "key": str, "prompt": str, "negative_prompt": str, "cut": str, "negative_cut": str, "seed": int, "width": int,
     "height": int, "steps": int, "guidance": float, "scheduler": str, "model": str, "revision": str, "batchgen": str,
     "device": str, "policy": POLICY_TYPES, "decoded_again_in_fp32": bool, "safety_checker": str, "flagged": bool,
-    "status": str, "source": {"file": str, "line": int}, "row_json": str,
+    "status": str, "lora": str, "lora_sha256": str, "source": {"file": str, "line": int}, "row_json": str,
 }  # fmt: skip
 
 
@@ -155,7 +157,7 @@ def prepared(tmp_path: Path, **settings: Any) -> Plan:
 def test_a_new_run_has_the_newest_form(tmp_path: Path) -> None:
     maker = SampleMaker.of(plan_run(tmp_path), "FakeScheduler", "fake")
     assert types_of(about(make(maker=maker))) == TYPES
-    assert (maker.form, maker.model, maker.image_format) == (2, "tiny", "png")
+    assert (maker.form, maker.model, maker.image_format) == (3, "tiny", "png")
 
 
 def test_a_run_that_was_begun_with_the_first_form_goes_on_in_it_to_the_byte(tmp_path: Path) -> None:
@@ -164,11 +166,24 @@ def test_a_run_that_was_begun_with_the_first_form_goes_on_in_it_to_the_byte(tmp_
     added = write_rows(tmp_path / "more.jsonl", ["a grey wolf"])
     config.job.prompts, config.extend = [config.job.prompts, str(added)], True
     plan = prepare(run, config)
-    assert [segment.sample_form for segment in plan.segments] == [1, 2]
+    assert [segment.sample_form for segment in plan.segments] == [1, SAMPLE_FORM]
     maker = replace(SampleMaker.of(plan, "model", "cpu"), revision="2:f0", names={PROMPT.source: "me/prompts.txt"})
     assert make(maker=maker, cuts=Cuts("", "cut")).files["json"].decode() == FIRST_FORM
     cut = about(make(maker=maker, cuts=Cuts("the rest", ""), image=replace(fake_image(PROMPT), flagged=True)))
     assert (cut["cut"], cut["flagged"]) == ("the rest", True)
+
+
+def test_a_run_of_the_second_form_tells_of_lora_only_where_an_extension_brought_one() -> None:
+    second = replace(MAKER, form=2)
+    assert types_of(about(make(maker=second))) == {name: TYPES[name] for name in TYPES if "lora" not in name}
+    assert types_of(about(make(replace(PROMPT, lora=(Lora("/a.safetensors", 1.0, "5e"),)), second))) == TYPES
+
+
+def test_lora_is_told_by_its_files_names_and_contents() -> None:
+    loras = (Lora("/home/me/fox.safetensors", 0.8, "a1"), Lora("/b/b.safetensors", 1.0, "b2"))
+    facts = about(make(replace(PROMPT, lora=loras)))
+    assert (facts["lora"], facts["lora_sha256"]) == ("fox.safetensors:0.8+b.safetensors:1.0", "a1+b2")
+    assert (about(make())["lora"], about(make())["lora_sha256"]) == ("", "")
 
 
 def test_a_run_of_a_later_form_is_left_to_its_version(tmp_path: Path) -> None:
@@ -189,6 +204,24 @@ def test_the_models_folder_may_move_and_samples_still_name_it_as_planned(tmp_pat
 def test_an_image_that_had_to_be_decoded_again_says_so() -> None:
     again = replace(fake_image(PROMPT), retried_in_fp32=True)
     assert [about(make(image=image))["decoded_again_in_fp32"] for image in (fake_image(PROMPT), again)] == [False, True]
+
+
+def test_metadata_goes_into_the_image_and_changes_nothing_else(tmp_path: Path) -> None:
+    plain, told = make().files, make(maker=replace(MAKER, metadata="a1111")).files
+    assert [name for name in plain if plain[name] != told[name]] == ["png"]
+    with Image.open(io.BytesIO(told["png"])) as image:
+        assert image.info["parameters"].startswith("a f\u00fcchs\nSteps: 2, ")
+    maker = SampleMaker.of(plan_run(tmp_path, output__metadata="a1111"), "FakeScheduler", "fake")
+    assert (maker.metadata, MAKER.metadata) == ("a1111", "none")
+
+
+def test_long_prompts_of_a_jpeg_are_cut_in_the_image_alone() -> None:
+    long = replace(PROMPT, prompt="x" * 20_000, negative_prompt="y" * 20_000)
+    made = replace(MAKER, metadata="a1111", image_format="jpg").assemble(long, Cuts(), fake_image(long), POLICY)
+    with Image.open(io.BytesIO(made.files["jpg"])) as image:
+        comment = image.getexif().get_ifd(0x8769)[0x9286].decode("utf-16-be", errors="ignore")
+    assert "x ...\nNegative prompt: y" in comment and "y ...\nSteps: 2, " in comment
+    assert (made.files["txt"], about(made)["prompt"]) == (b"x" * 20_000, "x" * 20_000)
 
 
 @pytest.mark.parametrize("pixels", [None, b"", bytes(64 * 64 * 3 - 1)])

@@ -55,6 +55,8 @@ def test_logs_of_earlier_versions_have_no_element() -> None:
         ({"event": "left"}, "ended", None),
         ({"event": "drain"}, "drained", None),
         ({"event": "error", "error": "bad"}, "crashed", "bad"),
+        ({"event": "error", "error": "bad", "crashed": True}, "crashed", "bad"),
+        ({"event": "error", "error": "LoRA a is gone", "crashed": False}, "stopped", "LoRA a is gone"),
         ({"event": "growth"}, None, None),
     ],
 )

@@ -45,7 +45,7 @@ def test_a_hub_model_that_is_not_in_the_cache(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(material, "in_cache", lambda _: None)
     monkeypatch.setattr(material, "to_download", lambda _: Download(None, "HF_HUB_OFFLINE is set"))
     found = only(check_model_files(model, "model"))
-    assert found.level == FAIL and "HF_HUB_OFFLINE is set" in found.what and "once" in found.advice
+    assert found.level == FAIL and "HF_HUB_OFFLINE is set" in found.what and "batchgen.fetch" in found.advice
     monkeypatch.setattr(material, "to_download", lambda _: Download(5 << 30))
     found = only(check_model_files(model, "model"))
     assert found.level == WARN and "5.0 GiB are downloaded" in found.what

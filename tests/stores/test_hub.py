@@ -94,5 +94,16 @@ def test_only_data_sets(address: str) -> None:
         Hub(address)
 
 
+def test_the_card_is_at_the_top_unless_a_folder_is_named(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\n---\n")
+    for address, there in ((ADDRESS, "README.md"), (f"{ADDRESS}/night", "night/README.md")):
+        store = Hub(address)
+        assert not store.holds("README.md")
+        store.commit(store.upload([(tmp_path / "README.md", "README.md")]), "card")
+        assert store.holds("README.md") and there in server.files
+        assert store.url("README.md") == f"{ADDRESS}/{there}"
+
+
 def test_a_revision() -> None:
+    assert Hub("hf://datasets/me/night@other").url("README.md") == "hf://datasets/me/night@other/README.md"
     assert Hub("hf://datasets/me/night@other/a/b/").url("x") == "hf://datasets/me/night@other/a/b/x"

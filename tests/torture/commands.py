@@ -28,7 +28,8 @@ from batchgen import __main__ as front_door
 from batchgen import prepare
 from batchgen.config.compose import load, register
 from batchgen.config.shipped import conf_dir
-from batchgen.errors import BatchgenError
+from batchgen.console import say
+from batchgen.errors import EXIT_INTERRUPTED, BatchgenError
 from batchgen.launch import local
 from batchgen.machine.versions import versions as process_versions
 from batchgen.models import admit
@@ -72,6 +73,7 @@ _EXPECTED = [
         r"batchgen: worker 0 (ended with exit code 1|was killed by SIGKILL); started again \([123] of 3\)",
         r"batchgen: worker 0 ended with exit code 1; given up after \d restarts",
         r"batchgen: this file system has no hard links: one worker, .*",
+        r"batchgen: (samples\.parquet or README\.md|the report) was not written: .* \(python -m batchgen\.report .*\)",
     )
 ]
 FULL_LINE = re.compile(r"batchgen: (worker 0: )?the disk is full .*the same command goes on", re.M)
@@ -94,6 +96,7 @@ class Ended:
 
 def set_up(folder):
     """Get ready to run commands on runs below `folder`: what takes long is done once, here."""
+    _import_for_the_end()
     prompts = Path(folder) / "prompts.txt"
     prompts.write_text("".join(f"{line}\n" for line in PROMPTS))
     register()
@@ -116,6 +119,14 @@ def set_up(folder):
     watch.install()
     watch.forbid_truncate()
     return config
+
+
+def _import_for_the_end():
+    """What each command imports late, imported once: they are forked."""
+    import pyarrow as pa
+    import pyarrow.parquet  # noqa: F401
+
+    pa.array([1])  # this imports pandas where it is installed
 
 
 def _compose(prompts):
@@ -217,6 +228,15 @@ def _end_with(act):
         os._exit(code)
 
 
+def _as_the_front_door(config):
+    """As `compose` does without Hydra."""
+    try:
+        return front_door._run(config, front_door._settled, front_door._front)[1]
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on")
+        return EXIT_INTERRUPTED
+
+
 class Started:
     """`python -m batchgen` with this configuration, under way in a process of its own."""
 
@@ -234,7 +254,7 @@ class Started:
             _swap(front_door, require_job=lambda _: None, load=lambda composed: composed)
             _swap(front_door, run_dir_of=lambda config: config.run_dir)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            _end_with(lambda: front_door._run(config, front_door._settled, front_door._front))
+            _end_with(lambda: _as_the_front_door(config))
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def signal(self, number, everybody=False):

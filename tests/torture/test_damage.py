@@ -6,6 +6,8 @@ import pytest
 
 from tests.commands import answer
 
+pytestmark = pytest.mark.slow
+
 
 def fuzz(folder, seconds, seed=None):
     folder.mkdir(exist_ok=True)

@@ -5,6 +5,8 @@ import pytest
 
 from tests.commands import answer
 
+pytestmark = pytest.mark.slow
+
 # Who asks for an fsync, and of what. Without one of these some state after a power cut is wrong.
 NECESSARY = {
     "plan.free.save_free run/temporary",

@@ -6,6 +6,8 @@ import pytest
 
 from tests.commands import answer
 
+pytestmark = pytest.mark.slow
+
 
 def writers(folder, kind, count):
     folder.mkdir()

@@ -4,12 +4,14 @@ Denoising is the call of the family's own pipeline in diffusers 0.42.1 with enco
 decoding is the engine's. Front doors read the data, so torch is imported inside the functions.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from batchgen.models.families.scales import RowGuidance
+from batchgen.models.families.texts import TextOptions, weighted
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +48,8 @@ class Family:
     tokenizers: tuple[str, ...] = ("tokenizer",)
     optional: tuple[str, ...] = ()
     """Encoders and tokenizers that a model may lack."""
+    inverted: tuple[str, ...] = ()
+    """The text encoders that take the new words of textual inversions; none where they have no such files."""
     half = "bf16"
     """The dtype of 16 bits in which it works. fp16 overflows in most transformers."""
     convolutional = False
@@ -80,6 +84,18 @@ class Family:
     """Further keywords of `encode_prompt`."""
     call: Mapping[str, Any] = {}
     """Further keywords of the pipeline's call."""
+    heeds: tuple[str, ...] = ()
+    """The names of the `TextOptions` that it can use; others are refused."""
+    spared = 0
+    """How many of the last layers of each text encoder its texts never pass; `clip_skip` counts from there."""
+    texts = TextOptions()
+    """The options of the job."""
+
+    def using(self, texts: TextOptions) -> Self:
+        """The family as a job with these options uses it."""
+        family = copy.copy(self)
+        family.texts = texts
+        return family
 
     @property
     def needed(self) -> list[str]:
@@ -94,6 +110,20 @@ class Family:
     def read_by(self, denoiser: Mapping[str, Any]) -> tuple[str, int | None]:
         """`reads` of a model whose denoiser has this configuration."""
         return self.reads
+
+    def pieces(self, text: str) -> list[tuple[str, float]]:
+        """The pieces of a text that are tokenized, and their weights; the whole text where weights are not read."""
+        return weighted(text) if self.texts.prompt_weights else [(text, 1.0)]
+
+    def tokens(self, pipe: Any, tokenizer: Any, text: str) -> list[tuple[int, float]]:
+        """All tokens of a text with their weights, without marks of start and end, however many the model reads."""
+        found = []
+        for piece, weight in self.pieces(text):
+            if hasattr(pipe, "maybe_convert_prompt"):  # words that stand for several learned tokens
+                piece = pipe.maybe_convert_prompt(piece, tokenizer)
+            ids = tokenizer(piece, truncation=False, add_special_tokens=False, verbose=False).input_ids
+            found += [(one, weight) for one in ids]
+        return found
 
     def encode(self, pipe: Any, texts: Sequence[str], role: str, device: "torch.device") -> list[Text]:
         """Encode texts in a role. There are always `text_rows` of them."""

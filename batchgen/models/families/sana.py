@@ -24,6 +24,10 @@ class Sana(Family):
     reads = ("tokenizer", 298)
     call = {"use_resolution_binning": False, "negative_prompt": None}
 
+    def pieces(self, text: str) -> list[tuple[str, float]]:
+        """The text as the pipeline reads it."""
+        return [(text.lower().strip(), 1.0)]
+
     def encode(self, pipe: Any, texts: Sequence[str], role: str, device: "torch.device") -> list[Text]:
         """Encode texts, prompts after the instruction that is a default of the pipeline's call and not of this."""
         instruction = inspect.signature(type(pipe).__call__).parameters["complex_human_instruction"].default

@@ -75,3 +75,24 @@ def embedded(denoiser: Any, scales: Sequence[float]) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def sizes_in_order(denoiser: Any) -> Iterator[None]:
+    """A context in which a denoiser of Stable Diffusion XL gets the sizes of all negative prompts before the others'.
+
+    Its pipeline has all negative rows first, but repeats (negative, prompt) for each image in diffusers 0.42.1, so that
+    in a batch most rows would get sizes that are not theirs.
+    """
+
+    def reordered(_: Any, given: Any, keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        conditions = keywords["added_cond_kwargs"]
+        ids = conditions["time_ids"]  # (2 x rows, 6)
+        ordered = ids.view(-1, 2, ids.shape[-1]).transpose(0, 1).reshape(ids.shape)
+        return given, keywords | {"added_cond_kwargs": conditions | {"time_ids": ordered}}
+
+    hook = denoiser.register_forward_pre_hook(reordered, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()

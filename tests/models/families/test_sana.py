@@ -16,7 +16,6 @@ from tests.models.families.contract import Contract
 class TestSana(Contract):
     family = FAMILIES["SanaPipeline"]
     noisy = ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"})
-    rounds = 1  # on a CPU a convolution's sums go by where its weights begin
     call = {"use_resolution_binning": False}
 
     @staticmethod

@@ -6,7 +6,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from batchgen.models.families.scales import RowGuidance, TurnsOfRows, embedded
+from batchgen.models.families.scales import RowGuidance, TurnsOfRows, embedded, sizes_in_order
 
 CPU = torch.device("cpu")
 
@@ -48,3 +48,18 @@ def test_an_embedded_scale_is_each_rows_own_and_only_within_the_context():
         denoiser(rows)
     denoiser(rows, guidance=torch.full([2], 1.5))
     assert seen == [[1.5, 4.0], None, [1.5, 1.5]]
+
+
+def test_the_sizes_of_negative_prompts_come_to_their_rows():
+    seen = []
+
+    class Denoiser(torch.nn.Module):
+        def forward(self, rows, added_cond_kwargs):
+            seen.append(added_cond_kwargs["time_ids"][:, 0].tolist())
+
+    denoiser, rows = Denoiser(), torch.zeros(6, 4)
+    ids = torch.tensor([[1.0] * 6, [2.0] * 6]).repeat(3, 1)  # as the pipeline makes them for three images
+    with sizes_in_order(denoiser):
+        denoiser(rows, added_cond_kwargs={"time_ids": ids, "text_embeds": None})
+    denoiser(rows, added_cond_kwargs={"time_ids": ids})
+    assert seen == [[1, 1, 1, 2, 2, 2], [1, 2, 1, 2, 1, 2]]
