@@ -16,13 +16,13 @@ import stat
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
 _READ_BYTES = 1 << 20
 _TRIES = 3  # another process may sweep the temporary file away
-
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}(\.2)?")
 NO_LINK_ERRNOS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -200,21 +200,9 @@ def replace(path: Path, data: bytes, durable: bool = True) -> None:
 
     With `durable` false nothing is flushed to the disk. That is for files that only help, like leases.
     """
-    _unless_swept(path, lambda temporary: _replace(temporary, path, data, durable))
+    _swap(path, lambda temporary: write_new(temporary, data) if durable else temporary.write_bytes(data))
     if durable:
         sync_directory(path.parent)
-
-
-def _replace(temporary: Path, path: Path, data: bytes, durable: bool) -> None:
-    try:
-        if durable:
-            write_new(temporary, data)
-        else:
-            temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def replace_by(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -222,16 +210,26 @@ def replace_by(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
     It is for content that memory does not hold and that can be made again: nothing is flushed to the disk.
     """
-    _unless_swept(path, lambda temporary: _replace_by(temporary, path, write))
 
-
-def _replace_by(temporary: Path, path: Path, write: Callable[[BinaryIO], None]) -> None:
-    try:
+    def fill(temporary: Path) -> None:
         with temporary.open("wb") as file:
             write(file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    _swap(path, fill)
+
+
+def _swap(path: Path, fill: Callable[[Path], object]) -> None:
+    """Let `fill` make a file beside `path`, and give it that name. Nothing is left of one that could not be made."""
+
+    def act(temporary: Path) -> None:
+        try:
+            fill(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    _unless_swept(path, act)
 
 
 def supports_link(directory: Path) -> bool:
@@ -269,6 +267,17 @@ def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_unless_known(path: Path) -> str:
+    """The same; in this process, a file is read again only where it is another or its size or time has changed."""
+    facts = path.stat()
+    return _sha256_of(path, facts.st_ino, facts.st_mtime_ns, facts.st_size)
+
+
+@lru_cache(4096)
+def _sha256_of(path: Path, inode: int, written_ns: int, size_bytes: int) -> str:
+    return sha256_file(path)
 
 
 def to_json(value: Any) -> str:

@@ -40,9 +40,9 @@ WINGS = {
         "replan", "settled", "edits", "stream",
     ],
     "models": [
-        "parts", "hub", "transfer", "families.texts", "families.scales", "families.base", "families.clip", *FAMILIES,
-        "families", "checkpoint", "embeddings", "wants", "sources", "unpack", "assembled", "find", "beside", "lora",
-        "admit", "fingerprint", "editions", "staging",
+        "aside", "parts", "hub", "transfer", "families.texts", "families.scales", "families.base", "families.clip",
+        *FAMILIES, "families", "checkpoint", "embeddings", "wants", "sources", "unpack", "assembled", "find", "beside",
+        "lora", "admit", "fingerprint", "editions", "staging",
     ],
     "shards": [
         "images", "infotext", "records", "failures", "leases", "copies", "closing", "memory_log", "journal", "samples",

@@ -7,7 +7,6 @@ answer is kept where it is good.
 import hashlib
 import importlib.util
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
@@ -17,9 +16,10 @@ from typing import Any
 
 from batchgen.config.schema import Config
 from batchgen.console import say
-from batchgen.errors import BatchgenError, ConfigError, ModelError
+from batchgen.errors import ConfigError, ModelError
 from batchgen.files import put_new, to_json
 from batchgen.machine.versions import versions
+from batchgen.models.aside import ask
 from batchgen.models.beside import unused_line
 from batchgen.models.families import FAMILIES
 from batchgen.models.families.base import NEVER, Family
@@ -159,15 +159,7 @@ def _kept(path: Path) -> dict[str, Any] | None:
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     if sys.stderr.isatty():
         print("batchgen: checking the model; it takes some seconds, once", file=sys.stderr)
-    done = subprocess.run(CHECK_COMMAND, input=to_json(request), capture_output=True, text=True, check=False)
-    try:
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except ValueError as error:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise BatchgenError(f"the model in {request['folder']} could not be checked: {last}") from error
-    if "problem" in answer:
-        raise ModelError(answer["problem"])
-    return answer
+    return ask(CHECK_COMMAND, request, f"the model in {request['folder']} could not be checked")
 
 
 def _where(prompt: Prompt) -> str:

@@ -5,14 +5,13 @@ pipeline/lora.py merges them; batchgen.pipeline.check finds out before that whet
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from batchgen.config.check import did_you_mean
 from batchgen.config.loras import parse_loras
 from batchgen.errors import ModelError
-from batchgen.files import sha256_bytes, sha256_file
+from batchgen.files import sha256_bytes, sha256_unless_known
 from batchgen.models.beside import kind_of_file
 from batchgen.models.parts import tensors
 from batchgen.models.sources import cached, fetched
@@ -127,13 +126,8 @@ def digest(path: Path) -> str:
     It is computed again only where a file's size or time has changed.
     """
     settings = peft_settings(path)
-    every = [_digest(one, one.stat().st_size, one.stat().st_mtime_ns) for one in (path, settings) if one is not None]
+    every = [sha256_unless_known(one) for one in (path, settings) if one is not None]
     return every[0] if settings is None else sha256_bytes(" ".join(every).encode())
-
-
-@lru_cache(maxsize=4096)
-def _digest(path: Path, size_bytes: int, mtime_ns: int) -> str:
-    return sha256_file(path)
 
 
 def find_planned(planned: Iterable[LoraFile], job: Any) -> Mapping[str, Path]:

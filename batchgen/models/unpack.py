@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
@@ -20,9 +19,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from batchgen.console import say
-from batchgen.errors import BatchgenError, ModelError
+from batchgen.errors import ModelError
 from batchgen.files import sync_directory, to_json, write_new
 from batchgen.machine.versions import versions
+from batchgen.models.aside import ask
 from batchgen.models.checkpoint import Checkpoint
 from batchgen.places import cache_dir
 from batchgen.units import gib
@@ -137,15 +137,10 @@ def _convert(checkpoint: Checkpoint, pieces: Mapping[str, Piece], draft: Path, i
     }
     places = {"file": str(checkpoint.path.absolute()), "folder": str(draft.absolute())}
     request = {**places, "pieces": wanted, "is_trial": is_trial}
-    done = subprocess.run(CONVERT_COMMAND, input=to_json(request), capture_output=True, text=True, check=False)
     try:
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except ValueError as error:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise BatchgenError(f"{checkpoint.path} could not be unpacked: {last}") from error
-    if "problem" in answer:
-        raise ModelError(f"{checkpoint.path} cannot be unpacked: {answer['problem']}")
-    return answer
+        return ask(CONVERT_COMMAND, request, f"{checkpoint.path} could not be unpacked")
+    except ModelError as error:
+        raise ModelError(f"{checkpoint.path} cannot be unpacked: {error}") from error
 
 
 @contextmanager

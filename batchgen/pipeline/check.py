@@ -8,7 +8,6 @@ No weights are read. Each part is built without memory (on torch's meta device),
 headers of its files go through the functions with which its loader renames and ties them.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from batchgen.config.bounds import BOUNDS
 from batchgen.errors import ModelError, in_one_line
+from batchgen.models.aside import answer
 from batchgen.models.families.texts import TextOptions
 from batchgen.models.find import ModelFiles, Timesteps, check_model
 from batchgen.models.parts import Part, settings, tensors
@@ -205,17 +205,7 @@ def model_of(request: dict[str, Any]) -> ModelFiles:
 
 def main() -> int:
     """Answer the request on standard input with what `check` returns, or {"problem": why the model is refused}."""
-    request = json.loads(sys.stdin.read())
-    model = model_of(request)
-    answers = os.dup(1)
-    os.dup2(2, 1)  # what libraries print must not mix with the answer
-    try:
-        answer = check_loras(model, **request) if "loras" in request else check(model, **request)
-    except ModelError as error:
-        answer = {"problem": str(error)}
-    with open(answers, "w") as file:
-        file.write(json.dumps(answer))
-    return 0
+    return answer(lambda request: (check_loras if "loras" in request else check)(model_of(request), **request))
 
 
 if __name__ == "__main__":

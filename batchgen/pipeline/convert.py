@@ -7,7 +7,6 @@ It runs in a process of its own:
 The names are mapped by the functions with which diffusers 0.42.1 loads single files. No number changes its dtype.
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -17,6 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from batchgen.errors import ModelError, in_one_line
+from batchgen.files import sha256_file
+from batchgen.models.aside import answer
 from batchgen.models.parts import Part
 from batchgen.pipeline.check import judge
 
@@ -134,29 +135,18 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def main() -> int:
     """Answer the request on standard input with {"sha256": of the file}, or {"problem": why it cannot be unpacked}.
 
     The answer to a trial has no sha256.
     """
-    request = json.loads(sys.stdin.read())
-    file, folder = Path(request["file"]), Path(request["folder"])
-    answers = os.dup(1)
-    os.dup2(2, 1)  # what libraries print must not mix with the answer
-    try:
-        is_trial = bool(request["is_trial"])
-        convert(file, folder, request["pieces"], is_trial)
-        answer = {} if is_trial else {"sha256": _sha256(file)}
-    except ModelError as error:
-        answer = {"problem": str(error)}
-    with open(answers, "w") as out:
-        out.write(json.dumps(answer))
-    return 0
+    return answer(_unpack)
+
+
+def _unpack(request: dict[str, Any]) -> dict[str, Any]:
+    file, is_trial = Path(request["file"]), bool(request["is_trial"])
+    convert(file, Path(request["folder"]), request["pieces"], is_trial)
+    return {} if is_trial else {"sha256": sha256_file(file)}
 
 
 if __name__ == "__main__":

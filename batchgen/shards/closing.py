@@ -5,10 +5,9 @@ later, so a copy counts while its record has the digest of what is here. A card 
 did not copy is a person's, and is left as it is.
 """
 
-from functools import lru_cache
 from pathlib import Path
 
-from batchgen.files import is_plain, sha256_file
+from batchgen.files import is_plain, sha256_unless_known
 from batchgen.paths import RunDir
 from batchgen.plan.store import Plan
 from batchgen.shards.copies import record_of, to_copy
@@ -30,16 +29,10 @@ def to_close(plan: Plan, address: str) -> set[str]:
 
 
 def _is_copied(run: RunDir, name: str, address: str) -> bool:
-    path = closing(run)[name]
-    record, facts = record_of(run, name), path.stat()
-    digest = _sha256(path, facts.st_ino, facts.st_mtime_ns, facts.st_size)
-    return record is not None and (record["to"], record["sha256"]) == (address, digest)
-
-
-@lru_cache(64)
-def _sha256(path: Path, inode: int, written_ns: int, size: int) -> str:
+    record = record_of(run, name)
     # A table of a million rows is not read at each look.
-    return sha256_file(path)
+    digest = sha256_unless_known(closing(run)[name])
+    return record is not None and (record["to"], record["sha256"]) == (address, digest)
 
 
 def is_a_persons(run: RunDir, store: Bucket | Hub, name: str) -> bool:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from batchgen import files
 from batchgen.errors import ModelError
 from batchgen.files import sha256_file
-from batchgen.models import lora
 from batchgen.models.lora import Loras, digest, find_planned, lora_file, refuse_others
 from batchgen.plan.records import LoraFile
 from tests.model_hub import model_hub, reach
@@ -50,7 +50,7 @@ def test_a_digest_is_of_the_content_and_read_again_only_where_it_may_have_change
         read.append(path)
         return sha256_file(path)
 
-    monkeypatch.setattr(lora, "sha256_file", reads)
+    monkeypatch.setattr(files, "sha256_file", reads)
     one, other = here / "a.safetensors", here / "b.safetensors"
     assert digest(one) == digest(one) != digest(other) == digest(other)
     assert read == [one, other]
