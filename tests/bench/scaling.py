@@ -7,7 +7,8 @@ SD 1.5 of full size with random weights (`DIR/sd15`, made if it is not there), 5
 prompts in a run of their own, with nothing known before. Speed counts from each worker's second batch on: its images
 by its seconds, summed over the workers. Wall-clock is that of the whole command. A run of one batch comes first, which
 does not count: the first command on a machine reads Python's and CUDA's libraries from the disk. No two runs meet quite
-the same machine, so the crews take turns, 1 2 2 1, and their means are compared. --kill kills a worker of the largest
+the same machine, so the crews take turns, 1 2 2 1, and their means are compared. No two GPUs are quite alike, so a smaller crew takes the first
+ones in one turn and the last ones in the next. --kill kills a worker of the largest
 crew halfway. Rows that FILE holds are kept, so that a measurement that was cut off goes on; give --kill then, too.
 """
 
@@ -70,7 +71,7 @@ def full(options, scratch):
     name = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     job = [
         "job=mars_batch", f"model.path={model.resolve()}", "model.guidance=7.5", "job.width=512", "job.height=512",
-        f"job.steps={STEPS}", "job.batch_size=32", "speed.channels_last=true",
+        f"job.steps={STEPS}", "job.batch_size=32",
     ]  # fmt: skip
     devices = [gpu.device for gpu in find_gpus()]
     return {"command": REAL, "job": job, "devices": devices, "batch": 32, "name": name, "rows": options.rows}
@@ -98,7 +99,7 @@ def measure(setting, options, overrides):
     for turn in range(options.turns):
         for gpus in counts if turn % 2 == 0 else reversed(counts):
             named = {"kind": "scaling", "gpus": gpus, "turn": turn} | key
-            [row] = rows.get(named, lambda gpus=gpus: [crew(setting, gpus, key)])
+            [row] = rows.get(named, lambda gpus=gpus, turn=turn: [crew(setting, gpus, key, from_last=turn % 2 == 1)])
             found[gpus].append(row)
             record.add(**row)
     arguments = f"--gpus {' '.join(map(str, counts))} --batches {options.batches} --turns {options.turns}"
@@ -146,15 +147,16 @@ def compare(record, found, arguments):
         bar(f"{gpus} GPUs: host memory of the workers, over that of as many single ones", host)
 
 
-def crew(setting, gpus, key, kill=False):
+def crew(setting, gpus, key, kill=False, from_last=False):
     """A run on so many GPUs, with as many times the prompts: how fast it was, and what it took."""
+    devices = setting["devices"][-gpus:] if from_last else setting["devices"][:gpus]
     images = gpus * key["batches"] * setting["batch"]
     with tempfile.TemporaryDirectory(prefix="batchgen-scaling-") as scratch:
         run_dir, prompts = Path(scratch) / "run", Path(scratch) / "prompts.txt"
         prompts.write_text("".join(f"a photo of an astronaut riding horse {place}\n" for place in range(images)))
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        if any(setting["devices"]):
-            environment |= {"CUDA_VISIBLE_DEVICES": ",".join(setting["devices"][:gpus])}
+        if any(devices):
+            environment |= {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
             environment |= {"BATCHGEN_CACHE": str(Path(scratch) / "cache")}  # nothing is known before
         arguments = [f"run_dir={run_dir}", f"job.prompts={prompts}", f"launch.workers={gpus}", *key["overrides"]]
         arguments += ["launch.restarts=0"] * kill  # another worker goes on with the shard
@@ -193,10 +195,22 @@ def speed(records, began_s, images):
     return {
         "images_per_s": round(sum(rates), 3),
         "images_per_s_of_each": [round(rate, 3) for rate in rates],
+        "batch_s": stages(records),
         "start_s": round(min(begins) - began_s, 2),  # to the first batch of any worker
         "start_apart_s": round(max(begins) - min(begins), 2),
         "end_apart_s": round(max(ends) - min(ends), 2),
     }
+
+
+def stages(records):
+    """Mean seconds of a batch after the first of a worker, and of its stages."""
+    begins = {}
+    for one in records:
+        begins[one["worker"]] = min(begins.get(one["worker"], one["started_at"]), one["started_at"])
+    later = [one for one in records if one["started_at"] > begins[one["worker"]]]
+    timed = [{"whole": one["seconds"]} | one["stage_seconds"] for one in later]
+    names = sorted({name for one in timed for name in one})
+    return {name: round(statistics.mean(one.get(name, 0.0) for one in timed), 3) for name in names}
 
 
 def memory(run):
