@@ -18,12 +18,12 @@ from batchgen.evening.cuts import cut_warning, may_be_cut
 from batchgen.evening.download import first_line
 from batchgen.evening.lines import Line, as_json, as_text, warnings
 from batchgen.evening.outlook import Model, Outlook
-from batchgen.evening.policies import ASSUMED, able_of, assumed, model_line, policy_lines
+from batchgen.evening.policies import able_of, assumed, model_line, policy_lines
 from batchgen.evening.told import told_of
 from batchgen.evening.trial import measure
 from batchgen.evening.work import Job, job_of
 from batchgen.launch.script import takes_gpus
-from batchgen.machine.gpus import Gpu
+from batchgen.machine.gpus import ASSUMED, Gpu
 from batchgen.models.admit import Admission
 from batchgen.models.find import in_cache, settled
 from batchgen.models.fingerprint import fingerprint_model

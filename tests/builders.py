@@ -9,6 +9,7 @@ from typing import Any, cast
 from batchgen.config.schema import Config, JobConfig, ModelConfig
 from batchgen.machine.process import identity
 from batchgen.paths import RunDir
+from batchgen.placements import PLACEMENTS
 from batchgen.plan.records import checksum
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
@@ -119,6 +120,9 @@ class OnePolicy:
 
     def of(self, width: int, height: int) -> Policy:
         return self._policy
+
+    def placements(self, width: int, height: int) -> Collection[str]:
+        return tuple(PLACEMENTS)
 
     def step_down(self, width: int, height: int, policy: Policy) -> None:
         self.stepped_down.append((width, height, policy))

@@ -34,7 +34,7 @@ WINGS = {
         "records", "settings", "sniff", "mapping", "advice", "found", "values", "remedies", "json_items", "lines",
         "json_files", "parquet", "rows", "tables", "formats", "fetch", "find",
     ],
-    "machine": ["dtype", "gpus", "growth", "host", "pinned", "meters", "mounts", "process", "slurm", "versions"],
+    "machine": ["dtype", "gpus", "growth", "host", "oom", "pinned", "meters", "mounts", "process", "slurm", "versions"],
     "plan": [
         "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "contents", "nearby", "store", "rejects",
         "replan", "settled", "edits", "stream",
@@ -50,7 +50,8 @@ WINGS = {
         "index", "glance", "finish",
     ],
     "memory": [
-        "defaults", "refused", "streaming_costs", "figures", "cache", "estimate", "placement_bytes", "costs",
+        "defaults", "refused", "streaming_costs", "figures", "cache", "estimate", "placement_bytes", "host_bytes",
+        "loading", "costs",
         "choose", "stepdown", "worth", "probe", "measure", "frozen", "forecast",
     ],
     "pipeline": [

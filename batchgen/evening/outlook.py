@@ -17,7 +17,7 @@ from batchgen.evening.work import Job, job_of
 from batchgen.machine.dtype import resolve_dtype
 from batchgen.machine.gpus import Gpu
 from batchgen.memory.defaults import threads_of
-from batchgen.memory.forecast import foresee_on
+from batchgen.memory.forecast import foresee_on, room_of
 from batchgen.memory.frozen import task_of
 from batchgen.memory.measure import Known, base_policy
 from batchgen.models.find import ModelFiles, find_model, half_of
@@ -48,6 +48,7 @@ class Outlook:
         self.dtype = resolve_dtype(
             config.model.dtype, self._gpu.capability if self._gpu else None, half_of(model.files)
         )
+        self._room = room_of(config, gpus) if gpus else None
         self._known: dict[tuple[int, int], tuple[Pace, Policy] | None] = {}
 
     @classmethod
@@ -74,7 +75,7 @@ class Outlook:
         if self._model.files is None:
             return None
         try:
-            foreseen = foresee_on(config, self._gpu, self._model.files, self._model.fingerprint, task)
+            foreseen = foresee_on(config, self._gpu, self._model.files, self._model.fingerprint, task, self._room)
         except UserError:
             return None
         return foreseen[0].option.policy if foreseen else None

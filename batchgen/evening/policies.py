@@ -8,16 +8,18 @@ from batchgen.config.schema import Config
 from batchgen.evening.lines import Line
 from batchgen.evening.outlook import Model
 from batchgen.machine.dtype import resolve_dtype
-from batchgen.machine.gpus import Gpu
-from batchgen.memory.forecast import foresee_on, refused_on
+from batchgen.machine.gpus import ASSUMED, Gpu
+from batchgen.machine.host import Room
+from batchgen.memory.choose import Choice
+from batchgen.memory.forecast import foresee_on, refused_on, room_of
 from batchgen.memory.frozen import task_of
 from batchgen.memory.measure import base_policy
 from batchgen.models.find import ModelFiles, half_of
 from batchgen.policy import Policy
-from batchgen.units import size_bytes
+from batchgen.units import GIB, size_bytes
 
-# The name of a GPU that is only assumed, and its capability: it has fp16 and bf16.
-ASSUMED, _CAPABILITY = "assumed", (8, 0)
+# What an assumed GPU is capable of: it has fp16 and bf16.
+_CAPABILITY = (8, 0)
 
 
 def model_line(config: Config, model: ModelFiles | None, gpus: Sequence[Gpu]) -> Line:
@@ -73,14 +75,14 @@ def policy_lines(
         why = "a GPU's is chosen once the model is there" if files is None else "on the CPU"
         yield from _default_lines(config, sizes, why)
         return
-    tasks = [task_of(config, *size) for size in sizes]
+    tasks, room = [task_of(config, *size) for size in sizes], room_of(config, gpus)
     refused = refused_on(config, gpus, files, model.fingerprint, tasks)
     able = [gpu for gpu in gpus if gpu.device not in refused]
     # Cards of one kind share a policy; the card with the most room is shown.
     kinds = {gpu.kind: gpu for gpu in sorted(able, key=lambda gpu: gpu.free_bytes or 0)}
     for (kind, gpu), task in ((one, task) for one in kinds.items() for task in tasks):
         where = f"{task.width}x{task.height}" + (f" on {kind}" if len(kinds) > 1 else "")
-        foreseen = foresee_on(config, gpu, files, model.fingerprint, task)
+        foreseen = foresee_on(config, gpu, files, model.fingerprint, task, room)
         if foreseen is None:
             yield Line("policy", f"{where}: nvidia-smi does not say what GPU {gpu.device} is; a worker will measure it")
             continue
@@ -89,9 +91,17 @@ def policy_lines(
         source = f"measured on this {kind}" if measured else estimated
         values = _policy_values(task.width, task.height, kind, choice.option.policy)
         yield Line("policy", f"{where}: {choice.reason} ({source})", values)
+        yield _host_line(choice, room)
         yield from (Line("", line) for line in choice.table())
     for device, reason in refused.items():
         yield Line("cannot", f"GPU {device}: {reason}", {"refused": {device: str(reason)}})
+
+
+def _host_line(choice: Choice, room: Room | None) -> Line:
+    """What the policy takes of the host's memory."""
+    values = {"host_needed_bytes": choice.host_bytes, "host_room_bytes": None if room is None else room.held_bytes}
+    there = "" if room is None else f" of {room.held_bytes / GIB:.1f} GiB that are there for each worker"
+    return Line("", f"at least {choice.host_bytes / GIB:.1f} GiB of the host's memory{there}", values)
 
 
 def _policy_values(width: int, height: int, device: str | None, policy: Policy) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_RENEW, EXIT_USER, EXIT_WHOLE
 from batchgen.events import read_events
-from batchgen.machine.host import WORKERS_HERE
+from batchgen.machine import oom
+from batchgen.machine.host import as_told, room_for
 from batchgen.machine.process import StopEvent, worker_name
 from batchgen.plan.store import Plan
 from batchgen.shards.failures import Crash, is_device_at_fault, read_crashes, record, strike, trials
@@ -115,6 +116,8 @@ class Crew:
         self._children: dict[int, _Child] = {}
         self._relays: list[threading.Thread] = []
         self._ended_s = time.monotonic()
+        self._room = room_for(share.here)  # of each, before the first of them takes any
+        self._oom_kills = oom.kills()
         self.codes: dict[int, int] = {}
 
     def start(self) -> None:
@@ -169,7 +172,7 @@ class Crew:
 
     def _start(self, rank: int, restarts: int = 0, crashes: list[Crash] | None = None) -> None:
         share = self._share
-        environment = dict(os.environ) | {WORKERS_HERE: str(share.here)}
+        environment = dict(os.environ) | as_told(self._room)
         device = "cpu"
         if share.devices:
             place = (rank - share.ranks.start) % len(share.devices)
@@ -204,7 +207,7 @@ class Crew:
     def _died(self, child: _Child, crash: Crash | None) -> None:
         """Start a new worker in place of one that died, unless that has failed `restarts` times in a row."""
         rank, most = child.rank, self.plan.config.launch.restarts
-        how = _how(child.process.returncode)
+        how = self._how(child.process.returncode)
         got_on = self._got_on(child.name)
         crashes = ([] if got_on else child.crashes) + ([crash] if crash else [])
         if is_device_at_fault(crashes):
@@ -220,6 +223,15 @@ class Crew:
         where = f" in shard {crash.shard}, rows {crash.rows[0]} to {crash.rows[1] - 1}" if crash else ""
         self.say(f"worker {rank} {how}{where}; started again ({restarts} of {most})")
         self._start(rank, restarts, crashes)
+
+    def _how(self, code: int) -> str:
+        """How a worker died, and whether the kernel ended it for lack of the host's memory, as far as that is told."""
+        if code >= 0:
+            return f"ended with exit code {code}"
+        before, self._oom_kills = self._oom_kills, oom.kills()
+        if code != -signal.SIGKILL or self._oom_kills == before:
+            return f"was killed by {signal.Signals(-code).name}"
+        return "was killed by the kernel, because the host's memory was used up (give it more, or start fewer workers)"
 
     def made_anything(self) -> bool:
         """Whether any of its workers made images; those that ended as they should have put them on the disk."""
@@ -243,10 +255,6 @@ class Crew:
         known = read_crashes(self.plan.run, self.plan.run_id).get(crash.shard, [])
         before = [one for one in known if one.path != crash.path]
         return trials(shard, known) != trials(shard, before)
-
-
-def _how(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 def _relay(process: subprocess.Popen[bytes], say: Callable[[str], None]) -> None:

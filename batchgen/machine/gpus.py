@@ -39,6 +39,9 @@ free = [torch.cuda.mem_get_info(place)[0] for place in range(count)]
 print(json.dumps([[str(one.uuid), one.name, free[place], [one.major, one.minor]] for place, one in enumerate(about)]))
 """
 
+# The device of a GPU that is only assumed.
+ASSUMED = "assumed"
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:

@@ -8,8 +8,8 @@ from itertools import product
 from batchgen.config.schema import PolicyConfig
 from batchgen.errors import MemoryNeededError
 from batchgen.memory.costs import Task, batch_s, peak_bytes
-from batchgen.memory.figures import Figures
-from batchgen.memory.placement_bytes import pinned_bytes
+from batchgen.memory.figures import Figures, Weights
+from batchgen.memory.host_bytes import Host, needed_bytes
 from batchgen.padding import PADDED_SIZES
 from batchgen.placements import UNHOOKED, place_of
 from batchgen.policy import STREAM_BUFFERS, Policy
@@ -52,11 +52,15 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was chosen and why, and the best option of each other placement with the reason why it was not chosen."""
+    """What was chosen and why, and the best option of each other placement with the reason why it was not chosen.
+
+    `host_bytes`: what it takes of the host's memory at least.
+    """
 
     option: Option
     reason: str
     others: tuple[tuple[Option, str], ...]
+    host_bytes: int
 
     def table(self) -> list[str]:
         """One line for each of the other options."""
@@ -66,10 +70,8 @@ class Choice:
         ]
 
 
-def choose(
-    figures: Figures, task: Task, budget_bytes: int, host_bytes: int, fixed: PolicyConfig, base: Policy
-) -> Choice:
-    """The fastest policy that fits into `budget_bytes` of the device and pins at most `host_bytes` of the host.
+def choose(figures: Figures, task: Task, budget_bytes: int, host: Host, fixed: PolicyConfig, base: Policy) -> Choice:
+    """The fastest policy that fits into `budget_bytes` of the device, and whose weights the host can hold.
 
     Fields that the user fixed stay; fields that are neither fixed nor matter for memory come from `base`. If nothing
     fits with a margin, the smallest policy that fits without it is taken. Raises MemoryNeededError if none fits.
@@ -79,10 +81,15 @@ def choose(
         for policy in _candidates(fixed, base, task)
     ]
     margin = max(_MARGIN_BYTES, int(_MARGIN_SHARE[figures.measured] * budget_bytes))
-    possible = [one for one in options if one.peak_bytes <= budget_bytes] or options
-    pinnable = [one for one in possible if pinned_bytes(figures.weights, one.policy.placement) <= host_bytes]
+    holds = {name: host.holds(figures.weights, name) for name in {one.policy.placement for one in options}}
+    held = [one for one in options if holds[one.policy.placement]]
+    possible = _fit(held, budget_bytes) or held
+    pinnable = [one for one in possible if host.pins(figures.weights, one.policy.placement)]
     # If the host cannot pin that much, weights wait in ordinary memory. That is slower, but no reason to give up.
     considered = pinnable or possible
+    if host.room is not None and not _fit(held, budget_bytes) and (_fit(options, budget_bytes) or not held):
+        lacking = _lacking_host(figures.weights, budget_bytes, host, fixed.placement is not None, options, held)
+        raise MemoryNeededError(f"{task.width}x{task.height} px: {lacking}")
     fitting = [one for one in considered if one.peak_bytes <= budget_bytes - margin]
     if fitting:
         best = _fastest(fitting)
@@ -94,8 +101,27 @@ def choose(
                 f"needed beside CUDA's context ({best.name}), but only {budget_bytes / GIB:.2f} GiB are free: free "
                 "some, or make smaller images"
             )
-    others = _others(best, options, considered, budget_bytes)
-    return Choice(best, _reason(best, _fastest(options), budget_bytes), others)
+    others = _others(best, options, held, considered, budget_bytes)
+    host_bytes = needed_bytes(figures.weights, best.policy.placement, host.made)
+    return Choice(best, _reason(best, _fastest(options), budget_bytes), others, host_bytes)
+
+
+def _fit(options: list[Option], budget_bytes: int) -> list[Option]:
+    return [one for one in options if one.peak_bytes <= budget_bytes]
+
+
+def _lacking_host(
+    weights: Weights, budget_bytes: int, host: Host, by_hand: bool, options: list[Option], held: list[Option]
+) -> str:
+    # Why nothing is chosen where all that fits into the device takes more of the host's memory than there is
+    names = {one.policy.placement for one in _fit(options, budget_bytes) or options}
+    least = min(names, key=lambda name: (needed_bytes(weights, name, host.made), place_of(name)))
+    instead = []
+    if held:
+        best = min(held, key=lambda one: one.peak_bytes)
+        instead = [f"have {best.peak_bytes / GIB:.1f} GiB of device memory free beside CUDA's context ({best.name})"]
+    free = f"with {budget_bytes / GIB:.2f} GiB of device memory free"
+    return f"{free}, {host.lacks(weights, least, by_hand, instead)}"
 
 
 def _candidates(fixed: PolicyConfig, base: Policy, task: Task) -> Iterator[Policy]:
@@ -143,7 +169,7 @@ def _reason(best: Option, fastest: Option, budget_bytes: int) -> str:
 
 
 def _others(
-    best: Option, options: list[Option], considered: list[Option], budget_bytes: int
+    best: Option, options: list[Option], held: list[Option], considered: list[Option], budget_bytes: int
 ) -> tuple[tuple[Option, str], ...]:
     found = []
     for placement in dict.fromkeys(one.policy.placement for one in options):
@@ -154,6 +180,8 @@ def _others(
         option = _fastest(fitting) if fitting else min(own, key=lambda one: one.peak_bytes)
         if not fitting:
             against = "does not fit"
+        elif option not in held:
+            against = "more than this host's memory"
         elif option not in considered:
             against = "more than this host can pin"
         else:

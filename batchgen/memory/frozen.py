@@ -5,11 +5,13 @@ policy has one of its own, chosen by the same figures or found by stepping down.
 """
 
 import json
+import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 
 from batchgen import files
@@ -18,14 +20,16 @@ from batchgen.engine import Engine, Gauge
 from batchgen.errors import BrokenRunError, MemoryNeededError, StoppedError
 from batchgen.events import EventLog
 from batchgen.files import put_new, to_json
-from batchgen.machine.host import pinnable_bytes
+from batchgen.machine.host import Room, own_room
 from batchgen.memory import cache
 from batchgen.memory.choose import Choice, choose
 from batchgen.memory.costs import Task, peak_bytes
 from batchgen.memory.estimate import estimate
 from batchgen.memory.figures import Figures, serves
+from batchgen.memory.host_bytes import Host
+from batchgen.memory.loading import made_bytes
 from batchgen.memory.measure import Known, Measuring, base_policy, guess
-from batchgen.models.find import ModelFiles
+from batchgen.models.find import ModelFiles, locate
 from batchgen.placements import PLACEMENTS
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
@@ -50,7 +54,7 @@ class Policies:
         self._worker, self._watch, self._stop = worker, watch, stop
         # If there is no device memory to plan for there is no card, and the machine has a policy of its own.
         self._card = engine.gauge.card if engine.gauge else socket.gethostname()
-        self._measuring = Measuring(plan, engine, engine.gauge, log) if engine.gauge else None
+        self._measuring = Measuring(plan, engine, engine.gauge, log, lambda: self._host) if engine.gauge else None
         self._policies: dict[tuple[int, int], Policy] = {}
         self._figures: dict[tuple[int, int], Figures] = {}
 
@@ -70,6 +74,13 @@ class Policies:
             self._policies[width, height] = policy
             self._log.add("policy", width=width, height=height, policy=asdict(policy))
         return self._policies[width, height]
+
+    def placements(self, width: int, height: int) -> Collection[str]:
+        """The placements that the host has the memory for; all on the CPU, where weights stay where they are."""
+        if self._engine.gauge is None:
+            return tuple(PLACEMENTS)
+        weights = guess(self._plan, self._engine.dtype, width, height).weights
+        return [name for name in PLACEMENTS if self._host.holds(weights, name)]
 
     def step_down(self, width: int, height: int, policy: Policy) -> None:
         """Use `policy` on this card from now on, because images of this size did not fit; a restart does so, too."""
@@ -95,9 +106,13 @@ class Policies:
         own, path = self._card_path(task.width, task.height), self._path(task)
         if gauge is None or self._measuring is None or all(getattr(fixed, one) is not None for one in _CHOSEN_FIELDS):
             frozen = freeze(path, lambda: self._base(task))
-            return read_policy(own) if own.exists() else frozen
+            found = read_policy(own) if own.exists() else frozen
+            if found.placement not in self.placements(task.width, task.height):
+                weights = guess(self._plan, self._engine.dtype, task.width, task.height).weights
+                raise MemoryNeededError(self._host.lacks(weights, found.placement, by_hand=True))
+            return found
         self._freeze(task, gauge, self._measuring)
-        return read_policy(own) if own.exists() else self._held(task, gauge, read_policy(path))
+        return self._held(task, gauge, read_policy(own if own.exists() else path))
 
     def _freeze(self, task: Task, gauge: Gauge, measuring: Measuring) -> None:
         # This worker measures and chooses, unless another one does
@@ -134,11 +149,22 @@ class Policies:
             self._engine.beat = before
             lease.release()
 
+    @cached_property
+    def _host(self) -> Host:
+        config = self._plan.config
+        made = made_bytes(locate(config.model), self._engine.dtype, config.speed.channels_last)
+        return Host(own_room(os.environ), made)
+
     def _held(self, task: Task, gauge: Gauge, frozen: Policy) -> Policy:
-        # The frozen policy, or, if this card cannot hold it, a policy of the card's own
+        # The frozen policy, or, if this card or its host cannot hold it, a policy of the card's own
         figures = cache.read(self._figures_path(task))
-        if figures is None or peak_bytes(figures, frozen, task) <= gauge.free_bytes():
+        if figures is None:
             return frozen
+        on_host = self._host.holds(figures.weights, frozen.placement)
+        if on_host and peak_bytes(figures, frozen, task) <= gauge.free_bytes():
+            return frozen
+        if self.strict_rows is not None and not on_host:
+            raise MemoryNeededError(self._host.lacks(figures.weights, frozen.placement))
         if self.strict_rows is not None:
             raise MemoryNeededError(
                 f"{task.width}x{task.height} px: this card has {gauge.free_bytes() / GIB:.2f} GiB free, too little for "
@@ -150,7 +176,7 @@ class Policies:
 
     def _choose(self, task: Task, figures: Figures, budget_bytes: int) -> Policy:
         fixed = self._plan.config.memory.policy
-        choice = choose(figures, task, budget_bytes, pinnable_bytes(), fixed, self._base(task))
+        choice = choose(figures, task, budget_bytes, self._host, fixed, self._base(task))
         table, measured = choice.table(), figures.measured
         facts = {"width": task.width, "height": task.height, "reason": choice.reason, "rejected": table}
         self._log.add("chosen", **facts, measured=measured)
@@ -176,9 +202,18 @@ def task_of(config: Config, width: int, height: int) -> Task:
 
 
 def foresee(
-    config: Config, model: ModelFiles, fingerprint: str, task: Task, device_kind: str, dtype: str, budget_bytes: int
+    config: Config,
+    model: ModelFiles,
+    fingerprint: str,
+    task: Task,
+    device_kind: str,
+    dtype: str,
+    budget_bytes: int,
+    room: Room | None = None,
 ) -> tuple[Choice, bool]:
     """What a worker would choose with this much memory, and whether by measured figures. It works without torch.
+
+    `room`: what its host has for it; None where that is not known.
 
     Raises MemoryNeededError if nothing fits. If the figures are only estimated, it must be clear that nothing fits.
     """
@@ -186,14 +221,14 @@ def foresee(
     figures = measured or estimate(model, dtype, task.width, task.height)
     fixed = config.memory.policy
     base = base_policy(config, task, dtype)
-    host_bytes = pinnable_bytes()
+    host = Host(room, made_bytes(model, dtype, config.speed.channels_last))
     try:
-        return choose(figures, task, budget_bytes, host_bytes, fixed, base), measured is not None
+        return choose(figures, task, budget_bytes, host, fixed, base), measured is not None
     except MemoryNeededError as needed:
         if measured:
             raise
         try:
-            choice = choose(figures, task, int(_ESTIMATE_MAY_BE_OFF * budget_bytes), host_bytes, fixed, base)
+            choice = choose(figures, task, int(_ESTIMATE_MAY_BE_OFF * budget_bytes), host, fixed, base)
         except MemoryNeededError:
             raise needed from None
     option = choice.option

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from batchgen.memory.costs import Task
 from batchgen.memory.defaults import default_policy
 from batchgen.memory.estimate import at_speed, estimate
 from batchgen.memory.figures import Figures, scaled, serves
+from batchgen.memory.host_bytes import Host
 from batchgen.memory.probe import PROBED_UNDER, probe, probed_placement
 from batchgen.memory.worth import images_for_a_probe, nearest
 from batchgen.models.find import locate
@@ -79,7 +81,9 @@ def guess(plan: Plan, dtype: str, width: int, height: int) -> Figures:
 class Measuring:
     """The figures of each size of a run, as one worker finds them."""
 
-    def __init__(self, plan: Plan, engine: Engine, gauge: Gauge, log: EventLog) -> None:
+    def __init__(self, plan: Plan, engine: Engine, gauge: Gauge, log: EventLog, host: Callable[[], Host]) -> None:
+        """`host` finds out what the host has for this worker."""
+        self._host = host
         self._plan, self._engine, self._gauge, self._log = plan, engine, gauge, log
         self._known = Known(plan.config, str(plan.recipe["model"]), engine.device_kind, engine.dtype)
         self._guesses: dict[tuple[int, int], Figures] = {}
@@ -100,7 +104,7 @@ class Measuring:
         first = probed_placement(guess, task, self._base(task), free_bytes)
         if (known := self._known.load_for(task, first, free_bytes, images)) is not None:
             return known
-        if self.pays(task):
+        if self.pays(task) and self._holds(task, first):
             return self._probed(task, first)
         figures = self._known.load(task, first) or self._like_another(task) or guess
         self._log.add("not_probed", width=task.width, height=task.height, measured=figures.measured)
@@ -123,8 +127,11 @@ class Measuring:
     def _probed(self, task: Task, first: str) -> Figures:
         guess, base = self._guess(task), self._base(task)
         for placement in PROBED_UNDER[PROBED_UNDER.index(first) :]:
+            if not self._holds(task, placement):
+                continue
             try:
-                figures = probe(self._engine, self._gauge, guess, task, base, placement, self._plan.images)
+                streams = self._holds(task, PROBED_UNDER[-1])
+                figures = probe(self._engine, self._gauge, guess, task, base, placement, self._plan.images, streams)
             except MemoryNeededError as error:
                 self._log.add("probe_failed", under=placement, said=str(error))
                 failed = error
@@ -133,6 +140,9 @@ class Measuring:
             self._log.add("probed", under=placement, figures=asdict(figures))
             return figures
         raise failed
+
+    def _holds(self, task: Task, placement: str) -> bool:
+        return self._host().holds(self._guess(task).weights, placement)
 
     def _like_another(self, task: Task) -> Figures | None:
         # From what the run has measured of a similar size

@@ -25,7 +25,13 @@ def held_bytes(weights: Weights, placement: str, stream_buffers: int = STREAM_BU
 
 def pinned_bytes(weights: Weights, placement: str) -> int:
     """Bytes of page-locked host memory that a placement keeps, which are all weights that are not resident."""
-    return sum(size for how, size in zip(PLACEMENTS[placement], weights.parts_bytes, strict=True) if how != "resident")
+    return sum(waiting_bytes(weights, placement))
+
+
+def waiting_bytes(weights: Weights, placement: str) -> tuple[int, ...]:
+    """Bytes of the weights of each part that wait in the host's memory: those that are not resident."""
+    held = zip(PLACEMENTS[placement], weights.parts_bytes, strict=True)
+    return tuple(0 if how == "resident" else size for how, size in held)
 
 
 def _own_bytes(how: str, total: int, largest: int, buffers: int) -> int:

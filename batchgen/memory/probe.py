@@ -48,24 +48,34 @@ def _least(base: Policy, placement: str) -> Policy:
 
 
 def probe(
-    engine: Engine, gauge: Gauge, estimate: Figures, task: Task, base: Policy, placement: str, images: int
+    engine: Engine,
+    gauge: Gauge,
+    estimate: Figures,
+    task: Task,
+    base: Policy,
+    placement: str,
+    images: int,
+    may_stream: bool = True,
 ) -> Figures:
     """The figures of this size, measured for a job with this many images of the size.
 
     It takes seconds on a fast card, half a minute on a slow one, and only the share of the job's time that worth.py
     allows. If memory ends the series of micro-batches under `placement`, the series goes on under weight streaming,
-    which leaves more room, because the choice is whether more rows at once are worth copying the weights.
+    which leaves more room, because the choice is whether more rows at once are worth copying the weights. For that the
+    host must hold all weights; `may_stream` is whether it can.
 
     A series of growing batches ends when the next one is predicted not to fit, or at an out-of-memory error.
     Raises MemoryNeededError if not even the smallest call fits.
     """
-    return _Probe(engine, gauge, estimate, task, replace(base, placement=placement), images).figures()
+    return _Probe(engine, gauge, estimate, task, replace(base, placement=placement), images, may_stream).figures()
 
 
 class _Probe:
-    def __init__(self, engine: Engine, gauge: Gauge, estimate: Figures, task: Task, base: Policy, images: int) -> None:
+    def __init__(
+        self, engine: Engine, gauge: Gauge, estimate: Figures, task: Task, base: Policy, images: int, may_stream: bool
+    ) -> None:
         self._engine, self._gauge, self._estimate, self._task, self._base = engine, gauge, estimate, task, base
-        self._images = images
+        self._images, self._may_stream = images, may_stream and not base.traced
         self._base_bytes = 0
         self._spent_s = 0.0
         # What ended a series although more at once still gained: memory, the rows of a batch, or the job's images
@@ -106,7 +116,7 @@ class _Probe:
         latent = self._grow(texts, pass_bytes, pass_s)
         if latent is None:
             raise self._too_little("denoise")
-        if self._cut and self._base.placement in _MORE_IN_PLACE and not self._base.traced:
+        if self._cut and self._base.placement in _MORE_IN_PLACE and self._may_stream:
             self._base = replace(self._base, placement=_ROOMIEST)
             self._grow(texts, pass_bytes, pass_s)
         return pass_bytes, pass_s, latent

@@ -1,5 +1,6 @@
 """The next smaller policy after an out-of-memory error, for the stage that failed. Pure, without torch."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from batchgen.memory.choose import CHOSEN_FROM
@@ -10,10 +11,18 @@ from batchgen.policy import STREAM_BUFFERS, Policy
 _SMALLEST_TILE_PX = 128
 
 
-def step_down(policy: Policy, stage: str, width: int, height: int, guided: bool = True) -> Policy | None:
+def step_down(
+    policy: Policy,
+    stage: str,
+    width: int,
+    height: int,
+    guided: bool = True,
+    placements: Collection[str] = CHOSEN_FROM,
+) -> Policy | None:
     """The policy to try after `stage` (load, encode, denoise, decode) ran out of memory; None if nothing is smaller.
 
-    `guided` is whether the denoised rows have guidance; without guidance there is nothing to split.
+    `guided` is whether the denoised rows have guidance; without guidance there is nothing to split. `placements` are
+    those that the host has the memory for.
 
     What costs little speed comes first: weights are sent less far ahead, then fewer rows run at once, then less of the
     image or of guidance runs at once, then weights wait in host memory.
@@ -30,7 +39,9 @@ def step_down(policy: Policy, stage: str, width: int, height: int, guided: bool 
             return replace(policy, decode_chunk=policy.decode_chunk // 2)
         if (tile_px := _smaller_tile(policy.tile_px, max(width, height))) is not None:
             return replace(policy, tile_px=tile_px)
-    smaller = [name for name in CHOSEN_FROM if place_of(name) > place_of(policy.placement)]
+    smaller = [
+        name for name in CHOSEN_FROM if name in placements and place_of(name) > place_of(policy.placement)
+    ]  # fmt: skip
     if not smaller:
         return None
     placement = smaller[0]

@@ -1,5 +1,6 @@
 """The engine: encode, denoise and decode with a diffusers pipeline."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ import torch
 from PIL import Image
 
 from batchgen.machine.dtype import resolve_dtype
+from batchgen.machine.host import own_room
 from batchgen.machine.meters import Gauge, Stopwatch
+from batchgen.memory.loading import refuse_to_load
 from batchgen.memory.refused import memory_was_refused
 from batchgen.models.embeddings import readable
 from batchgen.models.families.base import NEVER, Pair, Text
@@ -55,7 +58,7 @@ class DiffusersEngine:
     ) -> None:
         """`cap_bytes`: what this process may take of a GPU's memory. `loras`: LoRA files that were moved, by digest.
 
-        Raises ModelError, and as `LoadedModel`.
+        Raises ModelError, MemoryNeededError where the host cannot hold what loading takes, and as `LoadedModel`.
         """
         on_cuda = torch.cuda.is_available()
         self.device = torch.device("cuda" if on_cuda else "cpu")
@@ -66,6 +69,7 @@ class DiffusersEngine:
         self.gauge = Gauge(cap_bytes) if on_cuda else None
         self.beat: Callable[[], None] = lambda: None
         self._checked = model.safety_checker
+        refuse_to_load(model, self.dtype, on_cuda, own_room(os.environ))
         self._model = LoadedModel(model, scheduler, self.dtype, self.device, loras or {})
         self._texts: OrderedDict[str, EncodedText] = OrderedDict()
         self._merged: tuple[Lora, ...] = ()  # when the texts were encoded

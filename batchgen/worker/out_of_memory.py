@@ -7,7 +7,7 @@ Under determinism=strict every row runs among as many rows as in a whole batch, 
 that fails twice ends the worker.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
@@ -28,6 +28,9 @@ class Policies(Protocol):
 
     def of(self, width: int, height: int) -> Policy:
         """The policy for images of this size."""
+
+    def placements(self, width: int, height: int) -> Collection[str]:
+        """The placements that the host has the memory for."""
 
     def step_down(self, width: int, height: int, policy: Policy) -> None:
         """Use this policy for the size from now on."""
@@ -137,7 +140,8 @@ class Fitting:
         self._engine.recover()
         before = (stage, size, policy)
         tried = policy if rows is None else replace(policy, micro_batch=rows)
-        smaller = step_down(tried, stage, *size, guided) if before in self._failed else policy
+        placements = self._chosen.placements(*size)
+        smaller = step_down(tried, stage, *size, guided, placements) if before in self._failed else policy
         self._failed.add(before)
         self._log.add(
             "out_of_memory", stage=stage, width=size[0], height=size[1], said=refused, policy=asdict(policy),
@@ -150,8 +154,8 @@ class Fitting:
             )
         if smaller is None:
             raise BatchgenError(
-                f"{size[0]}x{size[1]} px do not fit into this device's memory under any policy ({stage}: {refused}): "
-                "free memory on it, or make smaller images"
+                f"{size[0]}x{size[1]} px do not fit into this device's memory under any policy that the host has the "
+                f"memory for ({stage}: {refused}): free memory on the device, or make smaller images"
             )
         self._policies[size] = smaller
         if smaller != policy:

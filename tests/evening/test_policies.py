@@ -8,8 +8,8 @@ import pytest
 from batchgen.errors import MemoryNeededError
 from batchgen.evening.lines import as_text
 from batchgen.evening.outlook import Model
-from batchgen.evening.policies import ASSUMED, able_of, assumed, model_line, policy_lines
-from batchgen.machine.gpus import Gpu
+from batchgen.evening.policies import able_of, assumed, model_line, policy_lines
+from batchgen.machine.gpus import ASSUMED, Gpu
 from batchgen.models.find import ModelFiles
 from batchgen.places import models_dir
 from tests.builders import make_config

@@ -10,9 +10,11 @@ import pytest
 
 from batchgen.config.schema import PolicyConfig
 from batchgen.errors import MemoryNeededError
+from batchgen.machine.host import Room
 from batchgen.memory.choose import Choice, choose
 from batchgen.memory.costs import Task, batch_s, peak_bytes
 from batchgen.memory.figures import Figures
+from batchgen.memory.host_bytes import Host, Parts, needed_bytes
 from batchgen.policy import Policy
 from tests.builders import POLICY
 from tests.memory.cards import GIB, sd15_512, sdxl_1024
@@ -21,12 +23,12 @@ SMALL = Task(512, 512, 32, 30, guided=True)
 LARGE = Task(1024, 1024, 32, 30, guided=True)
 CARDS_GIB = (2, 3, 4, 6, 8, 10, 12, 16, 24, 40, 80, 141)
 CONTEXT_GIB = 0.7
+NOTHING = Parts()
 
 
 def chosen(figures: Figures, task: Task = SMALL, card_gib: float = 24, host_gib: float = 64, **fixed: Any) -> Choice:
-    return choose(
-        figures, task, int((card_gib - CONTEXT_GIB) * GIB), int(host_gib * GIB), PolicyConfig(**fixed), POLICY
-    )
+    room = Room(held_bytes=int((host_gib + 4) * GIB), pinned_bytes=int(host_gib * GIB))
+    return choose(figures, task, int((card_gib - CONTEXT_GIB) * GIB), Host(room), PolicyConfig(**fixed), POLICY)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,56 @@ def test_a_host_that_can_pin_little_is_not_asked_to() -> None:
     assert chosen(sdxl_1024(), LARGE, card_gib=8, host_gib=14).option.policy.placement != "resident"
     assert chosen(sdxl_1024(), LARGE, card_gib=12, host_gib=2).option.policy.placement in ("resident", "text_offload")
     # Nothing else fits: weights wait in plain memory, which is better than not at all.
-    assert chosen(sdxl_1024(), LARGE, card_gib=3, host_gib=0).option.policy.placement == "weight_streaming"
+    unpinned = choose(sdxl_1024(), LARGE, int(2.3 * GIB), Host(Room(64 * GIB, 0)), PolicyConfig(), POLICY)
+    assert unpinned.option.policy.placement == "weight_streaming"
+
+
+def on_host(host_gib: float, card_gib: float, made: Parts = NOTHING, workers: int = 1, **fixed: Any) -> Choice:
+    host = Host(Room(int(host_gib * GIB), int(host_gib * GIB), workers), made)
+    return choose(sdxl_1024(), LARGE, int((card_gib - CONTEXT_GIB) * GIB), host, PolicyConfig(**fixed), POLICY)
+
+
+@pytest.mark.parametrize("card_gib", CARDS_GIB)
+@pytest.mark.parametrize("host_gib", [1.5, 2.6, 4, 7, 7.7, 16])
+def test_what_is_chosen_fits_into_the_host_or_is_refused_in_one_line(host_gib: float, card_gib: float) -> None:
+    try:
+        found = on_host(host_gib, card_gib)
+    except MemoryNeededError as error:
+        assert len(str(error).splitlines()) == 1
+        assert host_gib < 7.7, "all weights and the process itself take 7.62 GiB"
+        assert "of the host's memory" in str(error)
+        return
+    assert found.host_bytes <= host_gib * GIB
+    assert found.host_bytes == needed_bytes(sdxl_1024().weights, found.option.policy.placement, Parts())
+    against = {option.policy.placement: why for option, why in found.others}
+    if host_gib < 7:
+        assert against["weight_streaming"] in ("more than this host's memory", "does not fit")
+
+
+def test_a_host_that_is_too_small_is_told_what_it_needs_and_what_to_do() -> None:
+    with pytest.raises(MemoryNeededError) as refused:
+        on_host(5.5, card_gib=4, workers=4)
+    assert str(refused.value) == (
+        "1024x1024 px: with 3.30 GiB of device memory free, the placement weight_streaming takes at least 7.62 GiB of "
+        "the host's memory, and there are 5.50 GiB for each of 4 workers: give the job more host memory (SLURM: --mem; "
+        "a container: its limit), start fewer workers on this machine, or have 6.8 GiB of device memory free beside "
+        "CUDA's context (text offload, micro-batch 1, decode chunk 1, tiles of 512 px)"
+    )
+
+
+def test_a_placement_that_is_fixed_and_that_the_host_cannot_hold_is_refused() -> None:
+    assert on_host(7.7, 80, placement="weight_streaming").option.policy.placement == "weight_streaming"
+    with pytest.raises(MemoryNeededError, match=r"memory.policy.placement=weight_streaming takes .* leave memory.po"):
+        on_host(7.5, 80, placement="weight_streaming")
+
+
+def test_what_loading_makes_in_the_host_counts_for_the_resident_placement_too() -> None:
+    weights = sdxl_1024().weights
+    made = Parts(*weights.parts_bytes)
+    assert on_host(1.5, 80).option.policy.placement == "resident"
+    assert on_host(7.7, 80, made).option.policy.placement == "resident"
+    with pytest.raises(MemoryNeededError, match=r"the placement resident takes at least 7\.62 GiB"):
+        on_host(7.5, 80, made)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +175,7 @@ def test_what_the_user_fixed_stays(fixed: dict[str, Any]) -> None:
 
 
 def test_a_traced_model_stays_in_place() -> None:
-    found = choose(sd15_512(), SMALL, 4 * GIB, 64 * GIB, PolicyConfig(), replace(POLICY, traced=True))
+    found = choose(sd15_512(), SMALL, 4 * GIB, Host(None), PolicyConfig(), replace(POLICY, traced=True))
     assert found.option.policy.placement in ("resident", "text_offload", "model_offload")
 
 
