@@ -16,7 +16,7 @@ _GREY = (32, 32, 34)
 
 
 def grid(pictures: int, longest_px: int) -> tuple[int, int, int]:
-    """(Columns, rows, edge of a cell in px) of a sheet of at least one picture; `longest_px`: the longest edge of all."""
+    """(Columns, rows, edge of a cell in px) of a sheet of at least one picture; `longest_px`: the longest edge."""
     columns = math.ceil(math.sqrt(pictures))
     return columns, math.ceil(pictures / columns), min(_CELL_PX, longest_px, (_EDGE_PX - _GAP_PX) // columns - _GAP_PX)
 

@@ -9,6 +9,7 @@ import pytest
 
 from batchgen.errors import EXIT_BROKEN
 from batchgen.launch import local
+from batchgen.machine import oom
 from batchgen.machine.host import Room
 from batchgen.machine.process import StopEvent
 from tests.builders import plan_run
@@ -179,10 +180,10 @@ KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
 @pytest.mark.parametrize(("counted", "says"), [(0, "was killed by SIGKILL"), (1, "host's memory was used up")])
 def test_a_worker_that_the_kernel_ended_for_lack_of_memory_is_told_so(tmp_path, monkeypatch, counted, says):
-    said = []
+    said: list[str] = []
     kills = iter(range(0, 100 * counted, counted) if counted else [0] * 100)
     monkeypatch.setattr(local, "WORKER_COMMAND", [sys.executable, "-c", KILLED])
-    monkeypatch.setattr(local.oom, "kills", lambda: next(kills))
+    monkeypatch.setattr(oom, "kills", lambda: next(kills))
     plan = plan_run(tmp_path, ["a"], launch__restarts=1)
     crew = local.Crew(plan, local.Share.whole(plan, []), said.append)
     assert local.launch(crew, StopEvent(), lambda: None, said.append) == EXIT_BROKEN

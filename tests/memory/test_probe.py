@@ -166,10 +166,11 @@ def found(
     task: Task = TASK,
     images: int = 100_000,
     policy: Policy = POLICY,
+    may_stream: bool = True,
 ) -> Figures:
     under = placement or probed_placement(guess, task, policy, device.free_bytes())
     engine: Any = device
-    return probe(engine, engine, guess, task, policy, under, images)
+    return probe(engine, engine, guess, task, policy, under, images, may_stream)
 
 
 def right_bytes(figures: Figures) -> None:
@@ -241,6 +242,13 @@ def test_where_weights_leave_no_room_streaming_shows_what_more_rows_would_gain()
     figures = found(Device(2.2 * GIB), placement="model_offload")
     assert [rows for rows, _ in figures.pass_s] == [1, 2, 4, 8, 16]
     assert figures.cut_at_bytes  # and with more memory it is worth another look
+
+
+def test_where_the_host_cannot_hold_all_weights_nothing_is_streamed() -> None:
+    device = Device(2.2 * GIB)
+    figures = found(device, placement="model_offload", may_stream=False)
+    assert [rows for rows, _ in figures.pass_s][-1] < 16 and figures.cut_at_bytes
+    assert device.refused == 0
 
 
 def test_a_guess_that_is_far_too_low_ends_series_at_what_was_refused() -> None:

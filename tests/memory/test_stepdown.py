@@ -28,6 +28,13 @@ def test_denoising_takes_fewer_rows_then_splits_guidance_then_moves_weights() ->
     assert [step.placement for step in steps[5:]] == list(CHOSEN_FROM[1:])
 
 
+def test_weights_do_not_move_to_a_host_that_cannot_hold_them() -> None:
+    last = replace(LARGE, micro_batch=1, guidance_split=True)
+    assert step_down(last, "denoise", 512, 512, placements=["resident"]) is None
+    smaller = step_down(last, "denoise", 512, 512, placements=["resident", "weight_streaming"])
+    assert smaller == replace(last, placement="weight_streaming")
+
+
 def test_without_guidance_there_is_none_to_split() -> None:
     alone = replace(LARGE, micro_batch=1)
     step = step_down(alone, "denoise", 512, 512, guided=False)
