@@ -8,6 +8,9 @@ from typing import Any, Protocol
 from batchgen.policy import Policy
 from batchgen.types import Decoded, Prompt
 
+# How many encoded texts an engine keeps on the device.
+KEPT_TEXTS = 64
+
 
 class Timer(Protocol):
     """A timer of one call on the device."""

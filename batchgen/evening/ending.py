@@ -15,7 +15,7 @@ _FIXED_BYTES = 122_000  # of all of them without any image: the page's scripts a
 _ROW_BYTES = 100  # of samples.parquet, for an image
 _ITEM_BYTES = 900  # what page and report.json state of an image that is shown
 # For a px of a small picture: in the page, and in the contact sheet.
-_PAGE_PX_BYTES, _SHEET_PX_BYTES = 0.22, 1.5
+_PAGE_PX_BYTES, _SHEET_PX_BYTES = 0.22, 1.3
 _MOST_PAGE_PX_BYTES, _MOST_SHEET_PX_BYTES = 2.0, 3.02  # of noise
 _BASE64 = 4 / 3
 
@@ -28,7 +28,7 @@ def ending_bytes(images: Mapping[tuple[int, int], int], most: bool = False) -> i
     page_px_bytes = _MOST_PAGE_PX_BYTES if most else _PAGE_PX_BYTES
     sheet_px_bytes = _MOST_SHEET_PX_BYTES if most else _SHEET_PX_BYTES
     shown, cells = min(count, SHOWN), min(count, MOST)
-    columns, rows, cell_px = grid(cells)
+    columns, rows, cell_px = grid(cells, min(LONGEST_PX, max(map(max, images))))
     thumbs = min(_mean_px(images, LONGEST_PX) * shown * page_px_bytes, BUDGET_BYTES * _BASE64)
     in_cells = columns * rows * cell_px**2 if most else _mean_px(images, min(LONGEST_PX, cell_px)) * cells
     return round(_FIXED_BYTES + count * _ROW_BYTES + shown * _ITEM_BYTES + thumbs + in_cells * sheet_px_bytes)

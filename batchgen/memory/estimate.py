@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from batchgen.engine import KEPT_TEXTS
 from batchgen.memory.figures import LATENT_PX, Figures, Weights
 from batchgen.memory.streaming_costs import pack, pack_evenly
 from batchgen.models.families.base import Family
@@ -24,6 +25,8 @@ _ENCODER_MAPS = 3
 _ENCODE_BYTES = 64 << 20
 _WORKSPACE_BYTES = 64 << 20
 _USED_SHARE = 0.1
+# How the configurations of denoisers call the width of encoded texts.
+_TEXT_WIDTHS = ("joint_attention_dim", "cross_attention_dim", "cap_feat_dim", "caption_channels")
 _VAE_FLOP_PER_PIXEL = 9.6e6
 # The times of an imagined card: how much it computes in a second in 16 bits, how long a pass takes at least, and how
 # fast weights are copied to it. A UNet's weights are used at a tenth of the latent's places on average, because most of
@@ -60,10 +63,11 @@ def estimate(model: ModelFiles, dtype: str, width: int, height: int) -> Figures:
         pass_bytes = tokens * _width(config) * family.maps * size
         row_s = weights.unet_bytes * tokens / _FLOP_PER_S
         groups = pack_evenly(layers, size)
+    texts_bytes = KEPT_TEXTS * family.text_tokens * _text_width(config) * size
     decoded_s = pixels * _VAE_FLOP_PER_PIXEL / _FLOP_PER_S * weights.vae_value_bytes / 2
     return Figures(
         weights=weights,
-        workspace_bytes=_WORKSPACE_BYTES,
+        workspace_bytes=_WORKSPACE_BYTES + texts_bytes,
         encode_bytes=_encode_bytes(model, family, size),
         pass_bytes=((1, pass_bytes),),
         pass_s=((1, _PASS_S + row_s), (64, _PASS_S + 64 * row_s)),
@@ -80,6 +84,12 @@ def _width(config: dict[str, Any]) -> int:
     if "num_attention_heads" in config:
         return int(config["num_attention_heads"] * config["attention_head_dim"])
     return int(config["dim"])
+
+
+def _text_width(config: dict[str, Any]) -> int:
+    # How many numbers an encoded text has for each of its tokens, by what the denoiser expects
+    found = [config[name] for name in _TEXT_WIDTHS if isinstance(config.get(name), int)]
+    return int(found[0]) if found else 0
 
 
 def _decoded_values(vae: dict[str, Any], dtype: str) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from batchgen.engine import KEPT_TEXTS
 from batchgen.machine.dtype import resolve_dtype
 from batchgen.machine.host import own_room
 from batchgen.machine.meters import Gauge, Stopwatch
@@ -28,8 +29,6 @@ from batchgen.pipeline.tiling import set_tiling
 from batchgen.policy import Policy
 from batchgen.quality import is_blank
 from batchgen.types import Decoded, Lora, Prompt
-
-_KEPT_TEXTS = 64
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ class DiffusersEngine:
         encoded = {text: self._texts[text] for text in wanted}
         for text in wanted:
             self._texts.move_to_end(text)
-        while len(self._texts) > _KEPT_TEXTS:
+        while len(self._texts) > KEPT_TEXTS:
             self._texts.popitem(last=False)
         return encoded
 

@@ -15,18 +15,21 @@ _GAP_PX = 4
 _GREY = (32, 32, 34)
 
 
-def grid(pictures: int) -> tuple[int, int, int]:
-    """(Columns, rows, edge of a cell in px) of a sheet of so many pictures, at least one."""
+def grid(pictures: int, longest_px: int) -> tuple[int, int, int]:
+    """(Columns, rows, edge of a cell in px) of a sheet of at least one picture; `longest_px`: the longest edge of all."""
     columns = math.ceil(math.sqrt(pictures))
-    return columns, math.ceil(pictures / columns), min(_CELL_PX, (_EDGE_PX - _GAP_PX) // columns - _GAP_PX)
+    return columns, math.ceil(pictures / columns), min(_CELL_PX, longest_px, (_EDGE_PX - _GAP_PX) // columns - _GAP_PX)
 
 
 def contact_sheet(thumbs: Sequence[bytes]) -> bytes | None:
-    """A PNG of up to `MOST` of the pictures, evenly chosen, in a square grid; None without any."""
+    """A PNG of up to `MOST` of the pictures, evenly chosen, in a square grid; None without any.
+
+    Its cells are no larger than the largest of the pictures.
+    """
     shown = even(list(thumbs), MOST)
     if not shown:
         return None
-    columns, rows, cell_px = grid(len(shown))
+    columns, rows, cell_px = grid(len(shown), max(_longest_px(data) for data in shown))
     size = tuple(_GAP_PX + count * (cell_px + _GAP_PX) for count in (columns, rows))
     sheet = Image.new("RGB", (size[0], size[1]), _GREY)
     for place, data in enumerate(shown):
@@ -38,3 +41,8 @@ def contact_sheet(thumbs: Sequence[bytes]) -> bytes | None:
     file = io.BytesIO()
     sheet.save(file, "PNG", compress_level=3)
     return file.getvalue()
+
+
+def _longest_px(picture: bytes) -> int:
+    with Image.open(io.BytesIO(picture)) as opened:  # reads the header alone
+        return max(opened.size)

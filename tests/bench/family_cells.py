@@ -129,7 +129,7 @@ class Bench:
                 {name: one.get(name) for name in ("event", "at", "reason", "seconds") if one.get(name) is not None}
                 for one in events
             ][:40]
-            row["reason"] = next((one["reason"] for one in events if one["event"] == "chosen"), None)
+            row["reason"] = next((one["reason"] for one in reversed(events) if one["event"] == "chosen"), None)
             return row | (taken(run_dir, self.images(cell)) if row["code"] == 0 else {})
 
     def images(self, cell):

@@ -7,7 +7,9 @@ import time
 
 import pytest
 
+from batchgen.errors import EXIT_BROKEN
 from batchgen.launch import local
+from batchgen.machine.host import Room
 from batchgen.machine.process import StopEvent
 from tests.builders import plan_run
 from tests.commands import front, samples, verify, write_prompts
@@ -170,3 +172,29 @@ def test_what_workers_say_last_is_heard(tmp_path, monkeypatch):
     plan = plan_run(tmp_path, ["a"])
     assert local.launch(local.Crew(plan, local.Share.whole(plan, []), say), StopEvent(), lambda: None, say) == 2
     assert said == [f"line {place}" for place in range(300)]
+
+
+KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.mark.parametrize(("counted", "says"), [(0, "was killed by SIGKILL"), (1, "host's memory was used up")])
+def test_a_worker_that_the_kernel_ended_for_lack_of_memory_is_told_so(tmp_path, monkeypatch, counted, says):
+    said = []
+    kills = iter(range(0, 100 * counted, counted) if counted else [0] * 100)
+    monkeypatch.setattr(local, "WORKER_COMMAND", [sys.executable, "-c", KILLED])
+    monkeypatch.setattr(local.oom, "kills", lambda: next(kills))
+    plan = plan_run(tmp_path, ["a"], launch__restarts=1)
+    crew = local.Crew(plan, local.Share.whole(plan, []), said.append)
+    assert local.launch(crew, StopEvent(), lambda: None, said.append) == EXIT_BROKEN
+    assert len(said) == 2 and all(says in line for line in said)
+    assert "started again (1 of 1)" in said[0] and "given up after 1 restarts" in said[1]
+
+
+def test_a_worker_is_told_its_part_of_the_host(tmp_path, monkeypatch):
+    told = tmp_path / "told"
+    code = f"import os, pathlib; pathlib.Path({str(told)!r}).write_text(os.environ['BATCHGEN_HOST_ROOM'])"
+    monkeypatch.setattr(local, "WORKER_COMMAND", [sys.executable, "-c", code])
+    monkeypatch.setattr(local, "room_for", lambda workers: Room(1000 // workers, 10, workers))
+    plan = plan_run(tmp_path, ["a"])
+    local.launch(local.Crew(plan, local.Share([], range(1), 4, 4), print), StopEvent(), lambda: None, print)
+    assert told.read_text() == "250 10"

@@ -11,13 +11,15 @@ import pytest
 
 from batchgen.errors import BrokenRunError, MemoryNeededError, StoppedError
 from batchgen.events import EventLog
+from batchgen.machine.host import Room, as_told
 from batchgen.memory.frozen import Policies, foresee, freeze, read_policy, task_of
+from batchgen.memory.host_bytes import CUDA_PROCESS_BYTES
 from batchgen.plan.store import Plan
 from batchgen.shards.leases import Lease, Watch
 from tests.builders import POLICY, make_config, plan_run
 from tests.commands import front, write_prompts
 from tests.memory.cards import GIB
-from tests.memory.runs import PROMPTS, Engine, events, own_files, policies
+from tests.memory.runs import PROMPTS, Engine, another, events, own_files, policies
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -154,6 +156,46 @@ def test_nothing_is_probed_where_all_is_fixed_by_hand(tmp_path: Path) -> None:
     policy = policies(plan, engine).of(64, 64)
     assert {name: getattr(policy, name) for name in fixed} == fixed
     assert engine.encodings == 0
+
+
+def on_host(monkeypatch: pytest.MonkeyPatch, held_bytes: int) -> None:
+    """Workers are told that their host has so much for each."""
+    for name, value in as_told(Room(held_bytes, held_bytes)).items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_placement_that_is_fixed_with_all_else_is_refused_where_the_host_cannot_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed = {"micro_batch": 2, "decode_chunk": 1, "tile_px": 0, "placement": "model_offload", "guidance_split": False}
+    plan = plan_run(tmp_path, PROMPTS, **{f"memory__policy__{name}": value for name, value in fixed.items()})
+    on_host(monkeypatch, CUDA_PROCESS_BYTES)
+    with pytest.raises(MemoryNeededError, match=r"memory\.policy\.placement=model_offload takes at least 2\.99 GiB"):
+        policies(plan, Engine(6 * GIB)).of(64, 64)
+    on_host(monkeypatch, 3 * GIB)
+    assert policies(plan, Engine(6 * GIB)).of(64, 64).placement == "model_offload"
+
+
+def test_on_a_small_host_weights_stay_on_the_device_or_the_job_is_refused_without_a_probe(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_host(monkeypatch, CUDA_PROCESS_BYTES)
+    roomy = policies(plan, Engine(6 * GIB))
+    assert roomy.of(512, 512).placement == "resident"
+    assert set(roomy.placements(512, 512)) == {"resident"}, "for steps down"
+    other, full = another(tmp_path, "other"), Engine(1.9 * GIB)
+    with pytest.raises(MemoryNeededError, match="of the host's memory") as refused:
+        policies(other, full).of(512, 512)
+    assert full.encodings == 0 and len(str(refused.value).splitlines()) == 1
+
+
+def test_a_host_that_cannot_hold_the_frozen_policy_has_its_own(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = policies(plan, Engine(2.2 * GIB)).of(512, 512)
+    path = next(plan.run.policies.glob("*512x512.json"))
+    path.write_text(json.dumps(asdict(replace(frozen, placement="weight_streaming"))))
+    on_host(monkeypatch, CUDA_PROCESS_BYTES)
+    assert policies(plan, Engine(24 * GIB)).of(512, 512).placement == "resident"
+    assert own_files(plan) == ["card-6-512x512.gpu-1.json"]
 
 
 def test_a_card_that_is_too_small_is_the_users_to_know(plan: Plan) -> None:

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from batchgen.report.sheet import MOST, contact_sheet
+from batchgen.report.sheet import MOST, contact_sheet, grid
 
 
 def thumb(colour, size=(320, 160)):
@@ -31,6 +31,18 @@ def test_the_pictures_stand_in_a_grid(count, columns, rows):
         ]
     assert shown[: min(count, MOST)] == [(200, 20, 20)] * min(count, MOST)
     assert set(shown[count:]) <= {(32, 32, 34)}
+
+
+@pytest.mark.parametrize("count", [1, 12, 81])
+def test_cells_are_no_larger_than_the_largest_picture(count):
+    sheet = contact_sheet([thumb((200, 20, 20), (128, 96)), *[thumb((20, 20, 200), (64, 64))] * (count - 1)])
+    assert sheet is not None
+    with Image.open(io.BytesIO(sheet)) as image:
+        columns, rows, cell_px = grid(count, 128)
+        assert cell_px == 128 and image.size == (4 + columns * 132, 4 + rows * 132)
+        assert image.getpixel((4 + 64, 4 + 64)) == (200, 20, 20)
+        red = sum(pixel == (200, 20, 20) for pixel in image.get_flattened_data())
+    assert red == 128 * 96
 
 
 def test_without_pictures_there_is_no_sheet():
