@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+import torch
 
 from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
@@ -125,7 +127,7 @@ def test_what_is_compiled_goes_through_the_engine(folder, resident, counted):
 
 def digest_of(folder):
     engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
-    policy = changed(compile="whole")
+    policy = changed(compile="blocks")
     assert engine.prepare(policy) == (policy, None)
     rows = [prompt(place) for place in range(policy.micro_batch)]
     engine.warm_up(rows, policy)
