@@ -71,6 +71,9 @@ class Engine(Protocol):
     def decode(self, latents: Sequence[Any], policy: Policy) -> list[Decoded]:
         """One image for each latent."""
 
+    def warm_up(self, prompts: Sequence[Prompt], policy: Policy) -> None:
+        """Compile what the policy compiles, for micro-batches of this shape. Other shapes are computed eagerly."""
+
     def crop(self, latent: Any, width_px: int, height_px: int) -> Any:
         """The latent of the top left corner of an image."""
 

@@ -17,6 +17,8 @@ class Policy:
     `threads` matters only on the CPU, where images are bit-identical only with the same number. `placement`, one of
     PLACEMENTS, says where the weights wait. `stream_buffers` is how many groups of the denoiser's layers are on the
     device at once under weight streaming. `guidance_split` runs the two passes of guidance one after the other.
+    `compile` says how whole micro-batches and decode chunks are computed: eager, or by code that torch.compile makes
+    for that one shape, of the whole denoiser or of its repeated blocks. Fewer rows are always computed eagerly.
     """
 
     micro_batch: int
@@ -30,3 +32,4 @@ class Policy:
     traced: bool = False
     attention: str = "sdpa"
     stream_buffers: int = 3
+    compile: str = "eager"

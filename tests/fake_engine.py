@@ -50,6 +50,9 @@ class FakeEngine:
     def prepare(self, policy):
         return policy, None
 
+    def warm_up(self, prompts, policy):
+        raise NotImplementedError
+
     def crop(self, latent, width_px, height_px):
         raise NotImplementedError
 

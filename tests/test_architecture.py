@@ -54,8 +54,9 @@ WINGS = {
         "loading", "costs",
         "choose", "stepdown", "worth", "probe", "measure", "frozen", "forecast",
     ],
+    "speed": ["worth", "kept", "levers"],
     "pipeline": [
-        "guidance", "levers", "levers.activations", "levers.attention", "levers.traced", "noise",
+        "guidance", "levers", "levers.activations", "levers.attention", "levers.compiled", "levers.traced", "noise",
         "schedulers", "inversion", "load", "rehearse", "lora_file", "check", "convert", "streaming", "placement",
         "lora", "apply", "strict", "tiling", "engine",
     ],

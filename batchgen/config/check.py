@@ -29,6 +29,7 @@ CHOICES = {
     "model.safety_checker": ("off", "flag", "drop"),
     "memory.policy.placement": (None, *PLACEMENTS),
     "speed.attention": ATTENTION,
+    "speed.compile": ("auto", "eager", "blocks", "whole"),
     "output.format": ("png", "jpg", "webp"),
     "output.metadata": ("none", "a1111"),
     "launch.launcher": ("local", "slurm"),
@@ -75,6 +76,8 @@ def check(config: Config) -> None:
             "speed.traced=true needs a placement that does not move the denoiser's weights, but "
             f"memory.policy.placement={config.memory.policy.placement} does: change one of the two"
         )
+    if config.speed.compile in ("blocks", "whole"):
+        _check_compiled(config)
     if (problem := BOUNDS["width"].problem("model.size_px", config.model.size_px)) is not None:
         raise ConfigError(problem)
     try:
@@ -89,6 +92,19 @@ def check(config: Config) -> None:
     prompts = config.job.prompts
     if not (isinstance(prompts, str) or _is_list_of_text(prompts)) or not prompts:
         raise ConfigError("job.prompts must be a path, a glob, or a list of them, such as '[a.txt,b/*.csv]'")
+
+
+def _check_compiled(config: Config) -> None:
+    """Refuse what cannot be compiled."""
+    setting, placement = f"speed.compile={config.speed.compile}", config.memory.policy.placement
+    if placement not in (None, *UNHOOKED):
+        raise ConfigError(
+            f"{setting} needs a placement that does not move the denoiser's weights while it runs, but "
+            f"memory.policy.placement={placement} does: change one of the two"
+        )
+    if config.speed.traced or config.speed.attention == "xformers":
+        other = "speed.traced=true" if config.speed.traced else "speed.attention=xformers"
+        raise ConfigError(f"{setting} does not work with {other}: set one of the two")
 
 
 def _check_told_sizes(model: ModelConfig) -> None:

@@ -164,6 +164,10 @@ class SpeedConfig:
     traced: bool = False
     # The attention backend. It is tried when a worker starts; where it does not run, sdpa is used and the log says why.
     attention: str = "sdpa"
+    # Whether the denoiser and the VAE are compiled for the shape of a whole micro-batch: eager does not, whole compiles
+    # all of the denoiser, blocks only the blocks that it repeats. auto compiles on a GPU where that was measured to pay
+    # for a job of this length, what compiling takes included.
+    compile: str = "auto"
 
 
 @dataclass

@@ -126,7 +126,8 @@ def _lacking_host(
 
 def _candidates(fixed: PolicyConfig, base: Policy, task: Task) -> Iterator[Policy]:
     micro_batches, chunks = ([one for one in sizes if one < 2 * task.rows] for sizes in (MICRO_BATCHES, PADDED_SIZES))
-    placements = [name for name in CHOSEN_FROM if not base.traced or name in UNHOOKED]
+    bound = base.traced or base.compile != "eager"
+    placements = [name for name in CHOSEN_FROM if not bound or name in UNHOOKED]
     micro_batches = [fixed.micro_batch] if fixed.micro_batch else micro_batches
     splits = [fixed.guidance_split] if fixed.guidance_split is not None else [False, True]
     chunks = [fixed.decode_chunk] if fixed.decode_chunk else chunks

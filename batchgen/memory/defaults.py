@@ -43,4 +43,5 @@ def default_policy(
         channels_last=speed.channels_last,
         traced=speed.traced,
         attention=speed.attention,
+        compile="eager" if speed.compile == "auto" else speed.compile,
     )

@@ -47,9 +47,20 @@ class Policies:
     """The policies of one worker's device, and the memory it is predicted to take under them."""
 
     def __init__(
-        self, plan: Plan, engine: Engine, log: EventLog, worker: str, watch: Watch, stop: threading.Event
+        self,
+        plan: Plan,
+        engine: Engine,
+        log: EventLog,
+        worker: str,
+        watch: Watch,
+        stop: threading.Event,
+        quicken: Callable[[Task, Policy, Figures], Policy] = lambda task, policy, figures: policy,
     ) -> None:
-        """`worker` is its name in leases, and `watch` watches others' leases. Once `stop` is set it no longer waits."""
+        """`worker` is its name in leases, and `watch` watches others' leases. Once `stop` is set it no longer waits.
+
+        `quicken` gives the levers of speed to a policy that memory was planned for.
+        """
+        self._quicken = quicken
         self._plan, self._engine, self._log = plan, engine, log
         self._worker, self._watch, self._stop = worker, watch, stop
         # If there is no device memory to plan for there is no card, and the machine has a policy of its own.
@@ -123,7 +134,7 @@ class Policies:
                     cache.write(self._figures_path(task), figures)
                     # It is chosen for a card that nobody else uses, so that the fullest card does not decide for all.
                     choice = self._choose(task, figures, max(gauge.free_bytes(), gauge.whole_bytes()))
-                    files.replace(self._path(task), policy_bytes(choice))
+                    files.replace(self._path(task), policy_bytes(self._quicken(task, choice, figures)))
             if not mine and self._stop.wait(_LOOK_AGAIN_S):
                 raise StoppedError("stopped while another worker was measuring; the same command goes on")
 
@@ -170,7 +181,7 @@ class Policies:
                 f"{task.width}x{task.height} px: this card has {gauge.free_bytes() / GIB:.2f} GiB free, too little for "
                 "the policy of this run, and determinism=strict allows no other: free some, or leave this card out"
             )
-        own = self._choose(task, figures, gauge.free_bytes())
+        own = self._choose(task, figures, gauge.free_bytes())  # eager, unless something else was asked for
         files.replace(self._card_path(task.width, task.height), policy_bytes(own))
         return own
 

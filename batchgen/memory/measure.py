@@ -33,9 +33,14 @@ def facts_of(config: Config, model: str, device_kind: str, dtype: str) -> list[A
     """What must be the same for measured figures to hold; `model` is the model's fingerprint."""
     chunks = config.model.text_chunks
     return [
-        _WAY_OF_COMPUTING, model, config.model.safety_checker, device_kind, dtype, asdict(config.speed), versions(),
+        _WAY_OF_COMPUTING, model, config.model.safety_checker, device_kind, dtype, _speed_of(config), versions(),
         *([chunks] if chunks > 1 else []),
     ]  # fmt: skip
+
+
+def _speed_of(config: Config) -> dict[str, Any]:
+    # Figures are always those of eager computing.
+    return {name: value for name, value in asdict(config.speed).items() if name != "compile"}
 
 
 class Known:
@@ -122,7 +127,7 @@ class Measuring:
         return pixels >= enough * task.pixels and self._like_another(task) is None
 
     def _base(self, task: Task) -> Policy:
-        return base_policy(self._plan.config, task, self._engine.dtype)
+        return replace(base_policy(self._plan.config, task, self._engine.dtype), compile="eager")
 
     def _probed(self, task: Task, first: str) -> Figures:
         guess, base = self._guess(task), self._base(task)

@@ -70,6 +70,15 @@ def probe(
     return _Probe(engine, gauge, estimate, task, replace(base, placement=placement), images, may_stream).figures()
 
 
+def prompts_of(task: Task, count: int, steps: int) -> list[Prompt]:
+    """Prompts to measure with: so many images as the task has them, in so many steps."""
+    scale = 7.5 if task.guided else 0.0
+    return [
+        Prompt(str(place), _TEXT, "", place, task.width, task.height, steps, scale, "probe", 1, guided_above=0.0)
+        for place in range(count)
+    ]
+
+
 class _Probe:
     def __init__(
         self, engine: Engine, gauge: Gauge, estimate: Figures, task: Task, base: Policy, images: int, may_stream: bool
@@ -255,23 +264,7 @@ class _Probe:
         return self._base_bytes + more_bytes <= _USED_SHARE * self._gauge.free_bytes()
 
     def _prompts(self, count: int, steps: int = STEPS) -> list[Prompt]:
-        task = self._task
-        return [
-            Prompt(
-                str(place),
-                _TEXT,
-                "",
-                place,
-                task.width,
-                task.height,
-                steps,
-                7.5 if task.guided else 0.0,
-                "probe",
-                1,
-                guided_above=0.0,
-            )  # fmt: skip
-            for place in range(count)
-        ]
+        return prompts_of(self._task, count, steps)
 
     def _too_little(self, stage: str) -> MemoryNeededError:
         needed_bytes = peak_bytes(self._estimate, _least(self._base, PROBED_UNDER[-1]), self._task)

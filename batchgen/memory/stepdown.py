@@ -45,8 +45,10 @@ def step_down(
     if not smaller:
         return None
     placement = smaller[0]
-    # A trace records where the weights are.
-    return replace(policy, placement=placement, traced=policy.traced and placement in UNHOOKED)
+    # A trace records where the weights are, and hooks stop what is compiled.
+    stays = placement in UNHOOKED
+    compiled = policy.compile if stays else "eager"
+    return replace(policy, placement=placement, traced=policy.traced and stays, compile=compiled)
 
 
 def _smaller_tile(tile_px: int, edge_px: int) -> int | None:

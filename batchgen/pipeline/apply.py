@@ -2,7 +2,8 @@
 
 import dataclasses
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from batchgen.models.find import ModelFiles, vae_wants_fp32
 from batchgen.pipeline.guidance import in_two_passes
 from batchgen.pipeline.levers.activations import shrink_activations
 from batchgen.pipeline.levers.attention import attention_kernel, usable_attention
+from batchgen.pipeline.levers.compiled import CompiledCalls, why_not
 from batchgen.pipeline.levers.traced import TracedForward
 from batchgen.pipeline.load import DTYPES, load_pipeline
 from batchgen.pipeline.lora import Merger
@@ -30,6 +32,7 @@ class LoadedModel:
     ) -> None:
         """`loras`: where LoRA files are, by digest, if not where they were planned."""
         self._loras = loras
+        self._warmed: set[Any] = set()
         self._source = (model, scheduler, dtype)
         self._family = model.family
         self._device = device
@@ -46,7 +49,9 @@ class LoadedModel:
         self._placement: Placement | None = None
         self._layout: tuple[str, bool] | None = None
         self._forward: Any = None
-        self._calls: tuple[bool, bool] | None = None
+        self._forwards: dict[bool, Any] = {}  # of the denoiser, by whether a whole micro-batch runs
+        self._compiled = CompiledCalls(self._denoiser, self.pipe.vae, self._warmed)
+        self._calls: tuple[bool, bool, str] | None = None
         self._attention = "sdpa"
         self._applied: tuple[Policy, Policy, str | None] | None = None
 
@@ -71,8 +76,10 @@ class LoadedModel:
         self._placement.stream_ahead(policy.stream_buffers)
         attention, why = self._usable(policy.attention)
         self._set_attention(attention)
-        self._set_calls(policy.traced, policy.guidance_split)
-        return dataclasses.replace(policy, attention=attention), why
+        uncompiled = why_not(policy.compile, self._denoiser, self._device)
+        compile = policy.compile if uncompiled is None else "eager"
+        self._set_calls(policy.traced, policy.guidance_split, compile)
+        return dataclasses.replace(policy, attention=attention, compile=compile), why or uncompiled
 
     def merge(self, loras: tuple[Lora, ...]) -> None:
         """Make the weights those of the model with these LoRA files; others are taken out. Raises ModelError."""
@@ -84,9 +91,23 @@ class LoadedModel:
         assert self._placement is not None, "apply comes first"
         self._placement.enter(stage)
 
-    def attention(self) -> Any:
-        """A context in which attention is computed with the policy's backend."""
-        return attention_kernel(self._attention)
+    @contextmanager
+    def computing(self, whole: bool) -> Iterator[None]:
+        """A context in which the denoiser computes as the policy says; `whole`: with the rows of a micro-batch."""
+        self._denoiser.forward = self._forwards[whole]
+        with attention_kernel(self._attention):
+            yield
+
+    def warming(self) -> AbstractContextManager[None]:
+        """A context in which what the policy compiles is compiled for the shapes of the calls."""
+        return self._compiled.warming()
+
+    def decoder(self, whole: bool) -> Callable[..., Any]:
+        """The VAE's decode as the policy says; `whole`: for a decode chunk that is not tiled."""
+        assert self._calls is not None, "apply comes first"
+        is_compiled = whole and self._calls[2] != "eager"
+        decode: Callable[..., Any] = self._compiled.decode if is_compiled else self.pipe.vae.decode
+        return decode
 
     def reload(self) -> None:
         """Drop the pipeline with its hooks and half-moved weights, then load it again."""
@@ -146,13 +167,11 @@ class LoadedModel:
             getattr(self._denoiser, f"{switch}_xformers_memory_efficient_attention")()
         self._attention = attention
 
-    def _set_calls(self, traced: bool, split: bool) -> None:
-        if self._calls == (traced, split):
+    def _set_calls(self, traced: bool, split: bool, compile: str) -> None:
+        if self._calls == (traced, split, compile):
             return
-        denoiser = self._denoiser
-        denoiser.forward = self._forward
-        if traced:
-            denoiser.forward = TracedForward(denoiser)
-        if split and self._family.doubled:
-            denoiser.forward = in_two_passes(denoiser.forward)
-        self._calls = (traced, split)
+        self._denoiser.forward = self._forward  # what a trace records
+        plain = TracedForward(self._denoiser) if traced else self._forward
+        for whole, forward in ((False, plain), (True, self._compiled.forward(compile, plain))):
+            self._forwards[whole] = in_two_passes(forward) if split and self._family.doubled else forward
+        self._calls = (traced, split, compile)

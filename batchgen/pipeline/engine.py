@@ -187,7 +187,8 @@ class DiffusersEngine:
         scales = [min(row.guidance, most) for row in rows]
         noise = family.noise(pipe, row_generators, first.width, first.height)
         keywords, hooked = family.guidance(pipe, scales, self.device)
-        with self._model.attention(), hooked, seeded_steps(pipe.scheduler, row_generators):
+        whole = len(rows) == policy.micro_batch
+        with self._model.computing(whole), hooked, seeded_steps(pipe.scheduler, row_generators):
             made = pipe(
                 **family.conditions(pipe, [self._pair(texts, row) for row in rows]),
                 **keywords,
@@ -220,16 +221,23 @@ class DiffusersEngine:
         # A chunk is always full, so that an image's bits never depend on how many are left. Chunks are small.
         places = pad(range(len(latents)), policy.decode_chunk)
         rows = torch.stack([latents[place] for place in places])
-        images = self._decode_in(self._model.vae_dtype, rows)[: len(latents)]
+        decode = self._model.decoder(whole=policy.tile_px == 0)
+        images = self._decode_in(self._model.vae_dtype, rows, decode)[: len(latents)]
         retried = [image is None or is_blank(image) for image in images]
         for place, bad in enumerate(retried):
             if bad:
-                images[place] = self._decode_in(torch.float32, latents[place][None])[0]
+                images[place] = self._decode_in(torch.float32, latents[place][None], self._pipe.vae.decode)[0]
         self.beat()
         height, width = (edge * self._pipe.vae_scale_factor for edge in latents[0].shape[-2:])
         flagged = self._flags(images, width, height)
         rows_of = zip(images, retried, flagged, strict=True)
         return [Decoded(image, width, height, again, flag) for image, again, flag in rows_of]
+
+    def warm_up(self, prompts: Sequence[Prompt], policy: Policy) -> None:
+        """Compile what the policy compiles, for a micro-batch of prompts like these and a chunk of decoding."""
+        with self._model.warming():
+            latents = self.denoise(self.encode(prompts), prompts, policy)
+            self.decode(latents[: policy.decode_chunk], policy)
 
     def crop(self, latent: torch.Tensor, width_px: int, height_px: int) -> torch.Tensor:
         """The latent of the top left corner of an image."""
@@ -250,13 +258,13 @@ class DiffusersEngine:
         _, flags = checker(clip_input=seen.to(self.device, checker.dtype), images=np.zeros((1, 1, 1, 3)))
         return bool(flags[0])
 
-    def _decode_in(self, dtype: torch.dtype, latents: torch.Tensor) -> list[bytes | None]:
+    def _decode_in(self, dtype: torch.dtype, latents: torch.Tensor, decode: Callable[..., Any]) -> list[bytes | None]:
         # latents: (rows, channels, places high, wide); returns height x width x 3 bytes a row, None if not finite
         vae = self._pipe.vae
         try:
             if dtype != self._model.vae_dtype:
                 vae.to(dtype)
-            images = vae.decode(self._family.unscale(vae, latents.to(dtype)), return_dict=False)[0]
+            images = decode(self._family.unscale(vae, latents.to(dtype)), return_dict=False)[0]
         finally:
             if dtype != self._model.vae_dtype:
                 vae.to(self._model.vae_dtype)

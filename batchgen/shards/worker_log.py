@@ -23,6 +23,9 @@ BEFORE_THE_FIRST_IMAGE = {
     "probe_failed": "measuring memory",
     "probed": "choosing a policy",
     "chosen": "choosing a policy",
+    "compiling": "compiling the model",
+    "levers": "choosing a policy",
+    "compiled": "beginning",
     "policy": "beginning",
 }
 # The last event of a worker that has left, and how it left.

@@ -35,6 +35,8 @@ from batchgen.shards.attempt import Attempt
 from batchgen.shards.leases import Lease, Watch
 from batchgen.shards.samples import SampleMaker
 from batchgen.shards.settled import is_settled
+from batchgen.speed.kept import code_dir
+from batchgen.speed.levers import Levers
 from batchgen.types import Shard
 from batchgen.units import size_bytes
 from batchgen.worker.hand_out import HandOut
@@ -167,13 +169,15 @@ class Worker:
             engine = self._load()
             seconds = round(time.monotonic() - started, 2)
             self.log.add("loaded", device=engine.device_kind, seconds=seconds, **self._model_facts)
+            levers = Levers(self._plan, engine, self.log)
             self._maker = ShardMaker(
                 engine,
                 SampleMaker.of(self._plan, engine.scheduler_name, engine.device_kind),
-                Policies(self._plan, engine, self.log, self.name, self._watch, self._stop),
+                Policies(self._plan, engine, self.log, self.name, self._watch, self._stop, levers.of),
                 {"worker": self.name, "host": socket.gethostname(), "device": engine.device_kind},
                 self.log,
                 self._stop,
+                levers.warm_up,
             )
         return self._maker
 
@@ -192,6 +196,7 @@ def load_engine(plan: Plan) -> Engine:
             "or start a new run"
         )
     loras = find_planned(plan.loras, plan.config.model.lora)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(code_dir()))  # for all workers and later runs
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # else fragments take half as much again
     from batchgen.pipeline.engine import DiffusersEngine
     from batchgen.pipeline.strict import pin_kernels

@@ -85,7 +85,10 @@ class ShardMaker:
         worker: WorkerRecord,
         log: EventLog,
         stop: threading.Event,
+        warm_up: Callable[[int, int, Policy], None] = lambda width_px, height_px, policy: None,
     ) -> None:
+        """`warm_up` compiles what the policy of images of that size compiles."""
+        self._warm_up = warm_up
         self._engine = engine
         self._fitting = Fitting(engine, policies, log, policies.strict_rows)
         self._policies = policies
@@ -97,8 +100,9 @@ class ShardMaker:
 
     def ready(self, shard: Shard) -> None:
         """Load, probe and set up what the shard needs: everything that takes long before its first step."""
-        for batch in shard.batches:
-            self._policies.of(*batch.size)
+        for size in dict.fromkeys(batch.size for batch in shard.batches):
+            self._policies.of(*size)
+            self._warm_up(*size, self._fitting.begin(size))
         self._fitting.begin(shard.batches[0].size)
 
     def generate(

@@ -1,0 +1,136 @@
+"""Compiled calls: torch.compile turns a denoiser and a VAE into fewer kernels, for one shape at a time.
+
+Inductor is held to its deterministic mode, in which no kernel is chosen by timing: a second process makes the same code
+and so the same bits, with or without what the first one left in the cache.
+"""
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from batchgen.errors import in_one_line
+
+# What Inductor is told.
+_OPTIONS = {"deterministic": True}
+# How many shapes of one function are kept: sizes of images, with and without guidance.
+_MOST_SHAPES = 64
+
+
+def compiled(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, compiled anew for each shape that it is given."""
+    _keep_shapes()
+    made: Callable[..., Any] = torch.compile(call, dynamic=False, options=dict(_OPTIONS))
+    return made
+
+
+def why_not(compile: str, denoiser: Any, device: torch.device) -> str | None:
+    """Why the denoiser cannot be compiled here; None if it can. A small function is compiled to find out."""
+    if compile == "eager":
+        return None
+    if compile == "blocks" and not getattr(denoiser, "_repeated_blocks", None):
+        return f"diffusers names no repeated blocks of {type(denoiser).__name__}"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    try:
+        compiled(_small)(torch.ones(8, device=device))
+    except Exception as error:  # a compiler that is missing or broken shows itself in many ways
+        return in_one_line(error)
+    return None
+
+
+def _small(values: torch.Tensor) -> torch.Tensor:
+    return values.sin() + 1
+
+
+class CompiledCalls:
+    """A denoiser's and a VAE's calls, eager and compiled.
+
+    Only what is called while `warming` is compiled. Later calls use that code if their shapes are the same, and are
+    computed eagerly if not: a run never waits for a compiler in the middle of a shard.
+    """
+
+    def __init__(self, denoiser: Any, vae: Any, known: set[Any]) -> None:
+        """`known`: the shapes that were warmed up, which outlive a model that is loaded again."""
+        self._denoiser = denoiser
+        self._vae = vae
+        self._made: dict[str, Callable[..., Any]] = {}
+        self._known = known
+        self._is_warming = False
+
+    @contextmanager
+    def warming(self) -> Iterator[None]:
+        """A context in which calls are compiled for their shapes."""
+        self._is_warming = True
+        try:
+            yield
+        finally:
+            self._is_warming = False
+
+    def forward(self, compile: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+        """The denoiser's forward under the policy's `compile`; `plain` is its eager form."""
+        if compile == "whole":
+            return self._for_known("whole", plain, self._kept("whole", plain))
+        return self._for_known("blocks", plain, self._in_blocks(plain)) if compile == "blocks" else plain
+
+    @property
+    def decode(self) -> Callable[..., Any]:
+        """The VAE's decode, compiled if it is one whose decoder is a plain function of its latents."""
+        plain: Callable[..., Any] = self._vae.decode
+        if type(self._vae).__name__ != "AutoencoderKL":
+            return plain
+        return self._for_known("decode", plain, self._kept("decode", plain))
+
+    def _for_known(self, name: str, plain: Callable[..., Any], fast: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            key = (name, _shapes((given, named)))
+            if self._is_warming:
+                self._known.add(key)
+            return (fast if key in self._known else plain)(*given, **named)
+
+        return call
+
+    def _kept(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        if name not in self._made:
+            self._made[name] = compiled(call)
+        return self._made[name]
+
+    def _in_blocks(self, plain: Callable[..., Any]) -> Callable[..., Any]:
+        kinds = self._denoiser._repeated_blocks
+        blocks = [module for module in self._denoiser.modules() if type(module).__name__ in kinds]
+        forwards = [self._kept(f"block {place}", block.forward) for place, block in enumerate(blocks)]
+
+        def forward(*given: Any, **named: Any) -> Any:
+            with _swapped(blocks, forwards):
+                return plain(*given, **named)
+
+        return forward
+
+
+def _shapes(value: Any) -> Any:
+    # What of a call's arguments decides for which shapes it is compiled
+    if isinstance(value, torch.Tensor):
+        return (tuple(value.shape), value.dtype)
+    if isinstance(value, dict):
+        return tuple((name, _shapes(one)) for name, one in sorted(value.items()))
+    return tuple(map(_shapes, value)) if isinstance(value, list | tuple) else None
+
+
+@contextmanager
+def _swapped(blocks: list[Any], forwards: list[Callable[..., Any]]) -> Iterator[None]:
+    for block, forward in zip(blocks, forwards, strict=True):
+        block.forward = forward
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def _keep_shapes() -> None:
+    import torch._dynamo.config as config
+
+    config.recompile_limit = max(config.recompile_limit, _MOST_SHAPES)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 64 * _MOST_SHAPES)

@@ -1,0 +1,1 @@
+"""How fast the model computes: which levers of speed pay for a job, by measurement."""

@@ -1,0 +1,130 @@
+"""Levers are measured at the job's real shapes, kept, and taken where they pay. On a simulated device."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from batchgen.events import EventLog
+from batchgen.memory.frozen import task_of
+from batchgen.plan.store import Plan
+from batchgen.policy import Policy
+from batchgen.speed import kept
+from batchgen.speed import levers as module
+from batchgen.speed.levers import Levers
+from tests.memory.cards import GIB
+from tests.memory.runs import Engine, another, events, policies
+from tests.memory.test_probe import GUESS, Clock, Watch
+
+pytestmark = pytest.mark.usefixtures("surroundings", "clock")
+
+COMPILE_S = 40.0
+SHARE = 0.7  # of the eager time
+
+
+class Compiling(Engine):
+    """The simulated device, with a compiler that takes a while unless the code is on the disk."""
+
+    can_compile = True
+
+    def __init__(self) -> None:
+        super().__init__(80 * GIB)
+        self.warmed: list[Policy] = []
+
+    def prepare(self, policy: Policy) -> tuple[Policy, Any]:
+        super().prepare(policy)
+        if policy.compile != "eager" and not self.can_compile:
+            return replace(policy, compile="eager"), "no compiler"
+        return policy, None
+
+    def denoise(self, texts: Any, prompts: list[Any], policy: Policy) -> list[int]:
+        self.slowness = SHARE if policy in self.warmed else 1.0
+        return super().denoise(texts, prompts, policy)
+
+    def warm_up(self, prompts: Any, policy: Policy) -> None:
+        assert len(prompts) == policy.micro_batch
+        Clock.now_s += 9.0 if kept.code_dir().is_dir() else COMPILE_S
+        kept.code_dir().mkdir(parents=True, exist_ok=True)
+        self.warmed.append(policy)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Stopwatch", Watch)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: Clock.now_s))
+
+
+def levers(plan: Plan, engine: Engine, **speed: Any) -> Levers:
+    config = replace(plan.config, speed=replace(plan.config.speed, **speed))
+    return Levers(replace(plan, config=config), engine, EventLog(plan.run.worker_log("test")))
+
+
+def chosen(plan: Plan, engine: Engine, **speed: Any) -> Policy:
+    policy = policies(plan, engine).of(512, 512)
+    return levers(plan, engine, **speed).of(task_of(plan.config, 512, 512), policy, GUESS)
+
+
+def test_a_long_job_measures_both_ways_and_takes_the_faster(tmp_path: Path) -> None:
+    plan, engine = another(tmp_path, "long"), Compiling()
+    assert chosen(plan, engine).compile == "whole"
+    told = events(plan)[-1]
+    assert told["compile"] == "whole"
+    assert "a batch takes" in told["reason"]
+
+
+def test_a_short_job_stays_eager_and_tries_nothing(tmp_path: Path) -> None:
+    plan, engine = another(tmp_path, "short", job__images_per_prompt=1), Compiling()
+    assert chosen(plan, engine).compile == "eager"
+    assert engine.warmed == []
+    assert "too short" in events(plan)[-1]["reason"]
+
+
+def test_what_a_long_job_measured_serves_a_shorter_one(tmp_path: Path) -> None:
+    chosen(another(tmp_path, "long"), Compiling())
+    plan, engine = another(tmp_path, "short", job__images_per_prompt=1), Compiling()
+    assert chosen(plan, engine).compile == "whole", "the code is on the disk"
+    assert engine.warmed == []
+    warm = levers(plan, engine)
+    policy = replace(policies(plan, engine).of(512, 512), compile="whole")
+    warm.warm_up(512, 512, policy)
+    warm.warm_up(512, 512, policy)
+    assert engine.warmed == [policy], "once a worker"
+    [path] = (kept.cache_dir() / "levers").iterdir()
+    known = kept.load(path.stem)
+    assert known is not None
+    assert (round(known.compile_s), round(known.again_s or 0)) == (COMPILE_S, 9)
+
+
+def test_what_compiling_does_not_make_faster_stays_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.speed.test_levers.SHARE", 0.99)
+    plan, engine = another(tmp_path, "long"), Compiling()
+    assert chosen(plan, engine).compile == "eager"
+    assert len(engine.warmed) == 1
+
+
+def test_where_nothing_can_be_compiled_the_log_says_why(tmp_path: Path) -> None:
+    plan, engine = another(tmp_path, "long"), Compiling()
+    engine.can_compile = False
+    assert chosen(plan, engine).compile == "eager"
+    assert events(plan)[-1]["reason"] == "it cannot be compiled: no compiler"
+
+
+@pytest.mark.parametrize("by_hand", [{"compile": "eager"}, {"traced": True}, {"attention": "xformers"}])
+def test_what_is_set_by_hand_is_left_alone(tmp_path: Path, by_hand: dict[str, Any]) -> None:
+    plan, engine = another(tmp_path, "long"), Compiling()
+    assert chosen(plan, engine, **by_hand).compile == "eager"
+    assert engine.warmed == []
+
+
+def test_under_placements_that_move_weights_nothing_is_compiled(tmp_path: Path) -> None:
+    plan, engine = another(tmp_path, "long"), Compiling()
+    streamed = replace(policies(plan, engine).of(512, 512), placement="weight_streaming")
+    assert levers(plan, engine).of(task_of(plan.config, 512, 512), streamed, GUESS) == streamed
+
+
+def test_an_eager_policy_needs_no_warm_up(plan: Plan) -> None:
+    engine = Compiling()
+    levers(plan, engine).warm_up(512, 512, policies(plan, engine).of(512, 512))
+    assert engine.warmed == []
