@@ -7,9 +7,9 @@ SD 1.5 of full size with random weights (`DIR/sd15`, made if it is not there), 5
 prompts in a run of their own, with nothing known before. Speed counts from each worker's second batch on: its images
 by its seconds, summed over the workers. Wall-clock is that of the whole command. A run of one batch comes first, which
 does not count: the first command on a machine reads Python's and CUDA's libraries from the disk. No two runs meet quite
-the same machine, so the crews take turns, 1 2 2 1, and their means are compared. No two GPUs are quite alike, so a smaller crew takes the first
-ones in one turn and the last ones in the next. --kill kills a worker of the largest
-crew halfway. Rows that FILE holds are kept, so that a measurement that was cut off goes on; give --kill then, too.
+the same machine, so the crews take turns, 1 2 2 1, and their means are compared. No two GPUs are quite alike, so a
+smaller crew takes the first ones in one turn and the last ones in the next. --kill kills a worker of the largest crew
+halfway. Rows that FILE holds are kept, so that a measurement that was cut off goes on; give --kill then, too.
 """
 
 import argparse
@@ -204,7 +204,7 @@ def speed(records, began_s, images):
 
 def stages(records):
     """Mean seconds of a batch after the first of a worker, and of its stages."""
-    begins = {}
+    begins: dict = {}
     for one in records:
         begins[one["worker"]] = min(begins.get(one["worker"], one["started_at"]), one["started_at"])
     later = [one for one in records if one["started_at"] > begins[one["worker"]]]

@@ -132,6 +132,9 @@ class Device:
         yield self._watches
         self._watches = None
 
+    def warm_up(self, prompts: Any, policy: Policy) -> None:
+        raise NotImplementedError
+
     def is_out_of_memory(self, error: Exception) -> bool:
         return isinstance(error, MemoryError)
 

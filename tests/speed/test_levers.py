@@ -9,6 +9,7 @@ import pytest
 
 from batchgen.events import EventLog
 from batchgen.memory.frozen import task_of
+from batchgen.places import cache_dir
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 from batchgen.speed import kept
@@ -56,12 +57,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: Clock.now_s))
 
 
-def levers(plan: Plan, engine: Engine, **speed: Any) -> Levers:
+def levers(plan: Plan, engine: Any, **speed: Any) -> Levers:
     config = replace(plan.config, speed=replace(plan.config.speed, **speed))
     return Levers(replace(plan, config=config), engine, EventLog(plan.run.worker_log("test")))
 
 
-def chosen(plan: Plan, engine: Engine, **speed: Any) -> Policy:
+def chosen(plan: Plan, engine: Any, **speed: Any) -> Policy:
     policy = policies(plan, engine).of(512, 512)
     return levers(plan, engine, **speed).of(task_of(plan.config, 512, 512), policy, GUESS)
 
@@ -91,7 +92,7 @@ def test_what_a_long_job_measured_serves_a_shorter_one(tmp_path: Path) -> None:
     warm.warm_up(512, 512, policy)
     warm.warm_up(512, 512, policy)
     assert engine.warmed == [policy], "once a worker"
-    [path] = (kept.cache_dir() / "levers").iterdir()
+    [path] = (cache_dir() / "levers").iterdir()
     known = kept.load(path.stem)
     assert known is not None
     assert (round(known.compile_s), round(known.again_s or 0)) == (COMPILE_S, 9)

@@ -55,6 +55,9 @@ class ShortEngine:
         self._call("decode", len(latents), policy)
         return [fake_image(prompt) for prompt in latents]
 
+    def warm_up(self, prompts: Any, policy: Policy) -> None:
+        raise NotImplementedError
+
     def crop(self, latent: Any, width_px: int, height_px: int) -> Any:
         raise NotImplementedError
 

@@ -69,7 +69,7 @@ def counted(monkeypatch):
 
 @pytest.mark.parametrize(("how", "calls"), [("whole", 1), ("blocks", 2)])
 def test_only_shapes_that_were_warmed_up_are_compiled(counted, how, calls):
-    denoiser, known = Denoiser(), set()
+    denoiser, known = Denoiser(), set[object]()
     made = CompiledCalls(denoiser, Vae(), known)
     forward = made.forward(how, denoiser.forward)
     whole, rest = torch.ones(4, 2), torch.ones(3, 2)
@@ -95,7 +95,7 @@ def test_eager_is_the_plain_call(counted):
 
 
 def test_a_denoiser_whose_blocks_have_no_names_is_not_compiled_in_blocks():
-    assert "no repeated blocks of Linear" in why_not("blocks", torch.nn.Linear(1, 1), torch.device("cpu"))
+    assert "no repeated blocks of Linear" in str(why_not("blocks", torch.nn.Linear(1, 1), torch.device("cpu")))
     assert why_not("eager", torch.nn.Linear(1, 1), torch.device("cpu")) is None
 
 
@@ -107,8 +107,7 @@ def test_without_a_working_compiler_the_policy_that_is_used_is_eager(folder, res
     engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
     used, why = engine.prepare(changed(compile="whole"))
     assert used == changed()
-    assert "no C++ compiler was found" in why
-    assert "\n" not in why
+    assert str(why) == "no C++ compiler was found"
 
 
 def test_what_is_compiled_goes_through_the_engine(folder, resident, counted):
@@ -133,7 +132,7 @@ def digest_of(folder):
     engine.warm_up(rows, policy)
     latents = engine.denoise(engine.encode(rows), rows, policy)
     decoded = engine.decode(latents[: policy.decode_chunk], policy)
-    return hashlib.sha256(b"".join(one.pixels for one in decoded)).hexdigest()
+    return hashlib.sha256(b"".join(one.pixels or b"" for one in decoded)).hexdigest()
 
 
 @pytest.mark.slow
