@@ -51,7 +51,7 @@ def _compile(pipe: Any) -> None:
 
 def _in_pieces(decode: Callable[..., Any], dtype: torch.dtype) -> Callable[..., Any]:
     def decoded(latents: torch.Tensor, **_: Any) -> tuple[torch.Tensor]:
-        pieces = (decode(one.to(dtype), return_dict=False)[0] for one in latents.split(DECODED_AT_ONCE))
+        pieces = (decode(one.to(dtype), return_dict=False)[0] for one in torch.split(latents, DECODED_AT_ONCE))
         return (torch.cat([one.float() for one in pieces]),)
 
     return decoded

@@ -14,7 +14,8 @@ ONE_IMAGE, BATCHES = "one image", "batches"
 class Row:
     """One line of the table. `name` is for --only, `what` for the table.
 
-    `maker`: what measures it: guide, compiled, own. `speed`: the settings of batchgen that it adds. `needs`: what it takes: "gpu", "unet", "xformers", "16 bits".
+    `maker`: what measures it: guide, compiled, own. `speed`: the settings of batchgen that it adds. `needs`: what it
+    takes: "gpu", "unet", "xformers", "16 bits".
     """
 
     name: str

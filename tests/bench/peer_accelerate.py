@@ -16,7 +16,7 @@ def main():
     model, prompts, to, steps, guidance, batch = sys.argv[1:]
     state = PartialState(cpu=True)
     torch.set_num_threads(os.cpu_count() or 1)
-    pipe = StableDiffusionPipeline.from_pretrained(model, use_safetensors=True, safety_checker=None)
+    pipe = StableDiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     with open(prompts) as file:

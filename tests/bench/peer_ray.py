@@ -18,7 +18,7 @@ class Painter:
         from diffusers import DDIMScheduler, StableDiffusionPipeline
 
         torch.set_num_threads(os.cpu_count() or 1)
-        self.pipe = StableDiffusionPipeline.from_pretrained(model, use_safetensors=True, safety_checker=None)
+        self.pipe = StableDiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32)
         self.pipe.scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config)
         self.pipe.set_progress_bar_config(disable=True)
         self.given = {"num_inference_steps": steps, "guidance_scale": guidance}

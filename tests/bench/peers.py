@@ -55,7 +55,10 @@ def seconds_of(words, to, images):
     seconds = time.perf_counter() - began_s
     if done.returncode != 0:
         sys.exit(f"{' '.join(words)}: exit code {done.returncode}\n{done.stderr[-3000:]}")
-    made = sum(name.endswith(".png") for path in to.rglob("*.tar") for name in tarfile.open(path).getnames())
+    made = 0
+    for path in to.rglob("*.tar"):
+        with tarfile.open(path) as tar:
+            made += sum(name.endswith(".png") for name in tar.getnames())
     if made != images:
         sys.exit(f"{' '.join(words)}: {made} images, not {images}")
     return round(seconds, 2)
