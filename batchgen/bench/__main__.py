@@ -26,18 +26,18 @@ usage: {command} [job=NAME] [key=value ...] [--images N] [--only NAME ...] [--ag
 Measures on this machine, with the model, size, steps, guidance and scheduler of the command that is to make the run:
  - one image as the guide to diffusers' memory savings makes it: {guide}
  - batches, images a second: by that guide's recipe, by a script with torch.compile, by batchgen as given (from a prompt
-   file to committed shards), and by batchgen with each speed lever: {levers}
+   file to committed shards), and by batchgen with each speed lever:
+   {levers}
 Each row runs in a process of its own, on one GPU or the CPU. The prompts are the bench's own, and a row of a prompt
 file that asks for another size or number of steps does not count. Rows that are measured are kept, so the same command
 goes on; they are measured anew for another device, version, model or setting.
 
-  {command} job=NAME                      the whole table; also as JSON, beside the run's directory
-  {command} job=NAME --only batchgen compile
-                                                     these rows alone
-  {command} job=NAME --images 8           fewer images a row; without it, two batches of job.batch_size
-  {command} job=NAME --again              measure also what is known
-  {command} job=NAME --json FILE          the JSON goes there
-  {command} job=NAME dry_run=true         say what would be measured, and how long it takes"""
+  {command} job=NAME         the whole table; also as JSON, beside the run's directory
+  --only batchgen compile    these rows alone
+  --images 8                 so many images a row; without it, two batches of job.batch_size, after one that warms up
+  --again                    measure also what is known
+  --json FILE                the JSON goes there
+  dry_run=true               say what would be measured, and how long it takes"""
 
 
 def main() -> None:

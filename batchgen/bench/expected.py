@@ -16,7 +16,7 @@ _SHARE = 0.35
 _STEP_S = {True: 0.03, False: 0.01}  # the least that a step takes: what Python needs for it; of a GPU, of a CPU
 _CALLS = 4  # of one image
 # To import and load; to compile; and batchgen's front door and probe.
-_START_S, _COMPILE_S, _FRONT_S = 8.0, 60.0, 10.0
+_START_S, _COMPILE_S, _FRONT_S = 8.0, 90.0, 10.0
 _LOADED_BYTES_PER_S = 1e9
 
 
@@ -27,7 +27,7 @@ def image_flop(job: Job) -> float:
     edge_px = place_px(settings(parts["vae"])) * job.family.patch
     places = job.task.width * job.task.height / edge_px**2
     share = _UNET_SHARE if job.family.convolutional else 1.0
-    passes = job.task.steps * (2 if job.guided and job.family.guided_above < 100 else 1) + _DECODE_PASSES
+    passes = job.task.steps * (2 if job.guided else 1) + _DECODE_PASSES
     return 2.0 * weights * places * share * passes
 
 

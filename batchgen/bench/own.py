@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.bench.task import PROMPT, Task
+from batchgen.errors import EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES
 from batchgen.events import read_events, seconds_of
 from batchgen.files import to_json
 from batchgen.paths import RunDir
@@ -57,7 +58,7 @@ def run_command(words: Sequence[str], folder: Path, rows: int, speed: Mapping[st
     began_s = time.time()
     done = subprocess.run([sys.executable, "-m", "batchgen", *words], capture_output=True, text=True, check=False)
     run = RunDir(folder / _RUN)
-    if done.returncode != 0:
+    if done.returncode not in (EXIT_WHOLE, EXIT_WHOLE_WITH_FAILURES):
         said = [line.removeprefix("batchgen: ") for line in done.stderr.splitlines() if line.strip()]
         return {"failed": said[-1] if said else f"batchgen ended with exit code {done.returncode}"}
     events = [event for path in run.event_logs() for event in read_events(path)]
