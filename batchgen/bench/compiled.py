@@ -36,7 +36,7 @@ def batch(load: Load, task: Task) -> Taken:
 
 
 def _compile(pipe: Any) -> None:
-    """Compile a UNet whole, and of a transformer the blocks that repeat, as diffusers advises."""
+    """Compile a UNet whole, and of a transformer the blocks that repeat, where diffusers names them."""
     vae, unet = pipe.vae, getattr(pipe, "unet", None)
     if vae.dtype == torch.float16 and vae.config.get("force_upcast") and hasattr(pipe, "text_encoder_2"):
         vae.to(torch.bfloat16)  # SDXL's overflows in fp16, and the pipeline would take fp32
@@ -44,8 +44,10 @@ def _compile(pipe: Any) -> None:
         for part in (unet, vae):
             part.to(memory_format=torch.channels_last)
         pipe.unet = torch.compile(unet)
-    else:
+    elif getattr(pipe.transformer, "_repeated_blocks", None):
         pipe.transformer.compile_repeated_blocks()
+    else:
+        pipe.transformer.compile()
     vae.decode = _in_pieces(torch.compile(vae.decode), vae.dtype)
 
 

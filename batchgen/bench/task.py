@@ -33,4 +33,4 @@ class Task:
             given["negative_prompt"] = [" "] * rows
         prompts = [PROMPT.format(place) for place in range(rows)]
         size = {"height": self.height, "width": self.width}
-        return pipe(prompts, **size, num_inference_steps=self.steps, **given, **more)
+        return pipe(prompt=prompts, **size, num_inference_steps=self.steps, **given, **more)

@@ -1,5 +1,8 @@
 """The script by hand, with a compiler that does nothing, and once with torch's."""
 
+import importlib
+from functools import partial
+
 import pytest
 
 pytest.importorskip("torch")
@@ -8,8 +11,10 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
-from batchgen.bench import compiled
+from batchgen.bench import compiled, guide
 from batchgen.bench.task import Task
+from batchgen.pipeline.load import load_pipeline
+from tests.bench.jobs import make_job
 
 TASK = Task(64, 64, 2, 5.0, rows=9, batches=1)
 
@@ -43,3 +48,16 @@ def test_it_decodes_eight_at_once_and_writes_every_image(small, monkeypatch):
 def test_torch_compiles_it(small, monkeypatch):
     saved, _ = run(small, monkeypatch)
     assert len(saved) == 9 and any(one.std() > 0 for one in saved.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["flux", "flux2_klein", "qwen_image", "sana", "sd3", "sdxl", "z_image"])
+def test_the_scripts_run_for_every_family(tmp_path, monkeypatch, name):
+    module = importlib.import_module(f"tests.models.families.test_{name}")
+    build = next(one.build for key, one in vars(module).items() if key.startswith("Test") and hasattr(one, "build"))
+    build().save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(torch, "compile", lambda part: part)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)
+    job = make_job(tmp_path, images=3, model=tmp_path / "model")
+    for make in (compiled.batch, guide.batch, partial(guide.one_image, upto="fp16", rounds=1)):
+        assert make(lambda _: load_pipeline(job.model, "model", "fp32"), job.task).seconds > 0
