@@ -48,7 +48,7 @@ def main():
         num_cpus=1,
     )
     os.makedirs(to)
-    made.write_webdataset(to)
+    made.write_webdataset(to, encoder=None)  # what is written is bytes already
 
 
 if __name__ == "__main__":
