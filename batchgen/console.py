@@ -26,6 +26,7 @@ COMMANDS = {
     "repair": ("RUN_DIR", "set damaged shards aside, so that they are made again"),
     "doctor": ("[job=NAME] [key=value ...]", "check this machine, and the cluster, before a night; writes nothing"),
     "fetch": ("[job=NAME] [key=value ...]", "fetch what a job needs from the hub before the night"),
+    "bench": ("[job=NAME] [key=value ...]", "measure this machine with a job's settings: images/s by each speed lever"),
     "cancel": ("RUN_DIR", "ask the workers of a run, on all machines, to end"),
     "join": ("RUN_DIR", "work on a planned run with the GPUs of this machine, too"),
     "worker": ("RUN_DIR RANK WORLD", "one worker, on any machine that sees the directory"),

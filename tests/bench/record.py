@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from batchgen.bench.place import cpu_name
 from batchgen.machine.versions import versions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,6 +17,7 @@ QUIET_LOAD = 1.5
 _MEASURED = ("batchgen", "conf", "jobs")
 # A copy whose history is not that of its files, on a machine lent for a measurement, is told its commit.
 _TOLD = "BENCH_COMMIT"
+device = cpu_name
 
 
 def commit():
@@ -76,14 +78,6 @@ class Record:
         for bar in self._bars:
             met = {True: "met", False: "MISSED", None: "no goal"}[bar["met"]]
             print(f"{met:8} {bar['what']}: {bar['value']} (goal {bar['goal'] or 'none'})")
-
-
-def device():
-    """The CPU's model and how many cores of it there are."""
-    blocks = Path("/proc/cpuinfo").read_text().strip().split("\n\n")
-    fields = dict(line.partition(":")[::2] for line in blocks[0].splitlines())
-    model = next(value.strip() for name, value in fields.items() if name.strip() == "model name")
-    return f"{model}, {len(blocks)} cores"
 
 
 def gpu_name():
