@@ -5,6 +5,7 @@ python -m batchgen.bench [job=NAME] [key=value ...] [--images N] [--only NAME ..
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -45,7 +46,8 @@ def main() -> None:
     open_console()
     if "--help" in sys.argv or "-h" in sys.argv:
         guide, levers = ([row.name for row in ROWS if row.maker == one] for one in ("guide", "own"))
-        print(_HELP.format(command=typed_as("bench"), guide=", ".join(guide[:-1]), levers=", ".join(levers[1:])))
+        wrapped = textwrap.fill(", ".join(levers[1:]), 110, subsequent_indent="   ")
+        print(_HELP.format(command=typed_as("bench"), guide=", ".join(guide[:-1]), levers=wrapped))
         return
     try:
         options, rest = _options(sys.argv[1:])

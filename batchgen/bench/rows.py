@@ -31,6 +31,8 @@ class Row:
 LEVERS: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("channels_last", True, ("unet",)),
     ("traced", True, ("unet",)),
+    ("compile", "blocks", ("gpu",)),
+    ("compile", "whole", ("gpu",)),
     ("attention", "flash", ()),
     ("attention", "efficient", ("gpu",)),
     ("attention", "cudnn", ("gpu",)),

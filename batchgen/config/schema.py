@@ -96,9 +96,8 @@ class ModelConfig:
     timestep_shift: float | None = None
     # Above which guidance the model runs twice an image, with the negative prompt; null leaves it to its family.
     guided_above: float | None = None
-    # LoRA files that are merged into the model: PATH or PATH:WEIGHT, where WEIGHT is 1 unless it is given, or a list of
-    # them. PATH is a .safetensors file, relative to the working directory, or ORG/NAME/FILE.safetensors on the hub. A
-    # row's own LoRA replaces them.
+    # LoRA files that are merged into the model: PATH or PATH:WEIGHT (1 unless given), or a list of them. PATH is a
+    # .safetensors file or ORG/NAME/FILE.safetensors on the hub. A row's own LoRA replaces them.
     lora: Any = None
     # How many of the last layers of CLIP a prompt skips, as diffusers counts them (Stable Diffusion and XL); null takes
     # what the pipeline takes. What other programs call 'Clip skip 2' is 1 for Stable Diffusion and null for XL.
@@ -164,9 +163,8 @@ class SpeedConfig:
     traced: bool = False
     # The attention backend. It is tried when a worker starts; where it does not run, sdpa is used and the log says why.
     attention: str = "sdpa"
-    # Whether the denoiser and the VAE are compiled for the shape of a whole micro-batch: eager does not, whole compiles
-    # all of the denoiser, blocks only the blocks that it repeats. auto compiles on a GPU where that was measured to pay
-    # for a job of this length, what compiling takes included.
+    # torch.compile of the denoiser and the VAE, for whole micro-batches: eager, blocks (those that repeat), whole, or
+    # auto: on a GPU, where measuring shows that it pays for a job of this length.
     compile: str = "auto"
 
 
@@ -208,24 +206,22 @@ class LaunchConfig:
     check_disk: bool = True
     # The time of day at which the workers end after what is under way, such as 07:00.
     stop_at: str | None = None
-    # How long the workers of a command, or of an element of a job array, may work, such as 7h30m. They end in time for
-    # it, after what is under way.
+    # How long the workers of a command, or of an array's element, may work, such as 7h30m; they end in time for it.
     time_limit: str | None = None
-    # How many seconds before a time limit the workers are asked to end. It must be enough for a micro-batch and its
-    # images.
+    # How many seconds before a time limit the workers are asked to end: enough for a micro-batch and its images.
     warn_s: float = 120.0
     # A folder on each machine's own disk, such as /scratch/$USER. The model is copied to it once a machine, and the
     # workers load it from there. null loads it from where it is.
     scratch: str | None = None
-    # Over how many seconds the starts of workers are spread, so that not all of them read the same files at once. null
-    # takes a quarter of a second for each worker, and at most a minute, while nobody is at work yet.
+    # Over how many seconds the starts of workers are spread, so that not all read the same files at once. null takes a
+    # quarter of a second for each worker, and at most a minute, while nobody is at work yet.
     spread_s: float | None = None
     # A file that the figures of the run are written to every 15 s, in Prometheus' text format, such as
     # /var/lib/node_exporter/batchgen.prom. null writes none.
     metrics: str | None = None
     # Under SLURM: any options of sbatch by their long names, such as launch.slurm.partition=gpu.
     slurm: dict[str, Any] = field(default_factory=dict)
-    # Under SLURM: the options of sbatch for the job that checks the run at its end, where they differ from `slurm`.
+    # Under SLURM: the options of sbatch for the job that checks the run at its end, beside `slurm`.
     collector: dict[str, Any] = field(default_factory=dict)
     # Under SLURM: lines of shell that set a node up before batchgen starts, such as 'module load cuda'.
     setup: list[str] = field(default_factory=list)
