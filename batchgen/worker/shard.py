@@ -101,8 +101,8 @@ class ShardMaker:
     def ready(self, shard: Shard) -> None:
         """Load, probe and set up what the shard needs: everything that takes long before its first step."""
         for size in dict.fromkeys(batch.size for batch in shard.batches):
-            self._policies.of(*size)
-            self._warm_up(*size, self._fitting.begin(size))
+            if self._policies.of(*size).compile != "eager":
+                self._warm_up(*size, self._fitting.begin(size))
         self._fitting.begin(shard.batches[0].size)
 
     def generate(
