@@ -165,7 +165,7 @@ class SpeedConfig:
     attention: str = "sdpa"
     # torch.compile of the denoiser and the VAE, for whole micro-batches: eager, blocks (those that repeat), whole, or
     # auto: on a GPU, where measuring shows that it pays for a job of this length.
-    compile: str = "auto"
+    compile: str = "eager"
 
 
 @dataclass

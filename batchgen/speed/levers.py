@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 from batchgen.engine import Engine
+from batchgen.errors import in_one_line
 from batchgen.events import EventLog
 from batchgen.files import to_json
 from batchgen.machine.meters import Stopwatch
@@ -80,7 +81,7 @@ class Levers:
         return self._engine.gauge is not None and policy.placement in UNHOOKED and convolutional and plain
 
     def _measure(self, task: Task, policy: Policy, compiled: Policy) -> Measured | None:
-        """Time both ways. None where it cannot be compiled here, or memory does not allow it."""
+        """Time both ways. None where it cannot be compiled here, or is refused memory."""
         self._log.add("compiling", width=task.width, height=task.height)
         with _beating(self._engine.beat):
             try:
@@ -92,11 +93,10 @@ class Levers:
                 eager = self._timed(task, policy)
                 seconds = self._warm_up(task, compiled)
                 return Measured(eager, self._timed(task, compiled), seconds)
-            except Exception as error:
-                if not self._engine.is_out_of_memory(error):
-                    raise
+            except Exception as error:  # compilers fail in many ways, and without them all goes on eagerly
+                why = in_one_line(error)
             self._engine.recover()
-        self._tell(task, policy, "compiling ran out of memory")
+        self._tell(task, policy, f"compiling failed: {why}")
         return None
 
     def _warm_up(self, task: Task, policy: Policy) -> float:

@@ -58,7 +58,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def levers(plan: Plan, engine: Any, **speed: Any) -> Levers:
-    config = replace(plan.config, speed=replace(plan.config.speed, **speed))
+    config = replace(plan.config, speed=replace(plan.config.speed, **{"compile": "auto"} | speed))
     return Levers(replace(plan, config=config), engine, EventLog(plan.run.worker_log("test")))
 
 
@@ -103,6 +103,18 @@ def test_what_compiling_does_not_make_faster_stays_eager(tmp_path: Path, monkeyp
     plan, engine = another(tmp_path, "long"), Compiling()
     assert chosen(plan, engine).compile == "eager"
     assert len(engine.warmed) == 1
+
+
+def test_a_compiler_that_fails_leaves_the_job_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, engine = another(tmp_path, "long"), Compiling()
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("internal error\nof many lines")
+
+    monkeypatch.setattr(engine, "warm_up", fail)
+    assert chosen(plan, engine).compile == "eager"
+    assert events(plan)[-1]["reason"] == "compiling failed: internal error of many lines"
+    assert engine.recovered == 1
 
 
 def test_where_nothing_can_be_compiled_the_log_says_why(tmp_path: Path) -> None:

@@ -86,9 +86,10 @@ class CompiledCalls:
     def _for_known(self, name: str, plain: Callable[..., Any], fast: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
             key = (name, _shapes((given, named)))
+            made = (fast if self._is_warming or key in self._known else plain)(*given, **named)
             if self._is_warming:
                 self._known.add(key)
-            return (fast if key in self._known else plain)(*given, **named)
+            return made
 
         return call
 
