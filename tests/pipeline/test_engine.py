@@ -151,9 +151,9 @@ def test_an_image_that_is_not_finite_is_decoded_again_in_fp32_then_fails(family,
     seen = []
     real = engine._decode_in
 
-    def first_time_bad(dtype, rows):
+    def first_time_bad(dtype, rows, decode):
         seen.append(dtype)
-        images = real(dtype, rows)
+        images = real(dtype, rows, decode)
         return [None, *images[1:]] if len(seen) == 1 else images
 
     monkeypatch.setattr(engine, "_decode_in", first_time_bad)
