@@ -19,7 +19,8 @@ from tests.commands import run
 
 def record(worker, shard, batch, start_s, seconds, images=4):
     at = f"2026-01-01T00:{int(start_s) // 60:02d}:{start_s % 60:06.3f}+00:00"
-    return {"worker": worker, "shard": shard, "batch": batch, "started_at": at, "seconds": seconds, "images": images}
+    facts = {"worker": worker, "shard": shard, "batch": batch, "started_at": at, "seconds": seconds, "images": images}
+    return facts | {"stage_seconds": {"denoise": seconds / 2}}
 
 
 BEGAN_S = 1_767_225_600.0  # 2026-01-01
@@ -31,6 +32,7 @@ def test_the_first_batch_of_each_worker_and_the_start_do_not_count():
     found = speed([*in_units, *slow], BEGAN_S, 20)
     assert found["images_per_s_of_each"] == [8 / 5, 4 / 8]
     assert found["images_per_s"] == pytest.approx(2.1)
+    assert found["batch_s"]["whole"] == 2 * found["batch_s"]["denoise"] == 4.0
     assert (found["start_s"], found["start_apart_s"], found["end_apart_s"]) == (10.0, 2.0, 3.0)
     with pytest.raises(AssertionError, match="images were lost"):
         speed(slow, BEGAN_S, 20)

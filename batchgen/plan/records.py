@@ -23,8 +23,8 @@ class LoraFile(NamedTuple):
 
 # The form of a sample's JSON (shards/samples.py) is counted up when a field gets another name or type. A run keeps the
 # form that it was begun with; a plan that states none was begun with 1, in which fields may be null and `row` is an
-# object. Form 2 has no lora.
-SAMPLE_FORM = 3
+# object. Form 2 has no lora, and policies have `compile` from form 4 on.
+SAMPLE_FORM = 4
 
 
 class RunFacts(TypedDict, total=False):

@@ -164,7 +164,7 @@ class SampleMaker:
             "revision": self.revision,
             "batchgen": __version__,
             "device": self.device,
-            "policy": asdict(policy),
+            "policy": {name: value for name, value in asdict(policy).items() if self.form > 3 or name != "compile"},
             "decoded_again_in_fp32": image.retried_in_fp32,
         }
 

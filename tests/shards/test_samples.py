@@ -31,8 +31,9 @@ FIRST_FORM = (
 POLICY_TYPES = {
     "micro_batch": int, "decode_chunk": int, "tile_px": int, "placement": str, "dtype": str, "threads": int,
     "guidance_split": bool, "channels_last": bool, "traced": bool, "attention": str, "stream_buffers": int,
+    "compile": str,
 }  # fmt: skip
-# The fields of form 3. A change of a name or a type needs a new SAMPLE_FORM, so that runs go on as they were begun.
+# The fields of form 4. A change of a name or a type needs a new SAMPLE_FORM, so that runs go on as they were begun.
 TYPES = {
     "key": str, "prompt": str, "negative_prompt": str, "cut": str, "negative_cut": str, "seed": int, "width": int,
     "height": int, "steps": int, "guidance": float, "scheduler": str, "model": str, "revision": str, "batchgen": str,
@@ -157,7 +158,7 @@ def prepared(tmp_path: Path, **settings: Any) -> Plan:
 def test_a_new_run_has_the_newest_form(tmp_path: Path) -> None:
     maker = SampleMaker.of(plan_run(tmp_path), "FakeScheduler", "fake")
     assert types_of(about(make(maker=maker))) == TYPES
-    assert (maker.form, maker.model, maker.image_format) == (3, "tiny", "png")
+    assert (maker.form, maker.model, maker.image_format) == (4, "tiny", "png")
 
 
 def test_a_run_that_was_begun_with_the_first_form_goes_on_in_it_to_the_byte(tmp_path: Path) -> None:
@@ -175,8 +176,10 @@ def test_a_run_that_was_begun_with_the_first_form_goes_on_in_it_to_the_byte(tmp_
 
 def test_a_run_of_the_second_form_tells_of_lora_only_where_an_extension_brought_one() -> None:
     second = replace(MAKER, form=2)
-    assert types_of(about(make(maker=second))) == {name: TYPES[name] for name in TYPES if "lora" not in name}
-    assert types_of(about(make(replace(PROMPT, lora=(Lora("/a.safetensors", 1.0, "5e"),)), second))) == TYPES
+    types = TYPES | {"policy": {name: kind for name, kind in POLICY_TYPES.items() if name != "compile"}}
+    assert types_of(about(make(maker=replace(MAKER, form=3)))) == types
+    assert types_of(about(make(maker=second))) == {name: types[name] for name in types if "lora" not in name}
+    assert types_of(about(make(replace(PROMPT, lora=(Lora("/a.safetensors", 1.0, "5e"),)), second))) == types
 
 
 def test_lora_is_told_by_its_files_names_and_contents() -> None:
