@@ -64,7 +64,7 @@ class Making:
 
     found: Found
 
-    def __init__(self, engine, maker, policies, worker, log, stop):
+    def __init__(self, engine, maker, policies, worker, log, stop, warm_up):
         self.host_growth, self.device_growth = Growth(), Growth()
         self.name, self.stop = worker["worker"], stop
         self.left_off_s = Sea.task().now_s
