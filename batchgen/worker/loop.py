@@ -40,6 +40,7 @@ from batchgen.units import size_bytes
 from batchgen.worker.hand_out import HandOut
 from batchgen.worker.shard import ShardMaker
 from batchgen.worker.spread import await_turn, start_delay_s
+from batchgen.worker.standby import import_engine
 
 _IDLE_S = 0.5
 _LONGER = 1.5  # each time
@@ -192,7 +193,7 @@ def load_engine(plan: Plan) -> Engine:
             "or start a new run"
         )
     loras = find_planned(plan.loras, plan.config.model.lora)
-    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # else fragments take half as much again
+    import_engine()
     from batchgen.pipeline.engine import DiffusersEngine
     from batchgen.pipeline.strict import pin_kernels
 
