@@ -36,6 +36,7 @@ WINGS = {
     ],
     "machine": [
         "dtype", "gpus", "growth", "host", "pinned", "meters", "mounts", "process", "readahead", "slurm", "versions",
+        "imported",
     ],
     "plan": [
         "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "contents", "nearby", "store", "rejects",

@@ -15,6 +15,7 @@ from typing import Self
 
 from batchgen.config.schema import Config
 from batchgen.launch.local import Child, Share, begin
+from batchgen.machine.imported import noted
 from batchgen.machine.readahead import read_ahead
 from batchgen.models.find import ModelFiles, in_cache
 from batchgen.models.parts import read_index
@@ -47,8 +48,8 @@ class Ahead:
         for rank in share.ranks:
             with suppress(OSError):  # whoever starts it later says what hinders that
                 self._children[rank] = begin(run.root, share, rank, "--ahead", classes)
-        if model is not None:
-            read_ahead(path for part in model.parts() for path in part.weights)
+        weights = [] if model is None else [path for part in model.parts() for path in part.weights]
+        read_ahead([*noted(), *weights])
 
     def hand_over(self, share: Share) -> dict[int, Child]:
         """The processes that suit this share, by rank; they go on. All others are ended."""

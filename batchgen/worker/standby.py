@@ -14,6 +14,7 @@ from typing import IO, NamedTuple
 
 from batchgen.errors import EXIT_INTERRUPTED
 from batchgen.machine.host import WORKERS_HERE
+from batchgen.machine.imported import note
 from batchgen.machine.meters import try_cuda
 
 # Optional libraries that diffusers and transformers import where they are installed, and that no worker uses.
@@ -54,6 +55,7 @@ def get_ready(classes: str) -> None:
         try_cuda()
     finally:
         gc.enable()
+    note()
 
 
 def import_engine() -> None:
