@@ -20,7 +20,8 @@ _WAY_OF_MEASURING = 1
 def key_of(config: Config, model: str, device_kind: str, dtype: str) -> str:
     """Under what name paces are kept: `model` is the model's fingerprint, and a CPU has the number of its cores."""
     cores = os.cpu_count() if device_kind == "cpu" else None
-    facts = [_WAY_OF_MEASURING, *facts_of(config, model, device_kind, dtype), config.job.scheduler, cores]
+    compile = [] if config.speed.compile == "eager" else [config.speed.compile]
+    facts = [_WAY_OF_MEASURING, *facts_of(config, model, device_kind, dtype), config.job.scheduler, cores, *compile]
     return hashlib.sha256(to_json(facts).encode()).hexdigest()[:32]
 
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 import gc
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,6 @@ class LoadedModel:
         self._placement: Placement | None = None
         self._layout: tuple[str, bool] | None = None
         self._forward: Any = None
-        self._forwards: dict[bool, Any] = {}  # of the denoiser, by whether a whole micro-batch runs
         self._compiled = CompiledCalls(self._denoiser, self.pipe.vae, self._warmed)
         self._calls: tuple[bool, bool, str] | None = None
         self._attention = "sdpa"
@@ -91,12 +90,9 @@ class LoadedModel:
         assert self._placement is not None, "apply comes first"
         self._placement.enter(stage)
 
-    @contextmanager
-    def computing(self, whole: bool) -> Iterator[None]:
-        """A context in which the denoiser computes as the policy says; `whole`: with the rows of a micro-batch."""
-        self._denoiser.forward = self._forwards[whole]
-        with attention_kernel(self._attention):
-            yield
+    def attention(self) -> Any:
+        """A context in which attention is computed with the policy's backend."""
+        return attention_kernel(self._attention)
 
     def warming(self) -> AbstractContextManager[None]:
         """A context in which what the policy compiles is compiled for the shapes of the calls."""
@@ -170,8 +166,11 @@ class LoadedModel:
     def _set_calls(self, traced: bool, split: bool, compile: str) -> None:
         if self._calls == (traced, split, compile):
             return
-        self._denoiser.forward = self._forward  # what a trace records
-        plain = TracedForward(self._denoiser) if traced else self._forward
-        for whole, forward in ((False, plain), (True, self._compiled.forward(compile, plain))):
-            self._forwards[whole] = in_two_passes(forward) if split and self._family.doubled else forward
+        denoiser = self._denoiser
+        denoiser.forward = self._forward
+        if traced:
+            denoiser.forward = TracedForward(denoiser)
+        denoiser.forward = self._compiled.forward(compile, denoiser.forward)
+        if split and self._family.doubled:
+            denoiser.forward = in_two_passes(denoiser.forward)
         self._calls = (traced, split, compile)

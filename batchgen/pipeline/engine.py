@@ -187,8 +187,7 @@ class DiffusersEngine:
         scales = [min(row.guidance, most) for row in rows]
         noise = family.noise(pipe, row_generators, first.width, first.height)
         keywords, hooked = family.guidance(pipe, scales, self.device)
-        whole = len(rows) == policy.micro_batch
-        with self._model.computing(whole), hooked, seeded_steps(pipe.scheduler, row_generators):
+        with self._model.attention(), hooked, seeded_steps(pipe.scheduler, row_generators):
             made = pipe(
                 **family.conditions(pipe, [self._pair(texts, row) for row in rows]),
                 **keywords,

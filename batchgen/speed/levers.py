@@ -41,18 +41,17 @@ class Levers:
             return policy
         compiled = replace(policy, compile="whole")
         key, batches, workers = self._key(task, compiled), self._plan.images / task.rows, self._workers
-        found = kept.load(key)
-        start_s = None if found is None else found.start_s(kept.code_dir().is_dir())
-        if found is None:
+        if (found := kept.load(key)) is not None:
+            start_s = found.start_s(kept.code_dir().is_dir())
+        else:
             if not is_worth_trying(batch_s(figures, policy, task), batches, workers):
                 self._tell(task, policy, "the job is too short to try compiling")
                 return policy
-            found = self._measure(task, policy, compiled)
-            if found is None:
+            if (found := self._measure(task, policy, compiled)) is None:
                 return policy
             kept.save(key, found)
             start_s = found.compile_s
-        chosen = compiled if pays(found, task, policy, batches / workers, start_s or 0.0) else policy
+        chosen = compiled if pays(found, task, policy, batches / workers, start_s) else policy
         before, after = (way.batch_s(task, policy) for way in (found.eager, found.compiled))
         why = f"a batch takes {before:.2f} s eagerly and {after:.2f} s compiled, which {start_s:.0f} s are spent on"
         self._tell(task, chosen, why)
