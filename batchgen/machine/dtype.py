@@ -2,6 +2,8 @@
 
 from batchgen.errors import ConfigError
 
+# Bytes of one number.
+VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 _FIRST_FAST_IN_FP16 = (7, 0)
 _FIRST_WITH_BF16 = (8, 0)
 

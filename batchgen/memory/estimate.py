@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.engine import KEPT_TEXTS
+from batchgen.machine.dtype import VALUE_BYTES
 from batchgen.memory.figures import LATENT_PX, Figures, Weights
 from batchgen.memory.streaming_costs import pack, pack_evenly
 from batchgen.models.families.base import Family
 from batchgen.models.find import ModelFiles, place_px, vae_wants_fp32
 from batchgen.models.parts import tensors, weight_files
 
-_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 # How many maps of the UNet's first width are alive at once for each row: more if its first blocks have attention
 # (measured with Stable Diffusion 1.5: 18) than if they have none (SDXL: 15). And how many of the VAE's second width.
 _UNET_MAPS = {True: 19.0, False: 16.0}
@@ -50,7 +50,7 @@ def estimate(model: ModelFiles, dtype: str, width: int, height: int) -> Figures:
     layers = _layers(model, family.denoiser)
     weights = _weights(model, family, dtype, layers)
     config, vae = _config(model.folder, family.denoiser), _config(model.folder, "vae")
-    size, pixels = _BYTES[dtype], width * height
+    size, pixels = VALUE_BYTES[dtype], width * height
     # A weight of two bytes takes two operations. In fp32 a weight has twice the bytes and takes twice the time.
     if family.convolutional:
         places = pixels // LATENT_PX**2
@@ -121,9 +121,9 @@ def at_speed(guess: Figures, flop_per_s: float | None, copied_bytes_per_s: float
 
 
 def _weights(model: ModelFiles, family: Family, dtype: str, denoiser_layers: dict[str, int]) -> Weights:
-    size = vae_size = _BYTES[dtype]
+    size = vae_size = VALUE_BYTES[dtype]
     if dtype == "fp16" and vae_wants_fp32(family, _config(model.folder, "vae")):
-        vae_size = _BYTES["fp32"]
+        vae_size = VALUE_BYTES["fp32"]
     texts = [_layers(model, name) for name in family.encoders if (model.folder / name).is_dir()]
     text = [count * size for layers in texts for count in layers.values()]
     denoiser = [count * size for count in denoiser_layers.values()]

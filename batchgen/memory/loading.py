@@ -10,12 +10,12 @@ import json
 import math
 
 from batchgen.errors import MemoryNeededError
+from batchgen.machine.dtype import VALUE_BYTES
 from batchgen.machine.host import Room
 from batchgen.memory.host_bytes import CPU_PROCESS_BYTES, CUDA_PROCESS_BYTES, Parts, shortage
 from batchgen.models.find import ModelFiles, vae_wants_fp32
 from batchgen.models.parts import header, weight_files
 
-_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 # How files name the dtypes, and the numbers that loading makes others of
 _NAMES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -53,5 +53,5 @@ def _made(model: ModelFiles, name: str, dtype: str, channels_last: bool, always:
         for tensor in header(path).values() if path.suffix == ".safetensors" else ():
             is_other = always or tensor.dtype != _NAMES[dtype] or (channels_last and len(tensor.shape) == 4)
             if tensor.dtype in _FLOATS and is_other:
-                found += math.prod(tensor.shape) * _BYTES[dtype]
+                found += math.prod(tensor.shape) * VALUE_BYTES[dtype]
     return found

@@ -33,6 +33,7 @@ class LoadedModel:
         """`loras`: where LoRA files are, by digest, if not where they were planned."""
         self._loras = loras
         self._warmed: set[Any] = set()
+        self._why_not: dict[str, str | None] = {}  # by what is to be compiled; to try it takes a moment
         self._source = (model, scheduler, dtype)
         self._family = model.family
         self._device = device
@@ -75,7 +76,9 @@ class LoadedModel:
         self._placement.stream_ahead(policy.stream_buffers)
         attention, why = self._usable(policy.attention)
         self._set_attention(attention)
-        uncompiled = why_not(policy.compile, self._denoiser, self._device)
+        if policy.compile not in self._why_not:
+            self._why_not[policy.compile] = why_not(policy.compile, self._denoiser, self._device)
+        uncompiled = self._why_not[policy.compile]
         compile = policy.compile if uncompiled is None else "eager"
         self._set_calls(policy.traced, policy.guidance_split, compile)
         return dataclasses.replace(policy, attention=attention, compile=compile), why or uncompiled
