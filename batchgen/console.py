@@ -37,11 +37,14 @@ class _Deaf(io.FileIO):
     """A descriptor to write to. Bytes that it does not accept are lost."""
 
     def write(self, data: Any, /) -> int:
+        left = memoryview(data)
         try:
-            written = super().write(data)
+            while left:
+                written = super().write(left)
+                left = left[written:] if written else left[:0]  # None: a terminal that would have us wait
         except OSError:
-            return len(data)
-        return len(data) if written is None else written  # None: a terminal that would have us wait
+            pass
+        return len(data)
 
 
 def open_console() -> None:
@@ -57,9 +60,8 @@ def _stream(fd: int) -> io.TextIOWrapper:
     original = sys.__stdout__ if fd == 1 else sys.__stderr__
     encoding = original.encoding if original is not None else "utf-8"
     raw = _Deaf(fd, "w", closefd=False)
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=fd == 2 or raw.isatty()
-    )
+    # No BufferedWriter between them: where a signal interrupts a write, it would say the same line again later.
+    return io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=fd == 2 or raw.isatty())
 
 
 def say(line: str) -> None:

@@ -92,3 +92,23 @@ def test_letters_that_the_terminal_does_not_have_are_written_otherwise(tmp_path,
     run_dir = shutil.copytree(finished, tmp_path / "Bücher")
     done = run([sys.executable, "-m", "batchgen.status"], run_dir, PYTHONIOENCODING="ascii")
     assert done.returncode == 0 and "B\\xfccher: done" in done.stdout
+
+
+def test_a_line_that_ctrl_c_interrupts_is_said_once():
+    code = """
+import sys, time
+from batchgen.console import open_console, say
+open_console()
+for number in range(100):
+    try:
+        say(f"line {number}")
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for number in range(100):
+        assert process.stderr.readline() == f"batchgen: line {number}\n"
+        process.send_signal(signal.SIGINT)
+    assert process.stderr.read() == "" and process.wait() == 0
