@@ -15,6 +15,7 @@ from batchgen.evening.outlook import Outlook
 from batchgen.evening.start import check_disk, keep_run
 from batchgen.files import supports_link, sync_directory
 from batchgen.launch import local
+from batchgen.launch.ahead import Ahead
 from batchgen.launch.copying import copying
 from batchgen.launch.deadline import deadline
 from batchgen.launch.display import Display
@@ -128,11 +129,14 @@ def furnish(plan: Plan) -> bool:
     return supports_link(plan.run.work)
 
 
-def work(plan: Plan, outset: Outset, share: Share, part: Part) -> int:
-    """Start this process's share of the workers, wait for them and finish the run; return the exit code."""
+def work(plan: Plan, outset: Outset, share: Share, part: Part, ahead: Ahead | None = None) -> int:
+    """Start this process's share of the workers, wait for them and finish the run; return the exit code.
+
+    `ahead`: the processes that were begun before the plan was there.
+    """
     sweep(plan.run)
     launched_s = time.time()
-    turn = _Turn(plan, share, part)
+    turn = _Turn(plan, share, part, ahead or Ahead())
     with copying(plan, turn.say) as copies:
         code = turn.launch()
         end, is_mine = None, not turn.is_spare
@@ -154,7 +158,7 @@ def work(plan: Plan, outset: Outset, share: Share, part: Part) -> int:
 class _Turn:
     """The workers of this process, and what may end them early."""
 
-    def __init__(self, plan: Plan, share: Share, part: Part) -> None:
+    def __init__(self, plan: Plan, share: Share, part: Part, ahead: Ahead) -> None:
         self._plan, self._share, self._part = plan, share, part
         self.stop = StopEvent()
         # What starts ranks hands Ctrl-C on to those who have heard it already.
@@ -164,7 +168,8 @@ class _Turn:
         self.drain = Drain(plan.run, self.stop, ends, part.parent)
         self._display = Display(plan) if part.shows else None
         self.say = _unheard if self._display is None else self._display.say  # rank 0 says it for all
-        self._crew = Crew(plan, share, say if self._display is None else self._display.say)
+        heard = say if self._display is None else self._display.say
+        self._crew = Crew(plan, share, heard, ahead.hand_over)
         self._spare = Spare(plan) if part.frees and plan.config.launch.wait_for_others else None
         self._look_every_s = min(_SPARE_EVERY_S, plan.config.launch.lease_timeout_s / 4)
         self._look_s = time.monotonic() + self._look_every_s

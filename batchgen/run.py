@@ -13,6 +13,7 @@ from batchgen.errors import EXIT_INTERRUPTED, EXIT_USER, EXIT_WHOLE, ConfigError
 from batchgen.evening.array import work_of
 from batchgen.evening.outlook import Outlook
 from batchgen.here import Outset, Part
+from batchgen.launch.ahead import Ahead
 from batchgen.launch.copying import check_copies
 from batchgen.launch.deadline import settled
 from batchgen.launch.display import Display
@@ -65,23 +66,27 @@ def _lead(run_dir: RunDir, config: Config, group: Group | None, speaker: Speaker
         return dry_run(run_dir, config, gpus)
     if is_array:
         slurm.require_here()
-    check_copies(config, say)
-    plan = prepare(run_dir, config)
-    run_dir.stop.unlink(missing_ok=True)
-    if (code := here.over(plan)) is not None:
-        return code
-    outset = here.set_out(plan, gpus, began_s)
-    is_shared = here.furnish(plan)
-    if is_array:
-        return _in_array(plan, outset.outlook, is_shared)
-    if not is_shared:
-        say("this file system has no hard links: one worker, and start no second batchgen on this run meanwhile")
-        plan.config.launch.workers = 1
-        group = None
-    if group is None:
-        return here.work(plan, outset, Share.whole(plan, outset.devices), Part())
-    speaker.say(Word("ready"))
-    return here.work(plan, outset, group.share([gpu.device for gpu in gpus]), Part(shares=True, parent=group.parent))
+    devices = [gpu.device for gpu in gpus]
+    share = group.share(devices) if group else Share.of(devices, workers)
+    with Ahead() as ahead:
+        if not is_array:
+            ahead.begin(run_dir, config, share)
+        check_copies(config, say)
+        plan = prepare(run_dir, config)
+        run_dir.stop.unlink(missing_ok=True)
+        if (code := here.over(plan)) is not None:
+            return code
+        outset = here.set_out(plan, gpus, began_s)
+        is_shared = here.furnish(plan)
+        if is_array:
+            return _in_array(plan, outset.outlook, is_shared)
+        if not is_shared:
+            say("this file system has no hard links: one worker, and start no second batchgen on this run meanwhile")
+            plan.config.launch.workers = 1
+        if group is None or not is_shared:
+            return here.work(plan, outset, Share.whole(plan, outset.devices), Part(), ahead)
+        speaker.say(Word("ready"))
+        return here.work(plan, outset, share, Part(shares=True, parent=group.parent), ahead)
 
 
 def _in_array(plan: Plan, outlook: Outlook, is_shared: bool) -> int:
@@ -103,12 +108,16 @@ def _follow(run_dir: RunDir, config: Config, group: Group) -> int:
     began_s = time.time()
     stop = StopEvent()
     catch_signals(stop)
-    try:
-        word = listen(run_dir, group, config.launch.lease_timeout_s, stop)
-    except StoppedError:  # with rank 0, which said why
-        return EXIT_INTERRUPTED
-    if word.state == "over":
-        return word.code
-    plan, gpus = load_plan(run_dir), find_gpus()
-    outset = Outset(gpus, Outlook.of_plan(plan, gpus), began_s)
-    return here.work(plan, outset, group.share(outset.devices), Part(shows=False, shares=True, parent=group.parent))
+    with Ahead() as ahead:
+        gpus = find_gpus()
+        share = group.share([gpu.device for gpu in gpus])
+        ahead.begin(run_dir, config, share)
+        try:
+            word = listen(run_dir, group, config.launch.lease_timeout_s, stop)
+        except StoppedError:  # with rank 0, which said why
+            return EXIT_INTERRUPTED
+        if word.state == "over":
+            return word.code
+        plan = load_plan(run_dir)
+        outset = Outset(gpus, Outlook.of_plan(plan, gpus), began_s)
+        return here.work(plan, outset, share, Part(shows=False, shares=True, parent=group.parent), ahead)

@@ -175,7 +175,7 @@ def main():
             os.environ["FAKE_ROW_S"] = str(2 * float(os.environ["FAKE_ROW_S"]))
         from batchgen.worker.__main__ import main as work
 
-        sys.exit(work(lambda plan: load(rank)))
+        sys.exit(work(lambda plan: load(rank), lambda _: None))
     from batchgen.__main__ import main as front
     from batchgen.launch import local
 

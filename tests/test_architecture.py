@@ -34,7 +34,10 @@ WINGS = {
         "records", "settings", "sniff", "mapping", "advice", "found", "values", "remedies", "json_items", "lines",
         "json_files", "parquet", "rows", "tables", "formats", "fetch", "find",
     ],
-    "machine": ["dtype", "gpus", "growth", "host", "oom", "pinned", "meters", "mounts", "process", "slurm", "versions"],
+    "machine": [
+        "dtype", "gpus", "growth", "host", "oom", "pinned", "meters", "mounts", "process", "readahead", "slurm",
+        "versions",
+    ],
     "plan": [
         "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "contents", "nearby", "store", "rejects",
         "replan", "settled", "edits", "stream",
@@ -61,14 +64,14 @@ WINGS = {
         "lora", "apply", "strict", "tiling", "engine",
     ],
     "launch": [
-        "metrics", "display", "local", "notable", "deadline", "drain", "spare", "requeue", "ranks", "word",
+        "metrics", "display", "local", "ahead", "notable", "deadline", "drain", "spare", "requeue", "ranks", "word",
         "copier", "copying", "arrays", "notes", "elements", "script", "submit", "wait",
     ],
     "report": [
         "listing", "made", "told", "picks", "where", "facts", "gather", "jobs", "thumbs", "sheet", "page", "table",
         "card", "write", "night", "__main__",
     ],
-    "worker": ["out_of_memory", "shard", "spread", "hand_out", "loop", "__main__"],
+    "worker": ["out_of_memory", "shard", "spread", "standby", "hand_out", "loop", "__main__"],
     "evening": [
         "lines", "work", "pace", "kept", "measured", "takes", "ending", "disk", "outlook", "array", "policies", "start",
         "cuts", "download", "trial", "told",

@@ -11,13 +11,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
 from batchgen.errors import EXIT_BROKEN, EXIT_INTERRUPTED, EXIT_REFUSED, EXIT_RENEW, EXIT_USER, EXIT_WHOLE
 from batchgen.events import read_events
 from batchgen.machine import oom
-from batchgen.machine.host import as_told, room_for
+from batchgen.machine.host import Room, as_told, room_for
 from batchgen.machine.process import StopEvent, worker_name
 from batchgen.plan.store import Plan
 from batchgen.shards.failures import Crash, is_device_at_fault, read_crashes, record, strike, trials
@@ -29,7 +31,7 @@ _LAST_WORDS_S = 5.0  # for the lines of workers that ended; a process of theirs 
 
 
 @dataclass
-class _Child:
+class Child:
     """A worker's process. `crashes`: of its rank, since it last got on."""
 
     rank: int
@@ -38,6 +40,13 @@ class _Child:
     process: subprocess.Popen[bytes]
     restarts: int = 0
     crashes: list[Crash] = field(default_factory=list)
+
+
+class Begun(NamedTuple):
+    """The processes that were begun ahead, by rank, and the room of each worker on this machine."""
+
+    children: dict[int, Child]
+    room: Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +65,40 @@ class Share:
     @classmethod
     def whole(cls, plan: Plan, devices: Sequence[str]) -> "Share":
         """All workers of the plan, on this machine: one for each GPU or one, unless launch.workers says how many."""
-        workers = min(plan.config.launch.workers or len(devices) or 1, plan.shard_count)
+        return cls.of(devices, min(plan.config.launch.workers or len(devices) or 1, plan.shard_count))
+
+    @classmethod
+    def of(cls, devices: Sequence[str], workers: int) -> "Share":
+        """So many workers, all of them on this machine."""
         return cls(devices, range(workers), workers, workers)
+
+    def device(self, rank: int) -> str:
+        """The device of a worker: a GPU, as CUDA_VISIBLE_DEVICES names it, or cpu."""
+        return self.devices[(rank - self.ranks.start) % len(self.devices)] if self.devices else "cpu"
+
+
+def begin(root: Path, share: Share, rank: int, *more: str, told: Mapping[str, str]) -> Child:
+    """Start the process of a worker of the run in this directory.
+
+    `more`: arguments beside those of every worker; `told`: variables beside those of this process.
+    """
+    environment = dict(os.environ) | told
+    device, name = share.device(rank), worker_name(rank)
+    if share.devices:
+        environment["CUDA_VISIBLE_DEVICES"] = device
+    process = subprocess.Popen(
+        [*WORKER_COMMAND, str(root), str(rank), str(share.world), "--tied", "--name", name, *more],
+        env=environment,
+        stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        process_group=0,  # Ctrl-C reaches only this process, which then tells the workers
+    )
+    return Child(rank, device, name, process)
+
+
+def _none_begun(share: Share) -> Begun:
+    return Begun({}, room_for(share.here))
 
 
 def launch(crew: "Crew", stop: StopEvent, tick: Callable[[], None], say: Callable[[str], None]) -> int:
@@ -107,23 +148,30 @@ def _exit_code(codes: list[int], is_whole: bool, told: bool) -> int:
 class Crew:
     """The workers of one process. `say`: a line for the user. `codes`: how those that left ended, by rank.
 
-    `names`: of all its workers so far.
+    `names`: of all its workers so far. `ahead` hands over the processes that were begun before the plan was there.
     """
 
-    def __init__(self, plan: Plan, share: Share, say: Callable[[str], None]) -> None:
-        self.plan, self._share, self.say = plan, share, say
+    def __init__(
+        self,
+        plan: Plan,
+        share: Share,
+        say: Callable[[str], None],
+        ahead: Callable[[Share], Begun] = _none_begun,
+    ) -> None:
+        self.plan, self._share, self.say, self._ahead = plan, share, say, ahead
         self.names: list[str] = []
-        self._children: dict[int, _Child] = {}
+        self._children: dict[int, Child] = {}
         self._relays: list[threading.Thread] = []
         self._ended_s = time.monotonic()
-        self._room = room_for(share.here)  # of each, before the first of them takes any
         self._oom_kills = oom.kills()
         self.codes: dict[int, int] = {}
 
     def start(self) -> None:
         """Start all workers."""
+        begun, self._room = self._ahead(self._share)
+        self._children |= begun  # they are ended with the others, whatever comes between
         for rank in self._share.ranks:
-            self._start(rank)
+            self._start(rank, begun.get(rank))
 
     def is_over(self) -> bool:
         """Whether all workers left, or every shard is committed and the rest do not end because their device hangs."""
@@ -170,41 +218,28 @@ class Crew:
         for relay in self._relays:
             relay.join(max(0.0, until_s - time.monotonic()))
 
-    def _start(self, rank: int, restarts: int = 0, crashes: list[Crash] | None = None) -> None:
-        share = self._share
-        environment = dict(os.environ) | as_told(self._room)
-        device = "cpu"
-        if share.devices:
-            place = (rank - share.ranks.start) % len(share.devices)
-            device = environment["CUDA_VISIBLE_DEVICES"] = share.devices[place]
-        name = worker_name(rank)
-        self.names.append(name)
-        process = subprocess.Popen(
-            [*WORKER_COMMAND, str(self.plan.run.root), str(rank), str(share.world), "--tied", "--name", name],
-            env=environment,
-            stdin=subprocess.PIPE,  # its end tells the worker that this process is gone
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            process_group=0,  # Ctrl-C reaches only this process, which then tells the workers
-        )
-        relay = threading.Thread(target=_relay, args=(process, self.say), daemon=True, name=f"worker-{rank}")
+    def _start(self, rank: int, begun: Child | None = None) -> Child:
+        child = begun or begin(self.plan.run.root, self._share, rank, told=as_told(self._room))
+        self.names.append(child.name)
+        relay = threading.Thread(target=_relay, args=(child.process, self.say), daemon=True, name=f"worker-{rank}")
         relay.start()
         self._relays.append(relay)
-        self._children[rank] = _Child(rank, device, name, process, restarts, crashes or [])
+        self._children[rank] = child
+        return child
 
-    def _leave(self, child: _Child, code: int) -> None:
+    def _leave(self, child: Child, code: int) -> None:
         self.codes[child.rank] = code
         left = len(self._share.ranks) - len(self.codes)
         if code not in (EXIT_WHOLE, EXIT_INTERRUPTED) and left:
             self.say(f"worker {child.rank} has left; {left} of {len(self._share.ranks)} go on")
 
-    def _crash(self, child: _Child, code: int) -> Crash | None:
+    def _crash(self, child: Child, code: int) -> Crash | None:
         """Record a worker's end in failures/ if it was a crash."""
         at_work = {one.device for one in self._children.values() if one.rank not in self.codes}
         gpu = f"{socket.gethostname()} {child.device}"
         return record(self.plan.run, self.plan.run_id, child.name, code, gpu, len(at_work))
 
-    def _died(self, child: _Child, crash: Crash | None) -> None:
+    def _died(self, child: Child, crash: Crash | None) -> None:
         """Start a new worker in place of one that died, unless that has failed `restarts` times in a row."""
         rank, most = child.rank, self.plan.config.launch.restarts
         how = self._how(child.process.returncode)
@@ -222,7 +257,8 @@ class Crew:
             return
         where = f" in shard {crash.shard}, rows {crash.rows[0]} to {crash.rows[1] - 1}" if crash else ""
         self.say(f"worker {rank} {how}{where}; started again ({restarts} of {most})")
-        self._start(rank, restarts, crashes)
+        again = self._start(rank)
+        again.restarts, again.crashes = restarts, crashes
 
     def _how(self, code: int) -> str:
         """How a worker died, and whether the kernel ended it for lack of the host's memory, as far as that is told."""

@@ -2,7 +2,7 @@
 
 import os
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +35,13 @@ class Room:
     workers: int = 1
 
 
-def room_for(workers: int) -> Room:
-    """The room of each of so many workers that are about to start.
+def room_for(workers: int, begun: Iterable[int] = ()) -> Room:
+    """The room of each of so many workers that are about to start, some of which have `begun` as these processes.
 
     They share what is available now within the limits of the control groups. Swap counts for what is held and not for
     what is page-locked, of which 2 GiB or 5% are left over. The limits of a process (ulimit) hold for each worker.
     """
-    return _room_of_each(workers, own_bytes=0)
+    return _room_of_each(workers, sum(map(_anonymous_bytes, begun)))
 
 
 def own_room(told: Mapping[str, str]) -> Room:
@@ -53,7 +53,7 @@ def own_room(told: Mapping[str, str]) -> Room:
     try:
         held_bytes, pinned_bytes = (int(one) for one in told.get(ROOM_HERE, "").split())
     except ValueError:
-        return _room_of_each(workers, _anonymous_bytes())
+        return _room_of_each(workers, _anonymous_bytes(os.getpid()))
     return Room(held_bytes, pinned_bytes, workers)
 
 
@@ -68,22 +68,22 @@ def workers_here() -> int:
     return max(1, int(told)) if told.isdecimal() else 1
 
 
-def _room_of_each(workers: int, own_bytes: int) -> Room:
+def _room_of_each(workers: int, held_bytes: int) -> Room:
     memory = psutil.virtual_memory()
     left_bytes = max(_LEFT_BYTES, int(_LEFT_SHARE * memory.total))
     rooms = [room for folder, is_first in groups() if (room := _room(folder, *_FILES[is_first])) is not None]
-    lockable = min([memory.available, *rooms]) + own_bytes
-    held = min([memory.available + psutil.swap_memory().free, *rooms]) + own_bytes
+    lockable = min([memory.available, *rooms]) + held_bytes
+    held = min([memory.available + psutil.swap_memory().free, *rooms]) + held_bytes
     limits = [soft for one in _OWN_LIMITS if (soft := resource.getrlimit(one)[0]) != resource.RLIM_INFINITY]
     return Room(
         min([held // workers, *limits]), min([max(0, lockable - left_bytes) // workers, *limits]), workers
     )  # fmt: skip
 
 
-def _anonymous_bytes() -> int:
-    # What this process holds beside pages of files
+def _anonymous_bytes(pid: int) -> int:
+    # What a process holds beside pages of files
     with suppress(OSError, ValueError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("RssAnon:"):
                 return int(line.split()[1]) << 10
     return 0

@@ -30,10 +30,11 @@ from batchgen.plan.store import Plan, load_plan
 from batchgen.report.write import write_all
 from batchgen.shards.finish import finish_alone
 from batchgen.worker.loop import Worker, load_engine
+from batchgen.worker.standby import get_ready, leave_out_unused, stand_by
 
 
-def main(load: Callable[[Plan], Engine] = load_engine) -> int:
-    """The worker's command line; returns the exit code."""
+def main(load: Callable[[Plan], Engine] = load_engine, prepare: Callable[[str], None] = get_ready) -> int:
+    """The worker's command line; returns the exit code. `prepare` is what it does ahead (--ahead)."""
     open_console()
     parser = Parser("worker", "Work on a planned run.")
     parser.add_argument("run_dir", type=Path, help="the directory of a run, such as outputs/mars_batch")
@@ -41,6 +42,9 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
     parser.add_argument("world", type=int, help="how many workers there are")
     parser.add_argument("--tied", action="store_true", help="stop when standard input ends")
     parser.add_argument("--name", help="of this worker alone; one is made up without")
+    parser.add_argument(
+        "--ahead", metavar="CLASSES", help="import these, and wait on standard input to be told to go on"
+    )
     options = parser.parse_args()
     if options.world < 1 or not 0 <= options.rank < options.world:
         parser.error(f"WORLD is at least 1 and RANK is 0 to WORLD - 1, got {options.rank} {options.world}")
@@ -48,6 +52,10 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
     if options.world > 1:
         # Threads that spin while they wait take the cores from the other workers: 4 on 2 cores took 102 s, then 23.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    leave_out_unused()
+    printed = b""
+    if options.ahead is not None:
+        options.world, printed = stand_by(lambda: prepare(options.ahead))
     stop = StopEvent()
     catch_signals(stop)
     if options.tied:
@@ -60,6 +68,7 @@ def main(load: Callable[[Plan], Engine] = load_engine) -> int:
             Drain(plan.run, stop, deadline(plan.config.launch, os.environ, started_s())).look_on()
         worker = Worker(plan, name, options.rank, options.world, load, stop)
         real_stderr = _quiet(plan.run.worker_output(name))
+        os.write(2, printed)
     except (BatchgenError, OSError) as error:
         known = from_os_error(error, options.run_dir) if isinstance(error, OSError) else error
         print(f"worker {options.rank}: {known}", file=sys.stderr)

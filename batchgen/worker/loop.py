@@ -35,13 +35,13 @@ from batchgen.shards.attempt import Attempt
 from batchgen.shards.leases import Lease, Watch
 from batchgen.shards.samples import SampleMaker
 from batchgen.shards.settled import is_settled
-from batchgen.speed.kept import code_dir
 from batchgen.speed.levers import Levers
 from batchgen.types import Shard
 from batchgen.units import size_bytes
 from batchgen.worker.hand_out import HandOut
 from batchgen.worker.shard import ShardMaker
 from batchgen.worker.spread import await_turn, start_delay_s
+from batchgen.worker.standby import import_engine
 
 _IDLE_S = 0.5
 _LONGER = 1.5  # each time
@@ -196,8 +196,7 @@ def load_engine(plan: Plan) -> Engine:
             "or start a new run"
         )
     loras = find_planned(plan.loras, plan.config.model.lora)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(code_dir()))  # for all workers and later runs
-    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # else fragments take half as much again
+    import_engine()
     from batchgen.pipeline.engine import DiffusersEngine
     from batchgen.pipeline.strict import pin_kernels
 

@@ -47,6 +47,12 @@ def test_workers_on_one_machine_share_it(mount: Path) -> None:
     assert host.room_for(8) == Room(103 * GIB // 8, (100 * GIB - RESERVE) // 8, 8)
 
 
+def test_what_workers_hold_that_have_begun_is_theirs(mount: Path) -> None:
+    own = host.room_for(2, [os.getpid()])
+    assert 0 < 2 * own.held_bytes - 103 * GIB == 2 * own.pinned_bytes - (100 * GIB - RESERVE) < 8 * GIB
+    assert host.room_for(2, [2**22 + 1]) == host.room_for(2), "one that has ended holds nothing"
+
+
 def test_a_worker_has_what_its_launcher_told(mount: Path) -> None:
     told = host.room_for(4)
     assert host.as_told(told)[host.WORKERS_HERE] == "4"

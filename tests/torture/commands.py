@@ -180,10 +180,10 @@ class _Popen:
             os.dup2(stdin_read, 0)
             os.dup2(stderr_write, 2)
             sys.argv = ["worker", *arguments]
-            _end_with(lambda: worker_door.main(lambda _: _CountingEngine()))
+            _end_with(lambda: worker_door.main(lambda _: _CountingEngine(), lambda _: None))
         os.close(stdin_read)
         os.close(stderr_write)
-        self._stdin = stdin_write
+        self.stdin = os.fdopen(stdin_write, "wb")
         self.stderr = os.fdopen(stderr_read, "rb")
 
     def poll(self):
@@ -200,7 +200,7 @@ class _Popen:
 
     def _ended(self, status):
         self.returncode = os.waitstatus_to_exitcode(status)
-        os.close(self._stdin)
+        self.stdin.close()
 
     def send_signal(self, number):
         os.kill(self.pid, number)
