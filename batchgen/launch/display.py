@@ -33,6 +33,7 @@ class Display:
         self._next_s = self._metrics_s = 0.0
         self._peak_bytes = 0
         self._problem = ""
+        self._awaited = ["loading the model"]  # until a worker says what it does
         path = plan.config.launch.metrics
         self._metrics = None if path is None else Metrics(plan, Path(path).expanduser())
         first = self._read()
@@ -50,7 +51,7 @@ class Display:
     def start(self, workers: int) -> None:
         """Say what is waited for: so many workers load the model before the first image."""
         if self._is_terminal:
-            self._bar.set_postfix_str("loading the model")
+            self._bar.set_postfix_str(", ".join(self._awaited))
             return
         who = "1 worker loads" if workers == 1 else f"{workers} workers load"
         self.say(f"{who} the model; {self._begun_with} of {self._plan.images} images are there, and progress follows")
@@ -95,7 +96,9 @@ class Display:
             return
         self._peak_bytes = max(self._peak_bytes, progress.peak_bytes or 0)
         facts = rate_facts(progress) + ([f"peak {self._peak_bytes / GIB:.2f} GiB"] if self._peak_bytes else [])
-        self._bar.set_postfix_str(", ".join(facts), refresh=False)
+        if progress.starting or progress.workers or progress.images > self._begun_with:
+            self._awaited = []
+        self._bar.set_postfix_str(", ".join(self._awaited + facts), refresh=False)
         self._bar.n = max(self._bar.n, progress.images)
         self._bar.refresh()
 

@@ -49,6 +49,7 @@ class Fitting:
         self._failed: set[tuple[str, Size, Policy]] = set()
         self._stepped_down: set[Size] = set()  # to a policy that has not succeeded yet
         self._replaced: set[Policy] = set()
+        self._has_stepped = False
         self.ooms = 0
 
     def begin(self, size: Size) -> Policy:
@@ -82,6 +83,8 @@ class Fitting:
 
     def denoise(self, size: Size, texts: Any, prompts: Sequence[Prompt]) -> list[Latent]:
         """A latent for each prompt."""
+        if not self._has_stepped:
+            self._note_first_step()
         made: list[Latent] = []
         while len(made) < len(prompts):
             policy = self._policies[size]
@@ -96,6 +99,18 @@ class Fitting:
                 together = padded_rows(len(run), policy.micro_batch)
                 self._retry("denoise", size, refused, together, rows[0].is_guided)
         return made
+
+    def _note_first_step(self) -> None:
+        """Have the log say when the first denoising step of this worker is done."""
+        self._has_stepped = True
+        beat = self._engine.beat
+
+        def first() -> None:
+            self._engine.beat = beat
+            self._log.add("first_step")
+            beat()
+
+        self._engine.beat = first
 
     def decode(self, size: Size, latents: Sequence[Latent]) -> list[tuple[Decoded, Policy]]:
         """An image for each latent, and the policy it was made under."""

@@ -90,6 +90,27 @@ def test_the_bar_says_who_is_still_loading(plan: Plan, stderr: io.StringIO, monk
     assert "1 worker is loading the model, for " in stderr.getvalue()
 
 
+def test_the_bar_says_what_is_waited_for_until_a_worker_does(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display, "_BAR_EVERY_S", 0.0)
+    monkeypatch.setattr(display, "_PAUSE", 0.0)
+    stream = Terminal()
+    known = replace(read_progress(plan), workers=0)
+
+    def tick(**facts: Any) -> str:
+        monkeypatch.setattr(display, "read_progress", lambda *_: replace(known, **facts))
+        stream.truncate(0)
+        shown.tick()
+        return stream.getvalue()
+
+    with redirect_stderr(stream):
+        shown = Display(plan)
+        shown.start(1)
+        assert "loading the model" in tick(), "its process has not said a word yet"
+        assert "measuring memory" in tick(starting=(Starting("w", "measuring memory", time.time()),))
+        assert "loading" not in tick() and "measuring" not in tick()
+        shown.close()
+
+
 def test_without_a_terminal_the_first_line_says_what_is_waited_for_and_the_last_how_far_it_came(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from batchgen.errors import BatchgenError, MemoryNeededError
-from batchgen.events import EventLog
+from batchgen.events import EventLog, read_events
 from batchgen.policy import Policy
 from batchgen.types import Decoded, Prompt
 from batchgen.worker.out_of_memory import Fitting
@@ -206,3 +206,21 @@ def test_under_strict_a_device_that_cannot_have_the_policy_ends_its_worker(tmp_p
     fit(tmp_path, engine).begin(SIZE)
     with pytest.raises(BatchgenError, match=r"\(flash needs fp16\), and determinism=strict allows no other"):
         fit(tmp_path, engine, strict_rows=8).begin(SIZE)
+
+
+def test_the_log_says_when_the_first_step_of_all_is_done(tmp_path: Path) -> None:
+    class Stepping(ShortEngine):
+        def denoise(self, texts: Any, prompts: Any, policy: Policy) -> list[Prompt]:
+            for _ in range(3):
+                self.beat()
+            return super().denoise(texts, prompts, policy)
+
+    beats: list[int] = []
+    engine, log = Stepping(lambda *_: False), EventLog(tmp_path / "log.jsonl")
+    engine.beat = lambda: beats.append(1)
+    fitting = Fitting(engine, OnePolicy(LARGE), log)
+    fitting.begin(SIZE)
+    for _ in range(2):
+        fitting.denoise(SIZE, fitting.encode(SIZE, PROMPTS), PROMPTS)
+    assert [event["event"] for event in read_events(log.path)] == ["first_step"]
+    assert len(beats) == 6
