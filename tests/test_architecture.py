@@ -36,7 +36,7 @@ WINGS = {
     ],
     "machine": [
         "dtype", "gpus", "growth", "host", "oom", "pinned", "meters", "mounts", "process", "readahead", "slurm",
-        "versions",
+        "versions", "imported",
     ],
     "plan": [
         "cutting", "drafts", "planner", "inputs", "recipe", "free", "records", "contents", "nearby", "store", "rejects",

@@ -2,10 +2,10 @@
 will need and reach for their GPU, and the model's weights are read into the host's cache. Then each waits for one line
 on its standard input, and goes on as any worker does.
 
-Their environment is complete for libraries when they begin, because these read it while they are imported. The line says
-only how many workers there are, which may be fewer than was thought, and how much of the host's memory each of them may
-use. A process that does not suit what was planned is ended, and
-another one is begun in its place as if there had been none.
+Their environment is complete for libraries when they begin, because these read it while they are imported. The line
+says only how many workers there are, which may be fewer than was thought, and how much of the host's memory each of
+them may use. A process that does not suit what was planned is ended, and another one is begun in its place as if there
+had been none.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Self
 from batchgen.config.schema import Config
 from batchgen.launch.local import Begun, Child, Share, begin
 from batchgen.machine.host import as_told, room_for
+from batchgen.machine.imported import noted
 from batchgen.machine.readahead import read_ahead
 from batchgen.models.find import ModelFiles, in_cache
 from batchgen.models.parts import read_index
@@ -49,8 +50,8 @@ class Ahead:
         for rank in share.ranks:
             with suppress(OSError):  # whoever starts it later says what hinders that
                 self._children[rank] = begin(run.root, share, rank, "--ahead", classes, told={})
-        if model is not None:
-            read_ahead(path for part in model.parts() for path in part.weights)
+        weights = [] if model is None else [path for part in model.parts() for path in part.weights]
+        read_ahead([*noted(), *weights])
 
     def hand_over(self, share: Share) -> Begun:
         """The processes that suit this share; they go on, and all others are ended. What they hold is their room."""

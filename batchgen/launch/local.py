@@ -82,7 +82,7 @@ def begin(root: Path, share: Share, rank: int, *more: str, told: Mapping[str, st
 
     `more`: arguments beside those of every worker; `told`: variables beside those of this process.
     """
-    environment = dict(os.environ) | told
+    environment = {**os.environ, **told}
     device, name = share.device(rank), worker_name(rank)
     if share.devices:
         environment["CUDA_VISIBLE_DEVICES"] = device

@@ -2,15 +2,15 @@
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
 
 from batchgen.machine.host import pinnable_bytes
 
 _PIECE_BYTES = 8 << 20
-_THREADS = 4
+_THREADS = 8
 _SHARE = 0.5  # of the memory that is free
 
 
@@ -20,33 +20,41 @@ def read_ahead(paths: Iterable[Path]) -> list[threading.Thread]:
     Pieces that are in the cache are passed over. A file that cannot be read is left to those who need it. Nobody waits
     for it at the end of the process.
     """
-    pieces: SimpleQueue[tuple[Path, int]] = SimpleQueue()
-    for piece in _pieces(paths, int(_SHARE * pinnable_bytes())):
-        pieces.put(piece)
-    threads = [threading.Thread(target=_read, args=(pieces,), daemon=True, name="read-ahead") for _ in range(_THREADS)]
+    reader = _Reader(paths, int(_SHARE * pinnable_bytes()))
+    threads = [threading.Thread(target=reader.read, daemon=True, name="read-ahead") for _ in range(_THREADS)]
     for thread in threads:
         thread.start()
     return threads
 
 
-def _pieces(paths: Iterable[Path], room_bytes: int) -> Iterator[tuple[Path, int]]:
-    for path in paths:
-        with suppress(OSError):
-            size_bytes = path.stat().st_size
-            room_bytes -= size_bytes
-            if room_bytes < 0:
-                return
-            yield from ((path, offset) for offset in range(0, size_bytes, _PIECE_BYTES))
+class _Reader:
+    """What is still to be read: the first piece of each file, and all others once its size is known."""
 
+    def __init__(self, paths: Iterable[Path], room_bytes: int) -> None:
+        self._left = deque((path, 0) for path in paths)
+        self._room_bytes = room_bytes
+        self._lock = threading.Lock()
 
-def _read(pieces: "SimpleQueue[tuple[Path, int]]") -> None:
-    room = bytearray(_PIECE_BYTES)
-    with suppress(Empty):
-        while True:
-            path, offset = pieces.get_nowait()
-            with suppress(OSError), path.open("rb", buffering=0) as file:
-                if not _is_cached(file.fileno(), offset):
-                    os.preadv(file.fileno(), [room], offset)
+    def read(self) -> None:
+        """Read until nothing is left."""
+        room = bytearray(_PIECE_BYTES)
+        with suppress(IndexError):
+            while True:
+                path, offset = self._left.popleft()
+                with suppress(OSError), path.open("rb", buffering=0) as file:
+                    if offset == 0 and not self._admit(path, os.fstat(file.fileno()).st_size):
+                        continue
+                    if not _is_cached(file.fileno(), offset):
+                        os.preadv(file.fileno(), [room], offset)
+
+    def _admit(self, path: Path, size_bytes: int) -> bool:
+        """Whether there is room for the file; if so, its other pieces come next."""
+        with self._lock:
+            if size_bytes > self._room_bytes:
+                return False
+            self._room_bytes -= size_bytes
+        self._left.extendleft((path, offset) for offset in range(_PIECE_BYTES, size_bytes, _PIECE_BYTES))
+        return True
 
 
 def _is_cached(fd: int, offset: int) -> bool:

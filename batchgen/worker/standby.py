@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, NamedTuple
 
 from batchgen.errors import EXIT_INTERRUPTED
+from batchgen.machine.imported import note
 from batchgen.machine.meters import try_cuda
 from batchgen.speed.kept import code_dir
 
@@ -54,6 +55,7 @@ def get_ready(classes: str) -> None:
         try_cuda()
     finally:
         gc.enable()
+    note()
 
 
 def import_engine() -> None:
