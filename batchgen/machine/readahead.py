@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from batchgen.machine.host import pinnable_bytes
+from batchgen.machine.host import room_for
 
 _PIECE_BYTES = 8 << 20
 _THREADS = 8
@@ -20,7 +20,7 @@ def read_ahead(paths: Iterable[Path]) -> list[threading.Thread]:
     Pieces that are in the cache are passed over. A file that cannot be read is left to those who need it. Nobody waits
     for it at the end of the process.
     """
-    reader = _Reader(paths, int(_SHARE * pinnable_bytes()))
+    reader = _Reader(paths, int(_SHARE * room_for(1).pinned_bytes))
     threads = [threading.Thread(target=reader.read, daemon=True, name="read-ahead") for _ in range(_THREADS)]
     for thread in threads:
         thread.start()

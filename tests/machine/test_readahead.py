@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchgen.machine import readahead
+from batchgen.machine.host import Room
 from batchgen.machine.readahead import read_ahead
 
 PIECE = 1 << 16
@@ -55,7 +56,7 @@ def test_it_stops_where_there_is_no_room(
 ) -> None:
     for name in "abc":
         (tmp_path / name).write_bytes(bytes(PIECE))
-    monkeypatch.setattr(readahead, "pinnable_bytes", lambda: 5 * PIECE)
+    monkeypatch.setattr(readahead, "room_for", lambda _: Room(9 * PIECE, 5 * PIECE))
     monkeypatch.setattr(readahead, "_THREADS", 1)
     wait_for_all([tmp_path / name for name in "abc"])
     assert read == [("a", 0), ("b", 0)]

@@ -8,6 +8,7 @@ import sys
 from batchgen.machine.host import Room, as_told
 from tests.commands import ROOT, run
 
+ORDER = json.dumps({"world": 3, "told": as_told(Room(7, 5, workers=2))})
 STANDS = """
 import os, sys
 from batchgen.worker.standby import stand_by
@@ -34,14 +35,13 @@ def standing(more="pass"):
 
 
 def test_it_gets_ready_and_goes_on_when_it_is_told():
-    order = json.dumps({"world": 3, "told": as_told(Room(7, 5, workers=2))})
-    said, errors = standing().communicate(f"{order}\nrest\n", timeout=60)
+    said, errors = standing().communicate(f"{ORDER}\nrest\n", timeout=60)
     assert (said, errors) == ("3 ['printed by a library', 'and by C', ''] 2 b'rest\\n'\n", "")
 
 
 def test_what_fails_while_it_gets_ready_is_left_to_the_worker_to_say():
-    said, errors = standing("raise ImportError('torch')").communicate('{"world": 1, "told": {}}\n', timeout=60)
-    assert said.startswith("1 ") and errors == ""
+    said, errors = standing("raise ImportError('torch')").communicate(f"{ORDER}\n", timeout=60)
+    assert said.startswith("3 ") and errors == ""
 
 
 def test_it_ends_at_once_when_whoever_started_it_is_gone_also_while_it_gets_ready():
