@@ -59,7 +59,7 @@ WINGS = {
     ],
     "speed": ["worth", "kept", "levers"],
     "pipeline": [
-        "guidance", "levers", "levers.activations", "levers.attention", "levers.compiled", "levers.traced", "noise",
+        "guidance", "levers", "levers.activations", "levers.attention", "levers.prefix", "levers.compiled", "levers.traced", "noise",
         "schedulers", "inversion", "load", "rehearse", "lora_file", "check", "convert", "streaming", "placement",
         "lora", "apply", "strict", "tiling", "engine",
     ],

@@ -173,7 +173,10 @@ class LoadedModel:
         denoiser.forward = self._forward
         if traced:
             denoiser.forward = TracedForward(denoiser)
-        denoiser.forward = self._compiled.forward(compile, denoiser.forward)
+        is_doubled = self._family.doubled and not split
+        denoiser.forward = self._compiled.forward(
+            compile, denoiser.forward, lambda: is_doubled and self.pipe.do_classifier_free_guidance
+        )
         if split and self._family.doubled:
             denoiser.forward = in_two_passes(denoiser.forward)
         self._calls = (traced, split, compile)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from batchgen.errors import in_one_line
+from batchgen.pipeline.levers.prefix import before_text, once_for_both, swapped
 
 # What Inductor is told.
 _OPTIONS = {"deterministic": True}
@@ -69,11 +70,24 @@ class CompiledCalls:
         finally:
             self._is_warming = False
 
-    def forward(self, compile: str, plain: Callable[..., Any]) -> Callable[..., Any]:
-        """The denoiser's forward under the policy's `compile`; `plain` is its eager form."""
-        if compile == "whole":
-            return self._for_known("whole", plain, self._kept("whole", plain))
-        return self._for_known("blocks", plain, self._in_blocks(plain)) if compile == "blocks" else plain
+    def forward(self, compile: str, plain: Callable[..., Any], is_doubled: Callable[[], bool]) -> Callable[..., Any]:
+        """The denoiser's forward under the policy's `compile`; `plain` is its eager form.
+
+        `is_doubled`: whether the rows of a call are those of the prompts, and then the same with negative prompts.
+        """
+        if compile != "whole":
+            return self._for_known("blocks", plain, self._in_blocks(plain)) if compile == "blocks" else plain
+        alone = self._for_known("whole", plain, self._kept("whole", plain))
+        alike = before_text(self._denoiser)
+        if not alike:
+            return alone
+        once = [once_for_both(module.forward) for module in alike]
+        both = self._for_known("both", plain, _with(alike, once, self._kept("both", plain)))
+
+        def forward(*given: Any, **named: Any) -> Any:
+            return (both if is_doubled() else alone)(*given, **named)
+
+        return forward
 
     @property
     def decode(self) -> Callable[..., Any]:
@@ -102,12 +116,16 @@ class CompiledCalls:
         kinds = self._denoiser._repeated_blocks
         blocks = [module for module in self._denoiser.modules() if type(module).__name__ in kinds]
         forwards = [self._kept(f"block {place}", block.forward) for place, block in enumerate(blocks)]
+        return _with(blocks, forwards, plain)
 
-        def forward(*given: Any, **named: Any) -> Any:
-            with _swapped(blocks, forwards):
-                return plain(*given, **named)
 
-        return forward
+def _with(modules: list[Any], forwards: list[Callable[..., Any]], call: Callable[..., Any]) -> Callable[..., Any]:
+    # The call, while these modules have other forwards
+    def forward(*given: Any, **named: Any) -> Any:
+        with swapped(modules, forwards):
+            return call(*given, **named)
+
+    return forward
 
 
 def _shapes(value: Any) -> Any:
@@ -117,17 +135,6 @@ def _shapes(value: Any) -> Any:
     if isinstance(value, dict):
         return tuple((name, _shapes(one)) for name, one in sorted(value.items()))
     return tuple(map(_shapes, value)) if isinstance(value, list | tuple) else None
-
-
-@contextmanager
-def _swapped(blocks: list[Any], forwards: list[Callable[..., Any]]) -> Iterator[None]:
-    for block, forward in zip(blocks, forwards, strict=True):
-        block.forward = forward
-    try:
-        yield
-    finally:
-        for block in blocks:
-            del block.forward
 
 
 def _keep_shapes() -> None:

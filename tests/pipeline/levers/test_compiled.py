@@ -71,7 +71,7 @@ def counted(monkeypatch):
 def test_only_shapes_that_were_warmed_up_are_compiled(counted, how, calls):
     denoiser, known = Denoiser(), set[object]()
     made = CompiledCalls(denoiser, Vae(), known)
-    forward = made.forward(how, denoiser.forward)
+    forward = made.forward(how, denoiser.forward, bool)
     whole, rest = torch.ones(4, 2), torch.ones(3, 2)
     assert (forward(whole)[0] == 4).all()
     assert counted == [], "nothing was warmed up yet"
@@ -83,7 +83,7 @@ def test_only_shapes_that_were_warmed_up_are_compiled(counted, how, calls):
     forward(whole)
     assert counted == [(4, 2)] * 2 * calls
     assert "forward" not in vars(denoiser.blocks[0])
-    again = CompiledCalls(denoiser, Vae(), known).forward(how, denoiser.forward)  # the model was loaded again
+    again = CompiledCalls(denoiser, Vae(), known).forward(how, denoiser.forward, bool)  # the model was loaded again
     again(whole)
     assert counted == [(4, 2)] * 3 * calls
 
@@ -91,7 +91,7 @@ def test_only_shapes_that_were_warmed_up_are_compiled(counted, how, calls):
 def test_eager_is_the_plain_call(counted):
     denoiser = Denoiser()
     made = CompiledCalls(denoiser, Vae(), set())
-    assert made.forward("eager", denoiser.forward) == denoiser.forward
+    assert made.forward("eager", denoiser.forward, bool) == denoiser.forward
 
 
 def test_a_denoiser_whose_blocks_have_no_names_is_not_compiled_in_blocks():
