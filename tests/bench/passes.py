@@ -10,13 +10,16 @@ import json
 import time
 from collections import Counter
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from batchgen.pipeline.levers.activations import shrink_activations
+from batchgen.pipeline.levers.prefix import before_text, once_for_both, swapped
 from tests.bench.record import RESULTS, commit, device, gpu_name
 
 CUDA = torch.cuda.is_available()
@@ -27,19 +30,34 @@ SIZES = {"sd15": (64, 64, 768, 0.803), "sdxl": (16, 128, 2048, 6.76)}
 SAFE = {"deterministic": True}
 AS_MM = SAFE | {"conv_1x1_as_mm": True}
 TUNED = {"max_autotune_gemm": True, "max_autotune_gemm_backends": "ATEN,TRITON", "max_autotune_conv_backends": "ATEN"}
-# name: (channels_last, Inductor's settings or None for eager, fused QKV, cudnn.benchmark, shrunk activations)
+
+
+@dataclass(frozen=True)
+class Lever:
+    """How a pass is computed. `inductor`: its settings, None for eager; `shared`: once what both halves have alike."""
+
+    nhwc: bool = False
+    inductor: dict[str, Any] | None = None
+    qkv: bool = False
+    benchmark: bool = False
+    shrunk: bool = False
+    shared: bool = False
+
+
 LEVERS = {
-    "eager": (False, None, False, False, False),
-    "eager_shrunk": (False, None, False, False, True),
-    "eager_shrunk_nhwc": (True, None, False, False, True),
-    "compiled": (False, {}, False, False, False),
-    "compiled_nhwc": (True, {}, False, False, False),
-    "compiled_safe": (False, SAFE, False, False, False),
-    "compiled_safe_nhwc": (True, SAFE, False, False, False),
-    "compiled_safe_nhwc_mm": (True, AS_MM, False, False, False),
-    "compiled_safe_nhwc_mm_qkv": (True, AS_MM, True, False, False),
-    "compiled_safe_nhwc_mm_benchmark": (True, AS_MM, False, True, False),
-    "compiled_tuned_nhwc_mm": (True, AS_MM | {"deterministic": False} | TUNED, False, False, False),
+    "eager": Lever(),
+    "eager_shrunk": Lever(shrunk=True),
+    "eager_shrunk_shared": Lever(shrunk=True, shared=True),
+    "eager_shrunk_nhwc": Lever(nhwc=True, shrunk=True),
+    "compiled": Lever(inductor={}),
+    "compiled_nhwc": Lever(nhwc=True, inductor={}),
+    "compiled_safe": Lever(inductor=SAFE),
+    "compiled_safe_shared": Lever(inductor=SAFE, shared=True),
+    "compiled_safe_nhwc": Lever(nhwc=True, inductor=SAFE),
+    "compiled_safe_nhwc_mm": Lever(nhwc=True, inductor=AS_MM),
+    "compiled_safe_nhwc_mm_qkv": Lever(nhwc=True, inductor=AS_MM, qkv=True),
+    "compiled_safe_nhwc_mm_benchmark": Lever(nhwc=True, inductor=AS_MM, benchmark=True),
+    "compiled_tuned_nhwc_mm": Lever(nhwc=True, inductor=AS_MM | {"deterministic": False} | TUNED),
 }
 DECODERS = {"decode": (False, None), "decode_nhwc": (True, None), "decode_compiled_nhwc": (True, SAFE)}
 CHUNKS = (1, 4, 8, 16)
@@ -113,23 +131,26 @@ def unet_inputs(kind, small):
 
 def one_pass(models, kind, small, name):
     """The figures of one lever."""
-    nhwc, settings, fused, benchmark, shrunk = LEVERS[name]
-    torch.backends.cudnn.benchmark = benchmark
+    lever = LEVERS[name]
+    torch.backends.cudnn.benchmark = lever.benchmark
     dtype = torch.float16 if CUDA else torch.float32
     unet = UNet2DConditionModel.from_pretrained(models / kind / "unet", torch_dtype=dtype).to(DEVICE).eval()
-    if shrunk:
+    if lever.shrunk:
         shrink_activations(unet)
-    if fused:
+    if lever.qkv:
         unet.fuse_qkv_projections()
-    if nhwc:
+    if lever.nhwc:
         unet.to(memory_format=torch.channels_last)
     sample, step, given = unet_inputs(kind, small)
-    run = unet if settings is None else torch.compile(unet)
+    alike = before_text(unet) if lever.shared else []
+    once = [once_for_both(module.forward) for module in alike]
+    run = unet.forward if lever.inductor is None else torch.compile(unet.forward, dynamic=False)
 
     def call():
-        return run(sample, step, return_dict=False, **given)[0]
+        with swapped(alike, once):
+            return run(sample, step, return_dict=False, **given)[0]
 
-    with torch.inference_mode(), compiling(settings):
+    with torch.inference_mode(), compiling(lever.inductor):
         start = time.perf_counter()
         call()
         if CUDA:
