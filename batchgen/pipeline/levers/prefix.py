@@ -51,11 +51,14 @@ def _first_half(value: Any, count: int) -> Any:
 
 @contextmanager
 def swapped(modules: Sequence[Any], forwards: Sequence[Callable[..., Any]]) -> Iterator[None]:
-    """A context in which these modules have other forwards."""
+    """A context in which these modules have other forwards. One that a hook gave a module comes back."""
+    hooked = [vars(module).get("forward") for module in modules]
     for module, forward in zip(modules, forwards, strict=True):
         module.forward = forward
     try:
         yield
     finally:
-        for module in modules:
+        for module, own in zip(modules, hooked, strict=True):
             del module.forward
+            if own is not None:
+                module.forward = own

@@ -63,6 +63,15 @@ def test_of_other_denoisers_nothing_is_shared():
     assert before_text(torch.nn.Linear(1, 1)) == []
 
 
+def test_a_forward_that_a_hook_gave_a_module_comes_back():
+    plain, hooked = torch.nn.Identity(), torch.nn.Identity()
+    own = vars(hooked)["forward"] = lambda rows: rows + 1
+    with swapped([plain, hooked], [lambda rows: rows + 2] * 2):
+        assert (plain(1), hooked(1)) == (3, 3)
+    assert (plain(1), hooked(1)) == (1, 2)
+    assert hooked.forward is own and "forward" not in vars(plain)
+
+
 @pytest.mark.slow
 @SD15
 @torch.inference_mode()
