@@ -37,19 +37,28 @@ def held_out_scenes(count, font=FONT):
 
 def made_pictures(scenes, arguments, folder):
     """(rows, 3, height, width) in -1..1: the images that the command makes of the scenes' captions, in their order."""
-    prompts = folder / "prompts.jsonl"
-    lines = [json.dumps({"prompt": scene.caption, "id": f"{place:05}"}) for place, scene in enumerate(scenes)]
-    prompts.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    run_dir = folder / "run"
+    prompts, run_dir = prompt_file(scenes, folder), folder / "run"
     seconds = command(
         "batchgen", "job=mars_batch", f"job.prompts={prompts}", f"run_dir={run_dir}", *arguments, gpu=True
     )
-    made = {}
-    files = samples(run_dir)
-    for name, data in files.items():
-        if name.endswith(".json"):
-            made[json.loads(data)["prompt"]] = pixels(files[name.removesuffix("json") + "png"])
-    return torch.stack([made[scene.caption] for scene in scenes]), seconds
+    return in_order(samples(run_dir), scenes), seconds
+
+
+def prompt_file(scenes, folder):
+    """A file with the scenes' captions, in their order."""
+    lines = [json.dumps({"prompt": scene.caption, "id": f"{place:05}"}) for place, scene in enumerate(scenes)]
+    (folder / "prompts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / "prompts.jsonl"
+
+
+def in_order(files, scenes):
+    """(rows, 3, height, width) in -1..1: the images of the scenes' captions, of a run's samples."""
+    made = {
+        json.loads(data)["prompt"]: pixels(files[name.removesuffix("json") + "png"])
+        for name, data in files.items()
+        if name.endswith(".json")
+    }
+    return torch.stack([made[scene.caption] for scene in scenes])
 
 
 def pixels(png):

@@ -21,8 +21,9 @@ import torch
 
 from jobs.train_tiny.draw import FONT
 from tests.bench.judge import answers, labels, load_judge, score
-from tests.bench.pictures import held_out_scenes, pixels
+from tests.bench.pictures import held_out_scenes, in_order, prompt_file
 from tests.bench.record import RESULTS, ROOT, Record, gpu_name
+from tests.bench.tolerance import arrays, compare
 from tests.commands import samples
 
 PLAIN = ("speed=eager",)
@@ -59,25 +60,6 @@ def _stopped_half_way(typed, environment, shards):
     return process.wait() == 75
 
 
-def in_order(files, scenes):
-    """(rows, 3, height, width) in -1..1: the images of the scenes' captions."""
-    made = {
-        json.loads(data)["prompt"]: files[name.removesuffix("json") + "png"]
-        for name, data in files.items()
-        if name.endswith(".json")
-    }
-    return torch.stack([pixels(made[scene.caption]) for scene in scenes])
-
-
-def psnr_db(one, other):
-    """The median and the worst peak signal-to-noise ratio of images in -1..1, in dB; None where all are the same."""
-    errors = ((one - other) / 2).square().mean(dim=(1, 2, 3))
-    if not errors.any():
-        return None, None
-    found = -10 * torch.log10(errors.clamp_min(1e-12))
-    return round(float(found.median()), 2), round(float(found.min()), 2)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=192)
@@ -91,26 +73,23 @@ def main():
     known = {} if options.only else _known(options.name)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        lines = [json.dumps({"prompt": scene.caption, "id": f"{place:05}"}) for place, scene in enumerate(scenes)]
-        (folder / "prompts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        ours = [f"job.prompts={folder / 'prompts.jsonl'}", f"job.batch_size={BATCH}", "output.batches_per_shard=2"]
+        ours = [f"job.prompts={prompt_file(scenes, folder)}", f"job.batch_size={BATCH}", "output.batches_per_shard=2"]
         words = ["job=mars_batch", *ours, *options.arguments]
         judge = load_judge(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        reference = in_order(made_by([*words, *PLAIN, "model.dtype=fp32"], folder / "fp32")[0], scenes)
-        record.add(way="fp32, eager", images=len(scenes), **score(answers(judge, reference), labels(scenes)))
+        reference, _ = made_by([*words, *PLAIN, "model.dtype=fp32"], folder / "fp32")
+        true = labels(scenes)
+        record.add(way="fp32, eager", images=len(scenes), **score(answers(judge, in_order(reference, scenes)), true))
         for name in options.only or WAYS:
             if name in known:
                 record.add(**known[name])
                 continue
             first, _ = made_by([*words, *WAYS[name]], folder / f"{name}-1")
             second, was_resumed = made_by([*words, *WAYS[name]], folder / f"{name}-2", interrupted=True)
-            pictures = in_order(first, scenes)
-            median_db, worst_db = psnr_db(pictures, reference)
             used = {json.dumps(json.loads(data)["policy"]) for key, data in first.items() if key.endswith(".json")}
             record.add(
-                way=name, images=len(scenes), same_bits=first == second, resumed=was_resumed, median_psnr_db=median_db,
-                worst_psnr_db=worst_db, policy=[json.loads(one) for one in sorted(used)],
-                **score(answers(judge, pictures), labels(scenes)),
+                way=name, same_bits=first == second, resumed=was_resumed, **compare(arrays(reference), arrays(first)),
+                policy=[json.loads(one) for one in sorted(used)],
+                **score(answers(judge, in_order(first, scenes)), true),
             )  # fmt: skip
             record.write()
     record.write()

@@ -82,8 +82,14 @@ def _images(run_dir, options, policy):
     files = samples(run_dir)
     for name, data in files.items():
         assert not name.endswith(".json") or json.loads(data)["policy"].items() >= policy.items()
+    made = arrays(files)
+    assert len(made) == options.images
+    return made
+
+
+def arrays(files):
+    """{name: (height, width, 3) in 0..255} of the images of a run's samples."""
     pngs = {name: data for name, data in files.items() if name.endswith(".png")}
-    assert len(pngs) == options.images
     return {name: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for name, data in pngs.items()}
 
 
