@@ -11,7 +11,7 @@ from batchgen.memory.costs import Task, batch_s, peak_bytes
 from batchgen.memory.figures import Figures, Weights
 from batchgen.memory.host_bytes import Host, needed_bytes
 from batchgen.padding import PADDED_SIZES
-from batchgen.placements import UNHOOKED, place_of
+from batchgen.placements import STEADY, UNHOOKED, place_of
 from batchgen.policy import STREAM_BUFFERS, Policy
 from batchgen.units import GIB
 
@@ -127,7 +127,8 @@ def _lacking_host(
 def _candidates(fixed: PolicyConfig, base: Policy, task: Task) -> Iterator[Policy]:
     micro_batches, chunks = ([one for one in sizes if one < 2 * task.rows] for sizes in (MICRO_BATCHES, PADDED_SIZES))
     bound = base.traced or base.compile != "eager"
-    placements = [name for name in CHOSEN_FROM if not bound or name in UNHOOKED]
+    allowed = STEADY if base.compile == "graphs" else UNHOOKED if bound else CHOSEN_FROM
+    placements = [name for name in CHOSEN_FROM if name in allowed]
     micro_batches = [fixed.micro_batch] if fixed.micro_batch else micro_batches
     splits = [fixed.guidance_split] if fixed.guidance_split is not None else [False, True]
     chunks = [fixed.decode_chunk] if fixed.decode_chunk else chunks

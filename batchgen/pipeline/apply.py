@@ -92,6 +92,8 @@ class LoadedModel:
         """Bring the stage's weights to the device."""
         assert self._placement is not None, "apply comes first"
         self._placement.enter(stage)
+        if stage == "denoise":
+            self._compiled.settle()
 
     def attention(self) -> Any:
         """A context in which attention is computed with the policy's backend."""
@@ -116,6 +118,7 @@ class LoadedModel:
 
     def recover(self) -> None:
         """Free what can be freed after an out-of-memory error. Every weight, hook and dtype is restored."""
+        self._compiled.forget_graphs()
         if self._layout is not None and self._layout[0] in UNHOOKED:
             assert self._placement is not None
             self._placement.leave()

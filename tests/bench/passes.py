@@ -1,8 +1,9 @@
 """How long one pass of a UNet takes under each speed lever, where its time goes, and how long compiling takes.
 
-python -m tests.bench.passes MODELS KIND [--only NAME ...] [--small]     MODELS/sd15, MODELS/sdxl: made by full_size.py
+python -m tests.bench.passes MODELS KIND [--only NAME ...] [--rows N] [--small]
 
-Rows are kept in results/passes.rows.jsonl as they are measured. Times are the device's, medians of 10 calls in a row.
+MODELS/sd15, MODELS/sdxl: made by full_size.py. --rows: of a pass, in the place of a batch's. Results are kept in
+results/passes.rows.jsonl as they are measured. Times are the device's, medians of 10 calls in a row.
 """
 
 import argparse
@@ -19,7 +20,9 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from batchgen.pipeline.levers.activations import shrink_activations
+from batchgen.pipeline.levers.norms import by_channels, group_norms
 from batchgen.pipeline.levers.prefix import before_text, once_for_both, swapped
+from batchgen.pipeline.levers.upsampling import by_phases, upsamplers
 from tests.bench.record import RESULTS, commit, device, gpu_name
 
 CUDA = torch.cuda.is_available()
@@ -34,7 +37,11 @@ TUNED = {"max_autotune_gemm": True, "max_autotune_gemm_backends": "ATEN,TRITON",
 
 @dataclass(frozen=True)
 class Lever:
-    """How a pass is computed. `inductor`: its settings, None for eager; `shared`: once what both halves have alike."""
+    """How a pass is computed. `inductor`: its settings, None for eager; `shared`: once what both halves have alike.
+
+    `norms`: group norms by their channels; `ups`: upsampling by phases; `graph`: its kernels are recorded once and
+    launched together (a CUDA graph).
+    """
 
     nhwc: bool = False
     inductor: dict[str, Any] | None = None
@@ -42,6 +49,9 @@ class Lever:
     benchmark: bool = False
     shrunk: bool = False
     shared: bool = False
+    graph: bool = False
+    norms: bool = False
+    ups: bool = False
 
 
 LEVERS = {
@@ -53,14 +63,28 @@ LEVERS = {
     "compiled_nhwc": Lever(nhwc=True, inductor={}),
     "compiled_safe": Lever(inductor=SAFE),
     "compiled_safe_shared": Lever(inductor=SAFE, shared=True),
+    "compiled_safe_graph": Lever(inductor=SAFE, graph=True),
+    "compiled_safe_shared_graph": Lever(inductor=SAFE, shared=True, graph=True),
+    "eager_shrunk_graph": Lever(shrunk=True, graph=True),
+    "compiled_safe_norms": Lever(inductor=SAFE, norms=True),
+    "compiled_safe_norms_shared": Lever(inductor=SAFE, norms=True, shared=True),
+    "compiled_safe_norms_ups_shared": Lever(inductor=SAFE, norms=True, ups=True, shared=True),
+    "compiled_safe_norms_ups_shared_graph": Lever(inductor=SAFE, norms=True, ups=True, shared=True, graph=True),
     "compiled_safe_nhwc": Lever(nhwc=True, inductor=SAFE),
     "compiled_safe_nhwc_mm": Lever(nhwc=True, inductor=AS_MM),
     "compiled_safe_nhwc_mm_qkv": Lever(nhwc=True, inductor=AS_MM, qkv=True),
     "compiled_safe_nhwc_mm_benchmark": Lever(nhwc=True, inductor=AS_MM, benchmark=True),
     "compiled_tuned_nhwc_mm": Lever(nhwc=True, inductor=AS_MM | {"deterministic": False} | TUNED),
 }
-DECODERS = {"decode": (False, None), "decode_nhwc": (True, None), "decode_compiled_nhwc": (True, SAFE)}
+DECODERS = {  # NHWC, settings of Inductor, norms and upsampling in other ways
+    "decode": (False, None, False),
+    "decode_nhwc": (True, None, False),
+    "decode_compiled": (False, SAFE, False),
+    "decode_compiled_nhwc": (True, SAFE, False),
+    "decode_compiled_norms_ups": (False, SAFE, True),
+}
 CHUNKS = (1, 4, 8, 16)
+LONGEST = 12
 # Classes of kernels, by a part of their names; the first that fits.
 CLASSES = (
     ("triton_", "triton"), ("cudnn_generated_fort_native_sdpa", "attention"), ("flash", "attention"),
@@ -103,7 +127,7 @@ def shares(call):
         kind = next((kind for part, kind in CLASSES if part in event.key), "other")
         found[kind] += event.self_device_time_total / 1000
         names[event.key[:90]] += event.self_device_time_total / 1000
-    longest = [[name, round(ms, 2)] for name, ms in names.most_common(12)]
+    longest = [[name, round(ms, 2)] for name, ms in names.most_common(LONGEST)]
     return {"ms_by_class": {kind: round(ms, 2) for kind, ms in found.most_common()}, "longest": longest}
 
 
@@ -117,9 +141,9 @@ def compiling(settings):
         yield
 
 
-def unet_inputs(kind, small):
+def unet_inputs(kind, rows, small):
     """What the pipeline gives the UNet: latents, a time step, texts, and SDXL's size conditions."""
-    rows, edge, width, _ = (2, 8, 32 if kind == "sd15" else 64, 0) if small else SIZES[kind]
+    _, edge, width, _ = (2, 8, 32 if kind == "sd15" else 64, 0) if small else SIZES[kind]
     dtype = torch.float16 if CUDA else torch.float32
     given: dict = {"encoder_hidden_states": torch.randn(rows, 77, width, device=DEVICE, dtype=dtype)}
     if kind == "sdxl":
@@ -129,7 +153,21 @@ def unet_inputs(kind, small):
     return torch.randn(rows, 4, edge, edge, device=DEVICE, dtype=dtype), torch.tensor(500.0, device=DEVICE), given
 
 
-def one_pass(models, kind, small, name):
+def graphed(call):
+    """A call whose kernels are launched together."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def one_pass(models, kind, rows, small, name):
     """The figures of one lever."""
     lever = LEVERS[name]
     torch.backends.cudnn.benchmark = lever.benchmark
@@ -141,13 +179,15 @@ def one_pass(models, kind, small, name):
         unet.fuse_qkv_projections()
     if lever.nhwc:
         unet.to(memory_format=torch.channels_last)
-    sample, step, given = unet_inputs(kind, small)
+    sample, step, given = unet_inputs(kind, rows, small)
+    other = {norm: by_channels(norm) for norm in group_norms(unet)} if lever.norms else {}
+    other |= {layer: by_phases(layer) for layer in upsamplers(unet)} if lever.ups else {}
     alike = before_text(unet) if lever.shared else []
-    once = [once_for_both(module.forward) for module in alike]
+    other |= {module: once_for_both(other.get(module, module.forward)) for module in alike}
     run = unet.forward if lever.inductor is None else torch.compile(unet.forward, dynamic=False)
 
     def call():
-        with swapped(alike, once):
+        with swapped(list(other), list(other.values())):
             return run(sample, step, return_dict=False, **given)[0]
 
     with torch.inference_mode(), compiling(lever.inductor):
@@ -156,25 +196,32 @@ def one_pass(models, kind, small, name):
         if CUDA:
             torch.cuda.synchronize()
         first_s = time.perf_counter() - start
+        call = graphed(call) if lever.graph else call
         seconds = seconds_of(call)
         split = shares(call)
-    tflop = 0 if small else SIZES[kind][0] * SIZES[kind][3]
+    tflop = 0 if small else rows * SIZES[kind][3]
     return {
-        "first_s": round(first_s, 1), "ms": round(1000 * seconds, 2), "tflop_per_s": round(tflop / seconds, 1), **split,
-    }  # fmt: skip
+        "rows": rows,
+        "first_s": round(first_s, 1),
+        "ms": round(1000 * seconds, 2),
+        "tflop_per_s": round(tflop / seconds, 1),
+        **split,
+    }
 
 
-def one_decoder(models, kind, small, name):
+def one_decoder(models, kind, rows, small, name):
     """Milliseconds an image by how many are decoded at once. In bf16 for SDXL, whose VAE overflows in fp16."""
-    nhwc, settings = DECODERS[name]
+    nhwc, settings, others = DECODERS[name]
     torch.backends.cudnn.benchmark = False
     dtype = (torch.bfloat16 if kind == "sdxl" else torch.float16) if CUDA else torch.float32
     vae = AutoencoderKL.from_pretrained(models / kind / "vae", torch_dtype=dtype).to(DEVICE).eval()
     if nhwc:
         vae.to(memory_format=torch.channels_last)
     edge = 8 if small else SIZES[kind][1]
+    other = {norm: by_channels(norm) for norm in group_norms(vae)} if others else {}
+    other |= {layer: by_phases(layer) for layer in upsamplers(vae)} if others else {}
     found = {}
-    with torch.inference_mode(), compiling(settings):
+    with swapped(list(other), list(other.values())), torch.inference_mode(), compiling(settings):
         decode = vae.decode if settings is None else torch.compile(vae.decode, dynamic=False)
         for chunk in CHUNKS if settings is None else CHUNKS[2:3]:
             latents = torch.randn(chunk, 4, edge, edge, device=DEVICE, dtype=dtype)
@@ -191,12 +238,14 @@ def main():
     parser.add_argument("models", type=Path)
     parser.add_argument("kind", choices=SIZES)
     parser.add_argument("--only", nargs="*", choices=[*LEVERS, *DECODERS], default=[*LEVERS, *DECODERS])
+    parser.add_argument("--rows", type=int)
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
+    rows = options.rows or (2 if options.small else SIZES[options.kind][0])
     for name in options.only:
         measure = one_pass if name in LEVERS else one_decoder
         try:
-            found = measure(options.models, options.kind, options.small, name)
+            found = measure(options.models, options.kind, rows, options.small, name)
         except Exception as error:  # a lever that does not run here is a figure too
             found = {"failed": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"}
         row = {"kind": options.kind, "lever": name, **found, "device": gpu_name() or device(), "commit": commit()}

@@ -7,12 +7,19 @@ and so the same bits, with or without what the first one left in the cache.
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from batchgen.errors import in_one_line
+from batchgen.pipeline.levers.graphs import GraphedCall
+from batchgen.pipeline.levers.norms import by_channels, group_norms
 from batchgen.pipeline.levers.prefix import before_text, once_for_both, swapped
+from batchgen.pipeline.levers.upsampling import by_phases, upsamplers
+
+Forwards = dict[Any, Callable[..., Any]]
+"""Modules, and the forward that each has meanwhile."""
 
 # What Inductor is told.
 _OPTIONS = {"deterministic": True}
@@ -33,6 +40,8 @@ def why_not(compile: str, denoiser: Any, device: torch.device) -> str | None:
         return None
     if compile == "blocks" and not getattr(denoiser, "_repeated_blocks", None):
         return f"diffusers names no repeated blocks of {type(denoiser).__name__}"
+    if compile == "graphs" and device.type != "cuda":
+        return "CUDA graphs need a GPU"
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     try:
@@ -47,7 +56,7 @@ def _small(values: torch.Tensor) -> torch.Tensor:
 
 
 class CompiledCalls:
-    """A denoiser's and a VAE's calls, eager and compiled.
+    """A denoiser's and a VAE's calls, eager and compiled, or compiled and recorded as CUDA graphs.
 
     Only what is called while `warming` is compiled. Later calls use that code if their shapes are the same, and are
     computed eagerly if not: a run never waits for a compiler in the middle of a shard.
@@ -60,6 +69,9 @@ class CompiledCalls:
         self._made: dict[str, Callable[..., Any]] = {}
         self._known = known
         self._is_warming = False
+        self._graphed: dict[str, GraphedCall] = {}
+        self._weights = list(denoiser.parameters())
+        self._places: list[int] = []
 
     @contextmanager
     def warming(self) -> Iterator[None]:
@@ -75,19 +87,30 @@ class CompiledCalls:
 
         `is_doubled`: whether the rows of a call are those of the prompts, and then the same with negative prompts.
         """
-        if compile != "whole":
-            return self._for_known("blocks", plain, self._in_blocks(plain)) if compile == "blocks" else plain
-        alone = self._for_known("whole", plain, self._kept("whole", plain))
-        alike = before_text(self._denoiser)
-        if not alike:
+        if compile == "eager":
+            return plain
+        if compile == "blocks":
+            return self._for_known("blocks", plain, self._in_blocks(plain))
+        alone = self._whole("alone", compile, plain, self._faster)
+        if not self._once:
             return alone
-        once = [once_for_both(module.forward) for module in alike]
-        both = self._for_known("both", plain, _with(alike, once, self._kept("both", plain)))
+        both = self._whole("both", compile, plain, self._faster | self._once)
 
         def forward(*given: Any, **named: Any) -> Any:
             return (both if is_doubled() else alone)(*given, **named)
 
         return forward
+
+    def settle(self) -> None:
+        """Forget graphs whose weights have moved. Call it before denoising begins."""
+        if self._graphed and (places := [weight.data_ptr() for weight in self._weights]) != self._places:
+            self._places = places
+            self.forget_graphs()
+
+    def forget_graphs(self) -> None:
+        """Give up the memory that graphs keep. They are recorded again when they are needed."""
+        for graphed in self._graphed.values():
+            graphed.forget()
 
     @property
     def decode(self) -> Callable[..., Any]:
@@ -95,7 +118,7 @@ class CompiledCalls:
         plain: Callable[..., Any] = self._vae.decode
         if type(self._vae).__name__ != "AutoencoderKL":
             return plain
-        return self._for_known("decode", plain, self._kept("decode", plain))
+        return self._for_known("decode", plain, _with(self._faster_vae, self._kept("decode", plain)))
 
     def _for_known(self, name: str, plain: Callable[..., Any], fast: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
@@ -112,17 +135,44 @@ class CompiledCalls:
             self._made[name] = compiled(call)
         return self._made[name]
 
+    def _whole(self, name: str, compile: str, plain: Callable[..., Any], others: Forwards) -> Callable[..., Any]:
+        # The denoiser compiled as a whole
+        made = _with(others, self._kept(name, plain))
+        if compile == "graphs":
+            made = self._graphed.setdefault(name, GraphedCall(made))
+        return self._for_known(f"{compile} {name}", plain, made)
+
+    # Compiled code is made for these very forwards, so each is made once.
+    @cached_property
+    def _faster(self) -> Forwards:
+        return _faster(self._denoiser)
+
+    @cached_property
+    def _faster_vae(self) -> Forwards:
+        return _faster(self._vae)
+
+    @cached_property
+    def _once(self) -> Forwards:
+        alike = before_text(self._denoiser)
+        return {module: once_for_both(self._faster.get(module, module.forward)) for module in alike}
+
     def _in_blocks(self, plain: Callable[..., Any]) -> Callable[..., Any]:
         kinds = self._denoiser._repeated_blocks
         blocks = [module for module in self._denoiser.modules() if type(module).__name__ in kinds]
-        forwards = [self._kept(f"block {place}", block.forward) for place, block in enumerate(blocks)]
-        return _with(blocks, forwards, plain)
+        forwards = {block: self._kept(f"block {place}", block.forward) for place, block in enumerate(blocks)}
+        return _with(forwards, plain)
 
 
-def _with(modules: list[Any], forwards: list[Callable[..., Any]], call: Callable[..., Any]) -> Callable[..., Any]:
+def _faster(model: Any) -> Forwards:
+    # The layers that compute the same faster in another way, once that is compiled
+    norms = {norm: by_channels(norm) for norm in group_norms(model)}
+    return norms | {layer: by_phases(layer) for layer in upsamplers(model)}
+
+
+def _with(others: Forwards, call: Callable[..., Any]) -> Callable[..., Any]:
     # The call, while these modules have other forwards
     def forward(*given: Any, **named: Any) -> Any:
-        with swapped(modules, forwards):
+        with swapped(list(others), list(others.values())):
             return call(*given, **named)
 
     return forward
