@@ -59,7 +59,8 @@ WINGS = {
     ],
     "speed": ["worth", "kept", "levers"],
     "pipeline": [
-        "guidance", "levers", "levers.activations", "levers.attention", "levers.prefix", "levers.compiled",
+        "guidance", "levers", "levers.activations", "levers.attention", "levers.prefix", "levers.norms",
+        "levers.upsampling", "levers.graphs", "levers.compiled",
         "levers.traced", "noise", "schedulers", "inversion", "load", "rehearse", "lora_file", "check", "convert",
         "streaming", "placement", "lora", "apply", "strict", "tiling", "engine",
     ],

@@ -80,7 +80,6 @@ def choose(figures: Figures, task: Task, budget_bytes: int, host: Host, fixed: P
         Option(policy, peak_bytes(figures, policy, task), batch_s(figures, policy, task))
         for policy in _candidates(fixed, base, task)
     ]
-    margin = max(_MARGIN_BYTES, int(_MARGIN_SHARE[figures.measured] * budget_bytes))
     holds = {name: host.holds(figures.weights, name) for name in {one.policy.placement for one in options}}
     held = [one for one in options if holds[one.policy.placement]]
     possible = _fit(held, budget_bytes) or held
@@ -90,7 +89,7 @@ def choose(figures: Figures, task: Task, budget_bytes: int, host: Host, fixed: P
     if host.room is not None and not _fit(held, budget_bytes) and (_fit(options, budget_bytes) or not held):
         lacking = _lacking_host(figures.weights, budget_bytes, host, fixed.placement is not None, options, held)
         raise MemoryNeededError(f"{task.width}x{task.height} px: {lacking}")
-    fitting = [one for one in considered if one.peak_bytes <= budget_bytes - margin]
+    fitting = [one for one in considered if one.peak_bytes <= _most_bytes(figures, budget_bytes)]
     if fitting:
         best = _fastest(fitting)
     else:
@@ -104,6 +103,15 @@ def choose(figures: Figures, task: Task, budget_bytes: int, host: Host, fixed: P
     others = _others(best, options, held, considered, budget_bytes)
     host_bytes = needed_bytes(figures.weights, best.policy.placement, host.made)
     return Choice(best, _reason(best, _fastest(options), budget_bytes), others, host_bytes)
+
+
+def fits(figures: Figures, policy: Policy, task: Task, budget_bytes: int) -> bool:
+    """Whether a policy's peak leaves the margin free, of `budget_bytes` of the device."""
+    return peak_bytes(figures, policy, task) <= _most_bytes(figures, budget_bytes)
+
+
+def _most_bytes(figures: Figures, budget_bytes: int) -> int:
+    return budget_bytes - max(_MARGIN_BYTES, int(_MARGIN_SHARE[figures.measured] * budget_bytes))
 
 
 def _fit(options: list[Option], budget_bytes: int) -> list[Option]:

@@ -172,6 +172,8 @@ class LoadedModel:
     def _set_calls(self, traced: bool, split: bool, compile: str) -> None:
         if self._calls == (traced, split, compile):
             return
+        if compile != "graphs":
+            self._compiled.forget_graphs()
         denoiser = self._denoiser
         denoiser.forward = self._forward
         if traced:
