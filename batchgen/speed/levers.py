@@ -102,14 +102,21 @@ class Levers:
                 eager = self._timed(task, policy)
                 seconds = self._warm_up(task, compiled)
                 measured = Measured(eager, self._timed(task, compiled), seconds)
-                if graphs is None:
-                    return measured
-                self._warm_up(task, graphs)
-                return replace(measured, graphed=self._timed(task, graphs))
+                return measured if graphs is None else replace(measured, graphed=self._graphed(task, graphs))
             except Exception as error:  # compilers fail in many ways, and without them all goes on eagerly
                 why = in_one_line(error)
             self._engine.recover()
         self._tell(task, policy, f"compiling failed: {why}")
+        return None
+
+    def _graphed(self, task: Task, graphs: Policy) -> Timed | None:
+        try:
+            self._warm_up(task, graphs)
+            return self._timed(task, graphs)
+        except Exception as error:  # what is compiled is used without them
+            why = in_one_line(error)
+        self._engine.recover()
+        self._tell(task, replace(graphs, compile="whole"), f"CUDA graphs failed: {why}")
         return None
 
     def _warm_up(self, task: Task, policy: Policy) -> float:

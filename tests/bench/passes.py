@@ -22,7 +22,6 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from batchgen.pipeline.levers.activations import shrink_activations
 from batchgen.pipeline.levers.norms import by_channels, group_norms
 from batchgen.pipeline.levers.prefix import before_text, once_for_both, swapped
-from batchgen.pipeline.levers.upsampling import by_phases, upsamplers
 from tests.bench.record import RESULTS, commit, device, gpu_name
 
 CUDA = torch.cuda.is_available()
@@ -39,8 +38,7 @@ TUNED = {"max_autotune_gemm": True, "max_autotune_gemm_backends": "ATEN,TRITON",
 class Lever:
     """How a pass is computed. `inductor`: its settings, None for eager; `shared`: once what both halves have alike.
 
-    `norms`: group norms by their channels; `ups`: upsampling by phases; `graph`: its kernels are recorded once and
-    launched together (a CUDA graph).
+    `norms`: group norms by their channels; `graph`: its kernels are recorded once and launched together (a CUDA graph).
     """
 
     nhwc: bool = False
@@ -51,7 +49,6 @@ class Lever:
     shared: bool = False
     graph: bool = False
     norms: bool = False
-    ups: bool = False
 
 
 LEVERS = {
@@ -68,20 +65,19 @@ LEVERS = {
     "eager_shrunk_graph": Lever(shrunk=True, graph=True),
     "compiled_safe_norms": Lever(inductor=SAFE, norms=True),
     "compiled_safe_norms_shared": Lever(inductor=SAFE, norms=True, shared=True),
-    "compiled_safe_norms_ups_shared": Lever(inductor=SAFE, norms=True, ups=True, shared=True),
-    "compiled_safe_norms_ups_shared_graph": Lever(inductor=SAFE, norms=True, ups=True, shared=True, graph=True),
+    "compiled_safe_norms_shared_graph": Lever(inductor=SAFE, norms=True, shared=True, graph=True),
     "compiled_safe_nhwc": Lever(nhwc=True, inductor=SAFE),
     "compiled_safe_nhwc_mm": Lever(nhwc=True, inductor=AS_MM),
     "compiled_safe_nhwc_mm_qkv": Lever(nhwc=True, inductor=AS_MM, qkv=True),
     "compiled_safe_nhwc_mm_benchmark": Lever(nhwc=True, inductor=AS_MM, benchmark=True),
     "compiled_tuned_nhwc_mm": Lever(nhwc=True, inductor=AS_MM | {"deterministic": False} | TUNED),
 }
-DECODERS = {  # NHWC, settings of Inductor, norms and upsampling in other ways
+DECODERS = {  # NHWC, settings of Inductor, group norms by their channels
     "decode": (False, None, False),
     "decode_nhwc": (True, None, False),
     "decode_compiled": (False, SAFE, False),
     "decode_compiled_nhwc": (True, SAFE, False),
-    "decode_compiled_norms_ups": (False, SAFE, True),
+    "decode_compiled_norms": (False, SAFE, True),
 }
 CHUNKS = (1, 4, 8, 16)
 LONGEST = 12
@@ -181,7 +177,6 @@ def one_pass(models, kind, rows, small, name):
         unet.to(memory_format=torch.channels_last)
     sample, step, given = unet_inputs(kind, rows, small)
     other = {norm: by_channels(norm) for norm in group_norms(unet)} if lever.norms else {}
-    other |= {layer: by_phases(layer) for layer in upsamplers(unet)} if lever.ups else {}
     alike = before_text(unet) if lever.shared else []
     other |= {module: once_for_both(other.get(module, module.forward)) for module in alike}
     run = unet.forward if lever.inductor is None else torch.compile(unet.forward, dynamic=False)
@@ -219,7 +214,6 @@ def one_decoder(models, kind, rows, small, name):
         vae.to(memory_format=torch.channels_last)
     edge = 8 if small else SIZES[kind][1]
     other = {norm: by_channels(norm) for norm in group_norms(vae)} if others else {}
-    other |= {layer: by_phases(layer) for layer in upsamplers(vae)} if others else {}
     found = {}
     with swapped(list(other), list(other.values())), torch.inference_mode(), compiling(settings):
         decode = vae.decode if settings is None else torch.compile(vae.decode, dynamic=False)

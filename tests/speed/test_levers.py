@@ -87,6 +87,21 @@ def test_graphs_are_taken_where_they_are_clearly_faster(tmp_path: Path, monkeypa
     assert known is not None and known.graphed is not None and known.again_s is not None
 
 
+def test_graphs_that_fail_leave_what_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, engine = another(tmp_path, "long"), Compiling()
+    warm_up = engine.warm_up
+
+    def fail(prompts: Any, policy: Policy) -> None:
+        if policy.compile == "graphs":
+            raise RuntimeError("not permitted when stream is capturing")
+        warm_up(prompts, policy)
+
+    monkeypatch.setattr(engine, "warm_up", fail)
+    assert chosen(plan, engine).compile == "whole"
+    assert "CUDA graphs failed: not permitted when stream is capturing" in str(events(plan)[-2]["reason"])
+    assert engine.recovered == 1
+
+
 def test_graphs_are_not_tried_without_memory_for_them_or_where_weights_move(tmp_path: Path) -> None:
     plan, engine = another(tmp_path, "long"), Compiling()
     policy = policies(plan, engine).of(512, 512)

@@ -16,7 +16,6 @@ from batchgen.errors import in_one_line
 from batchgen.pipeline.levers.graphs import GraphedCall
 from batchgen.pipeline.levers.norms import by_channels, group_norms
 from batchgen.pipeline.levers.prefix import before_text, once_for_both, swapped
-from batchgen.pipeline.levers.upsampling import by_phases, upsamplers
 
 Forwards = dict[Any, Callable[..., Any]]
 """Modules, and the forward that each has meanwhile."""
@@ -165,8 +164,7 @@ class CompiledCalls:
 
 def _faster(model: Any) -> Forwards:
     # The layers that compute the same faster in another way, once that is compiled
-    norms = {norm: by_channels(norm) for norm in group_norms(model)}
-    return norms | {layer: by_phases(layer) for layer in upsamplers(model)}
+    return {norm: by_channels(norm) for norm in group_norms(model)}
 
 
 def _with(others: Forwards, call: Callable[..., Any]) -> Callable[..., Any]:
