@@ -51,12 +51,10 @@ def stage_bytes(figures: Figures, policy: Policy, task: Task) -> dict[str, int]:
     encoding, denoising, decoding = held_bytes(figures.weights, policy.placement, policy.stream_buffers)
     latents = task.rows * task.pixels // LATENT_PX**2 * _LATENT_BYTES
     kept = figures.workspace_bytes + latents
-    in_pass = int(at(figures.pass_bytes, _rows_at_once(policy, task)))
-    graph = in_pass if policy.compile == "graphs" else 0  # it keeps what it works in
     return {
-        "encode": encoding + kept + figures.encode_bytes + graph,
-        "denoise": denoising + kept + in_pass,
-        "decode": decoding + kept + _decode_bytes(figures, policy, task) + graph,
+        "encode": encoding + kept + figures.encode_bytes,
+        "denoise": denoising + kept + int(at(figures.pass_bytes, _rows_at_once(policy, task))),
+        "decode": decoding + kept + _decode_bytes(figures, policy, task),
     }
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from batchgen.memory.choose import CHOSEN_FROM
 from batchgen.padding import PADDED_SIZES
-from batchgen.placements import STEADY, UNHOOKED, place_of
+from batchgen.placements import UNHOOKED, place_of
 from batchgen.policy import STREAM_BUFFERS, Policy
 
 _SMALLEST_TILE_PX = 128
@@ -45,10 +45,9 @@ def step_down(
     if not smaller:
         return None
     placement = smaller[0]
-    # A trace records where the weights are, a graph also their addresses, and hooks stop what is compiled.
+    # A trace records where the weights are, and hooks stop what is compiled.
     stays = placement in UNHOOKED
-    moved = "whole" if policy.compile == "graphs" and placement not in STEADY else policy.compile
-    compiled = moved if stays else "eager"
+    compiled = policy.compile if stays else "eager"
     return replace(policy, placement=placement, traced=policy.traced and stays, compile=compiled)
 
 

@@ -50,7 +50,7 @@ class LoadedModel:
         self._placement: Placement | None = None
         self._layout: tuple[str, bool] | None = None
         self._forward: Any = None
-        self._compiled = CompiledCalls(self._denoiser, self.pipe.vae, self._warmed)
+        self._compiled: CompiledCalls | None = CompiledCalls(self._denoiser, self.pipe.vae, self._warmed)
         self._calls: tuple[bool, bool, str] | None = None
         self._attention = "sdpa"
         self._applied: tuple[Policy, Policy, str | None] | None = None
@@ -92,8 +92,6 @@ class LoadedModel:
         """Bring the stage's weights to the device."""
         assert self._placement is not None, "apply comes first"
         self._placement.enter(stage)
-        if stage == "denoise":
-            self._compiled.settle()
 
     def attention(self) -> Any:
         """A context in which attention is computed with the policy's backend."""
@@ -101,24 +99,24 @@ class LoadedModel:
 
     def warming(self) -> AbstractContextManager[None]:
         """A context in which what the policy compiles is compiled for the shapes of the calls."""
+        assert self._compiled is not None
         return self._compiled.warming()
 
     def decoder(self, whole: bool) -> Callable[..., Any]:
         """The VAE's decode as the policy says; `whole`: for a decode chunk that is not tiled."""
-        assert self._calls is not None, "apply comes first"
+        assert self._calls is not None and self._compiled is not None, "apply comes first"
         is_compiled = whole and self._calls[2] != "eager"
         decode: Callable[..., Any] = self._compiled.decode if is_compiled else self.pipe.vae.decode
         return decode
 
     def reload(self) -> None:
         """Drop the pipeline with its hooks and half-moved weights, then load it again."""
-        self.pipe = self._placement = self._forward = self._merger = None
+        self.pipe = self._placement = self._forward = self._merger = self._compiled = None
         self.collect()
         self._load()
 
     def recover(self) -> None:
         """Free what can be freed after an out-of-memory error. Every weight, hook and dtype is restored."""
-        self._compiled.forget_graphs()
         if self._layout is not None and self._layout[0] in UNHOOKED:
             assert self._placement is not None
             self._placement.leave()
@@ -172,8 +170,7 @@ class LoadedModel:
     def _set_calls(self, traced: bool, split: bool, compile: str) -> None:
         if self._calls == (traced, split, compile):
             return
-        if compile != "graphs":
-            self._compiled.forget_graphs()
+        assert self._compiled is not None
         denoiser = self._denoiser
         denoiser.forward = self._forward
         if traced:

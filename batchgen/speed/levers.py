@@ -12,19 +12,20 @@ from batchgen.errors import in_one_line
 from batchgen.events import EventLog
 from batchgen.files import to_json
 from batchgen.machine.meters import Stopwatch
-from batchgen.memory.choose import fits
 from batchgen.memory.costs import Task, batch_s
 from batchgen.memory.figures import Figures
 from batchgen.memory.frozen import task_of
 from batchgen.memory.measure import facts_of
 from batchgen.memory.probe import prompts_of
 from batchgen.models.find import locate
-from batchgen.placements import STEADY, UNHOOKED
+from batchgen.placements import UNHOOKED
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 from batchgen.speed import kept
 from batchgen.speed.worth import Measured, Timed, is_worth_trying, pays
 
+# Raise this when what is compiled takes other time than before, so that it is measured again.
+_WAY_OF_COMPILING = 2
 _STEPS = 3  # how many measure a way of computing
 _BEAT_S = 5.0
 
@@ -48,14 +49,12 @@ class Levers:
             if not is_worth_trying(batch_s(figures, policy, task), batches, workers):
                 self._tell(task, policy, "the job is too short to try compiling")
                 return policy
-            graphs = self._graphs(task, policy, figures)
-            if (found := self._measure(task, policy, compiled, graphs)) is None:
+            if (found := self._measure(task, policy, compiled)) is None:
                 return policy
             kept.save(key, found)
             start_s = found.compile_s
-        how, best = found.best(task, policy)
-        chosen = replace(policy, compile=how) if pays(found, task, policy, batches / workers, start_s) else policy
-        before, after = (way.batch_s(task, policy) for way in (found.eager, best))
+        chosen = compiled if pays(found, task, policy, batches / workers, start_s) else policy
+        before, after = (way.batch_s(task, policy) for way in (found.eager, found.compiled))
         why = f"a batch takes {before:.2f} s eagerly and {after:.2f} s compiled, which {start_s:.0f} s are spent on"
         self._tell(task, chosen, why)
         return chosen
@@ -68,7 +67,7 @@ class Levers:
         self._log.add("compiling", width=width, height=height)
         seconds = self._warm_up(task, policy)
         self._log.add("compiled", width=width, height=height, seconds=round(seconds, 2))
-        key = self._key(task, replace(policy, compile="whole"))
+        key = self._key(task, policy)
         if (known := kept.load(key)) is not None and (known.again_s is None or seconds < known.again_s):
             kept.save(key, replace(known, again_s=seconds))
 
@@ -82,15 +81,8 @@ class Levers:
         plain = not speed.traced and speed.attention != "xformers"
         return self._engine.gauge is not None and policy.placement in UNHOOKED and convolutional and plain
 
-    def _graphs(self, task: Task, policy: Policy, figures: Figures) -> Policy | None:
-        """The policy with CUDA graphs, if they may be used and there is memory for them."""
-        graphs, gauge = replace(policy, compile="graphs"), self._engine.gauge
-        if gauge is None or policy.placement not in STEADY:
-            return None
-        return graphs if fits(figures, graphs, task, max(gauge.free_bytes(), gauge.whole_bytes())) else None
-
-    def _measure(self, task: Task, policy: Policy, compiled: Policy, graphs: Policy | None) -> Measured | None:
-        """Time each way. None where it cannot be compiled here, or is refused memory."""
+    def _measure(self, task: Task, policy: Policy, compiled: Policy) -> Measured | None:
+        """Time both ways. None where it cannot be compiled here, or is refused memory."""
         self._log.add("compiling", width=task.width, height=task.height)
         with _beating(self._engine.beat):
             try:
@@ -101,22 +93,11 @@ class Levers:
                 self._engine.prepare(policy)
                 eager = self._timed(task, policy)
                 seconds = self._warm_up(task, compiled)
-                measured = Measured(eager, self._timed(task, compiled), seconds)
-                return measured if graphs is None else replace(measured, graphed=self._graphed(task, graphs))
+                return Measured(eager, self._timed(task, compiled), seconds)
             except Exception as error:  # compilers fail in many ways, and without them all goes on eagerly
                 why = in_one_line(error)
             self._engine.recover()
         self._tell(task, policy, f"compiling failed: {why}")
-        return None
-
-    def _graphed(self, task: Task, graphs: Policy) -> Timed | None:
-        try:
-            self._warm_up(task, graphs)
-            return self._timed(task, graphs)
-        except Exception as error:  # what is compiled is used without them
-            why = in_one_line(error)
-        self._engine.recover()
-        self._tell(task, replace(graphs, compile="whole"), f"CUDA graphs failed: {why}")
         return None
 
     def _warm_up(self, task: Task, policy: Policy) -> float:
@@ -146,7 +127,7 @@ class Levers:
     def _key(self, task: Task, policy: Policy) -> str:
         config, engine = self._plan.config, self._engine
         facts = facts_of(config, str(self._plan.recipe["model"]), engine.device_kind, engine.dtype)
-        facts += [task.width, task.height, task.guided, asdict(policy)]
+        facts += [_WAY_OF_COMPILING, task.width, task.height, task.guided, asdict(policy)]
         return hashlib.sha256(to_json(facts).encode()).hexdigest()[:32]
 
 

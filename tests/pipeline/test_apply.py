@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 
 
 from batchgen.models.find import ModelFiles
+from batchgen.pipeline import apply as module
 from batchgen.pipeline.engine import DiffusersEngine
 from tests.pipeline.placed import furthest, images, same
 
@@ -20,6 +21,16 @@ def test_a_pipeline_that_is_replaced_is_gone(folder):
     images(engine, placement="resident")
     gc.collect()
     assert gone() is None
+
+
+def test_a_pipeline_is_gone_before_the_next_is_loaded(folder, monkeypatch):
+    engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
+    images(engine, placement="resident")
+    gone, load = weakref.ref(engine._pipe.unet), module.load_pipeline
+    alive = []
+    monkeypatch.setattr(module, "load_pipeline", lambda *given: alive.append(gone()) or load(*given))
+    images(engine, channels_last=True)
+    assert alive == [None]
 
 
 @pytest.mark.parametrize("change", [{"guidance_split": True}, {"channels_last": True}, {"traced": True}])

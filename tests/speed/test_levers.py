@@ -23,7 +23,6 @@ pytestmark = pytest.mark.usefixtures("surroundings", "clock")
 
 COMPILE_S = 40.0
 SHARE = 0.7  # of the eager time
-GRAPHED = 0.69
 
 
 class Compiling(Engine):
@@ -42,7 +41,7 @@ class Compiling(Engine):
         return policy, None
 
     def denoise(self, texts: Any, prompts: list[Any], policy: Policy) -> list[int]:
-        self.slowness = {"whole": SHARE, "graphs": GRAPHED}[policy.compile] if policy in self.warmed else 1.0
+        self.slowness = SHARE if policy in self.warmed else 1.0
         return super().denoise(texts, prompts, policy)
 
     def warm_up(self, prompts: Any, policy: Policy) -> None:
@@ -76,42 +75,6 @@ def test_a_long_job_measures_both_ways_and_takes_the_faster(tmp_path: Path) -> N
     assert "a batch takes" in told["reason"]
 
 
-def test_graphs_are_taken_where_they_are_clearly_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.speed.test_levers.GRAPHED", 0.5)
-    plan, engine = another(tmp_path, "long"), Compiling()
-    assert chosen(plan, engine).compile == "graphs"
-    assert events(plan)[-1]["compile"] == "graphs"
-    [path] = (cache_dir() / "levers").iterdir()
-    levers(plan, engine).warm_up(512, 512, replace(policies(plan, engine).of(512, 512), compile="graphs"))
-    known = kept.load(path.stem)
-    assert known is not None and known.graphed is not None and known.again_s is not None
-
-
-def test_graphs_that_fail_leave_what_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, engine = another(tmp_path, "long"), Compiling()
-    warm_up = engine.warm_up
-
-    def fail(prompts: Any, policy: Policy) -> None:
-        if policy.compile == "graphs":
-            raise RuntimeError("not permitted when stream is capturing")
-        warm_up(prompts, policy)
-
-    monkeypatch.setattr(engine, "warm_up", fail)
-    assert chosen(plan, engine).compile == "whole"
-    assert "CUDA graphs failed: not permitted when stream is capturing" in str(events(plan)[-2]["reason"])
-    assert engine.recovered == 1
-
-
-def test_graphs_are_not_tried_without_memory_for_them_or_where_weights_move(tmp_path: Path) -> None:
-    plan, engine = another(tmp_path, "long"), Compiling()
-    policy = policies(plan, engine).of(512, 512)
-    task, given = task_of(plan.config, 512, 512), levers(plan, engine)
-    assert given._graphs(task, policy, GUESS) is not None
-    assert given._graphs(task, replace(policy, placement="model_offload"), GUESS) is None
-    full = replace(GUESS, workspace_bytes=int(79.9 * GIB))
-    assert given._graphs(task, policy, full) is None
-
-
 def test_a_short_job_stays_eager_and_tries_nothing(tmp_path: Path) -> None:
     plan, engine = another(tmp_path, "short", job__images_per_prompt=1), Compiling()
     assert chosen(plan, engine).compile == "eager"
@@ -137,10 +100,9 @@ def test_what_a_long_job_measured_serves_a_shorter_one(tmp_path: Path) -> None:
 
 def test_what_compiling_does_not_make_faster_stays_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.speed.test_levers.SHARE", 0.99)
-    monkeypatch.setattr("tests.speed.test_levers.GRAPHED", 0.99)
     plan, engine = another(tmp_path, "long"), Compiling()
     assert chosen(plan, engine).compile == "eager"
-    assert [policy.compile for policy in engine.warmed] == ["whole", "graphs"]
+    assert len(engine.warmed) == 1
 
 
 def test_a_compiler_that_fails_leaves_the_job_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from batchgen.errors import in_one_line
-from batchgen.pipeline.levers.graphs import GraphedCall
 from batchgen.pipeline.levers.norms import by_channels, group_norms
 from batchgen.pipeline.levers.prefix import before_text, once_for_both, swapped
 
@@ -39,8 +38,6 @@ def why_not(compile: str, denoiser: Any, device: torch.device) -> str | None:
         return None
     if compile == "blocks" and not getattr(denoiser, "_repeated_blocks", None):
         return f"diffusers names no repeated blocks of {type(denoiser).__name__}"
-    if compile == "graphs" and device.type != "cuda":
-        return "CUDA graphs need a GPU"
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     try:
@@ -55,7 +52,7 @@ def _small(values: torch.Tensor) -> torch.Tensor:
 
 
 class CompiledCalls:
-    """A denoiser's and a VAE's calls, eager and compiled, or compiled and recorded as CUDA graphs.
+    """A denoiser's and a VAE's calls, eager and compiled.
 
     Only what is called while `warming` is compiled. Later calls use that code if their shapes are the same, and are
     computed eagerly if not: a run never waits for a compiler in the middle of a shard.
@@ -68,9 +65,6 @@ class CompiledCalls:
         self._made: dict[str, Callable[..., Any]] = {}
         self._known = known
         self._is_warming = False
-        self._graphed: dict[str, GraphedCall] = {}
-        self._weights = list(denoiser.parameters())
-        self._places: list[int] = []
 
     @contextmanager
     def warming(self) -> Iterator[None]:
@@ -90,26 +84,15 @@ class CompiledCalls:
             return plain
         if compile == "blocks":
             return self._for_known("blocks", plain, self._in_blocks(plain))
-        alone = self._whole("alone", compile, plain, self._faster)
+        alone = self._for_known("alone", plain, _with(self._faster, self._kept("alone", plain)))
         if not self._once:
             return alone
-        both = self._whole("both", compile, plain, self._faster | self._once)
+        both = self._for_known("both", plain, _with(self._faster | self._once, self._kept("both", plain)))
 
         def forward(*given: Any, **named: Any) -> Any:
             return (both if is_doubled() else alone)(*given, **named)
 
         return forward
-
-    def settle(self) -> None:
-        """Forget graphs whose weights have moved. Call it before denoising begins."""
-        if self._graphed and (places := [weight.data_ptr() for weight in self._weights]) != self._places:
-            self._places = places
-            self.forget_graphs()
-
-    def forget_graphs(self) -> None:
-        """Give up the memory that graphs keep. They are recorded again when they are needed."""
-        for graphed in self._graphed.values():
-            graphed.forget()
 
     @property
     def decode(self) -> Callable[..., Any]:
@@ -133,13 +116,6 @@ class CompiledCalls:
         if name not in self._made:
             self._made[name] = compiled(call)
         return self._made[name]
-
-    def _whole(self, name: str, compile: str, plain: Callable[..., Any], others: Forwards) -> Callable[..., Any]:
-        # The denoiser compiled as a whole
-        made = _with(others, self._kept(name, plain))
-        if compile == "graphs":
-            made = self._graphed.setdefault(name, GraphedCall(made))
-        return self._for_known(f"{compile} {name}", plain, made)
 
     # Compiled code is made for these very forwards, so each is made once.
     @cached_property

@@ -4,7 +4,6 @@ import hashlib
 import os
 import subprocess
 import sys
-from functools import partial
 
 import pytest
 
@@ -16,9 +15,7 @@ from batchgen.models.find import ModelFiles
 from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.levers import compiled as module
 from batchgen.pipeline.levers.compiled import CompiledCalls, why_not
-from batchgen.pipeline.levers.graphs import GraphedCall
 from tests.commands import ROOT
-from tests.pipeline.levers.test_graphs import Recorder
 from tests.pipeline.placed import changed, furthest, images
 from tests.pipeline.test_engine import prompt
 
@@ -89,31 +86,6 @@ def test_only_shapes_that_were_warmed_up_are_compiled(counted, how, calls):
     again = CompiledCalls(denoiser, Vae(), known).forward(how, denoiser.forward, bool)  # the model was loaded again
     again(whole)
     assert counted == [(4, 2)] * 3 * calls
-
-
-def test_graphs_are_recorded_where_whole_is_compiled_and_again_where_weights_have_moved(counted, monkeypatch):
-    recorder = Recorder()
-    monkeypatch.setattr(module, "GraphedCall", partial(GraphedCall, record=recorder))
-    denoiser = Denoiser()
-    denoiser.weight = torch.nn.Parameter(torch.ones(1))
-    made = CompiledCalls(denoiser, Vae(), set())
-    forward = made.forward("graphs", denoiser.forward, bool)
-    made.settle()
-    with made.warming():
-        forward(torch.ones(4, 2))
-    assert set(counted) == {(4, 2)}
-    made.settle()
-    assert (forward(torch.full((4, 2), 3.0))[0] == 12).all()
-    assert (forward(torch.full((3, 2), 3.0))[0] == 12).all()
-    assert recorder.recorded == 1
-    denoiser.weight.data = torch.ones(1)
-    made.settle()
-    forward(torch.ones(4, 2))
-    assert recorder.recorded == 2
-
-
-def test_graphs_need_a_gpu():
-    assert why_not("graphs", torch.nn.Linear(1, 1), torch.device("cpu")) == "CUDA graphs need a GPU"
 
 
 def test_eager_is_the_plain_call(counted):
