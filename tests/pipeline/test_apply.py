@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 from batchgen.models.find import ModelFiles
 from batchgen.pipeline import apply as module
 from batchgen.pipeline.engine import DiffusersEngine
+from batchgen.pipeline.load import load_pipeline
 from tests.pipeline.placed import furthest, images, same
 
 
@@ -26,9 +27,13 @@ def test_a_pipeline_that_is_replaced_is_gone(folder):
 def test_a_pipeline_is_gone_before_the_next_is_loaded(folder, monkeypatch):
     engine = DiffusersEngine(ModelFiles(folder), "model", "fp32")
     images(engine, placement="resident")
-    gone, load = weakref.ref(engine._pipe.unet), module.load_pipeline
-    alive = []
-    monkeypatch.setattr(module, "load_pipeline", lambda *given: alive.append(gone()) or load(*given))
+    gone, alive = weakref.ref(engine._pipe.unet), []
+
+    def load(*given):
+        alive.append(gone())
+        return load_pipeline(*given)
+
+    monkeypatch.setattr(module, "load_pipeline", load)
     images(engine, channels_last=True)
     assert alive == [None]
 
