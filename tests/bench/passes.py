@@ -20,8 +20,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from batchgen.pipeline.levers.activations import shrink_activations
-from batchgen.pipeline.levers.norms import by_channels, group_norms
-from batchgen.pipeline.levers.prefix import before_text, once_for_both, swapped
+from batchgen.pipeline.levers.norms import norms_by_channels
+from batchgen.pipeline.levers.prefix import shared, swapped
 from tests.bench.record import RESULTS, commit, device, gpu_name
 
 CUDA = torch.cuda.is_available()
@@ -176,13 +176,12 @@ def one_pass(models, kind, rows, small, name):
     if lever.nhwc:
         unet.to(memory_format=torch.channels_last)
     sample, step, given = unet_inputs(kind, rows, small)
-    other = {norm: by_channels(norm) for norm in group_norms(unet)} if lever.norms else {}
-    alike = before_text(unet) if lever.shared else []
-    other |= {module: once_for_both(other.get(module, module.forward)) for module in alike}
+    other = norms_by_channels(unet) if lever.norms else {}
+    other |= shared(unet, other) if lever.shared else {}
     run = unet.forward if lever.inductor is None else torch.compile(unet.forward, dynamic=False)
 
     def call():
-        with swapped(list(other), list(other.values())):
+        with swapped(other):
             return run(sample, step, return_dict=False, **given)[0]
 
     with torch.inference_mode(), compiling(lever.inductor):
@@ -206,16 +205,16 @@ def one_pass(models, kind, rows, small, name):
 
 def one_decoder(models, kind, rows, small, name):
     """Milliseconds an image by how many are decoded at once. In bf16 for SDXL, whose VAE overflows in fp16."""
-    nhwc, settings, others = DECODERS[name]
+    nhwc, settings, by_channel = DECODERS[name]
     torch.backends.cudnn.benchmark = False
     dtype = (torch.bfloat16 if kind == "sdxl" else torch.float16) if CUDA else torch.float32
     vae = AutoencoderKL.from_pretrained(models / kind / "vae", torch_dtype=dtype).to(DEVICE).eval()
     if nhwc:
         vae.to(memory_format=torch.channels_last)
     edge = 8 if small else SIZES[kind][1]
-    other = {norm: by_channels(norm) for norm in group_norms(vae)} if others else {}
+    other = norms_by_channels(vae) if by_channel else {}
     found = {}
-    with swapped(list(other), list(other.values())), torch.inference_mode(), compiling(settings):
+    with swapped(other), torch.inference_mode(), compiling(settings):
         decode = vae.decode if settings is None else torch.compile(vae.decode, dynamic=False)
         for chunk in CHUNKS if settings is None else CHUNKS[2:3]:
             latents = torch.randn(chunk, 4, edge, edge, device=DEVICE, dtype=dtype)

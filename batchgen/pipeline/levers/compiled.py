@@ -13,11 +13,8 @@ from typing import Any
 import torch
 
 from batchgen.errors import in_one_line
-from batchgen.pipeline.levers.norms import by_channels, group_norms
-from batchgen.pipeline.levers.prefix import before_text, once_for_both, swapped
-
-Forwards = dict[Any, Callable[..., Any]]
-"""Modules, and the forward that each has meanwhile."""
+from batchgen.pipeline.levers.norms import norms_by_channels
+from batchgen.pipeline.levers.prefix import Forwards, shared, swapped
 
 # What Inductor is told.
 _OPTIONS = {"deterministic": True}
@@ -84,10 +81,10 @@ class CompiledCalls:
             return plain
         if compile == "blocks":
             return self._for_known("blocks", plain, self._in_blocks(plain))
-        alone = self._for_known("alone", plain, _with(self._faster, self._kept("alone", plain)))
-        if not self._once:
+        alone = self._for_known("alone", plain, _with(self._norms, self._kept("alone", plain)))
+        if not self._shared:
             return alone
-        both = self._for_known("both", plain, _with(self._faster | self._once, self._kept("both", plain)))
+        both = self._for_known("both", plain, _with(self._norms | self._shared, self._kept("both", plain)))
 
         def forward(*given: Any, **named: Any) -> Any:
             return (both if is_doubled() else alone)(*given, **named)
@@ -100,7 +97,7 @@ class CompiledCalls:
         plain: Callable[..., Any] = self._vae.decode
         if type(self._vae).__name__ != "AutoencoderKL":
             return plain
-        return self._for_known("decode", plain, _with(self._faster_vae, self._kept("decode", plain)))
+        return self._for_known("decode", plain, _with(self._norms_of_vae, self._kept("decode", plain)))
 
     def _for_known(self, name: str, plain: Callable[..., Any], fast: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
@@ -119,17 +116,16 @@ class CompiledCalls:
 
     # Compiled code is made for these very forwards, so each is made once.
     @cached_property
-    def _faster(self) -> Forwards:
-        return _faster(self._denoiser)
+    def _norms(self) -> Forwards:
+        return norms_by_channels(self._denoiser)
 
     @cached_property
-    def _faster_vae(self) -> Forwards:
-        return _faster(self._vae)
+    def _norms_of_vae(self) -> Forwards:
+        return norms_by_channels(self._vae)
 
     @cached_property
-    def _once(self) -> Forwards:
-        alike = before_text(self._denoiser)
-        return {module: once_for_both(self._faster.get(module, module.forward)) for module in alike}
+    def _shared(self) -> Forwards:
+        return shared(self._denoiser, self._norms)
 
     def _in_blocks(self, plain: Callable[..., Any]) -> Callable[..., Any]:
         kinds = self._denoiser._repeated_blocks
@@ -138,15 +134,10 @@ class CompiledCalls:
         return _with(forwards, plain)
 
 
-def _faster(model: Any) -> Forwards:
-    # The layers that compute the same faster in another way, once that is compiled
-    return {norm: by_channels(norm) for norm in group_norms(model)}
-
-
 def _with(others: Forwards, call: Callable[..., Any]) -> Callable[..., Any]:
     # The call, while these modules have other forwards
     def forward(*given: Any, **named: Any) -> Any:
-        with swapped(list(others), list(others.values())):
+        with swapped(others):
             return call(*given, **named)
 
     return forward

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 
-def group_norms(model: Any) -> list[Any]:
-    """The group norms of a model."""
-    return [module for module in model.modules() if isinstance(module, torch.nn.GroupNorm) and module.affine]
+def norms_by_channels(model: Any) -> dict[Any, Callable[[torch.Tensor], torch.Tensor]]:
+    """The group norms of a model, each with a forward as `by_channels` gives it."""
+    norms = (module for module in model.modules() if isinstance(module, torch.nn.GroupNorm) and module.affine)
+    return {norm: by_channels(norm) for norm in norms}
 
 
 def by_channels(norm: Any) -> Callable[[torch.Tensor], torch.Tensor]:

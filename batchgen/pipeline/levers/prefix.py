@@ -2,11 +2,14 @@
 of the negative prompts are the same, so they are computed once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+Forwards = dict[Any, Callable[..., Any]]
+"""Modules, and the forward that each has meanwhile."""
 
 # Settings of a UNet by which its rows differ from the beginning.
 _OTHER_CONDITIONS = ("addition_embed_type", "class_embed_type", "time_cond_proj_dim")
@@ -27,6 +30,14 @@ def before_text(denoiser: Any) -> list[Any]:
     if block.only_cross_attention or block.norm_type != "layer_norm":
         return []
     return [denoiser.conv_in, first.resnets[0], transformer.norm, transformer.proj_in, block.norm1, block.attn1]
+
+
+def shared(denoiser: Any, others: Forwards) -> Forwards:
+    """The modules that see no text yet, with forwards that compute once what both halves have alike.
+
+    `others`: modules that have another forward already.
+    """
+    return {module: once_for_both(others.get(module, module.forward)) for module in before_text(denoiser)}
 
 
 def once_for_both(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -50,15 +61,15 @@ def _first_half(value: Any, count: int) -> Any:
 
 
 @contextmanager
-def swapped(modules: Sequence[Any], forwards: Sequence[Callable[..., Any]]) -> Iterator[None]:
+def swapped(forwards: Forwards) -> Iterator[None]:
     """A context in which these modules have other forwards. One that a hook gave a module comes back."""
-    hooked = [vars(module).get("forward") for module in modules]
-    for module, forward in zip(modules, forwards, strict=True):
+    hooked = {module: vars(module).get("forward") for module in forwards}
+    for module, forward in forwards.items():
         module.forward = forward
     try:
         yield
     finally:
-        for module, own in zip(modules, hooked, strict=True):
+        for module, own in hooked.items():
             del module.forward
             if own is not None:
                 module.forward = own

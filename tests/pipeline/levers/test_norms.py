@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from batchgen.pipeline.levers.norms import by_channels, group_norms
+from batchgen.pipeline.levers.norms import by_channels, norms_by_channels
 
 
 @pytest.fixture
@@ -40,4 +40,4 @@ def test_half_precision_is_computed_in_fp32(norm):
 
 def test_norms_without_weights_are_left_alone(norm):
     bare = torch.nn.GroupNorm(4, 12, affine=False)
-    assert group_norms(torch.nn.ModuleList([bare, torch.nn.LayerNorm(4), norm])) == [norm]
+    assert list(norms_by_channels(torch.nn.ModuleList([bare, torch.nn.LayerNorm(4), norm]))) == [norm]

@@ -47,7 +47,7 @@ def test_all_before_the_text_is_computed_for_one_half_and_gives_the_same(unet, g
     alike = before_text(unet)
     inner = [alike[1].conv1, unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1.to_q]
     seen = rows_seen([*inner, unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.to_q])
-    with swapped(alike, [once_for_both(one.forward) for one in alike]):
+    with swapped({one: once_for_both(one.forward) for one in alike}):
         once = unet(doubled, time, texts)[0]
     assert seen == [2, 2, 4]
     torch.testing.assert_close(once, plain, rtol=1e-5, atol=1e-5)
@@ -66,7 +66,7 @@ def test_of_other_denoisers_nothing_is_shared():
 def test_a_forward_that_a_hook_gave_a_module_comes_back():
     plain, hooked = torch.nn.Identity(), torch.nn.Identity()
     own = vars(hooked)["forward"] = lambda rows: rows + 1
-    with swapped([plain, hooked], [lambda rows: rows + 2] * 2):
+    with swapped(dict.fromkeys([plain, hooked], lambda rows: rows + 2)):
         assert (plain(1), hooked(1)) == (3, 3)
     assert (plain(1), hooked(1)) == (1, 2)
     assert hooked.forward is own and "forward" not in vars(plain)
