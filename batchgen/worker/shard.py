@@ -29,7 +29,7 @@ from batchgen.types import Batch, Sample, Shard
 from batchgen.worker.out_of_memory import Fitting
 
 UNIT_S = 60.0
-_ENCODERS = 4
+_ENCODERS = 8
 
 
 class UnitWriter:

@@ -2,8 +2,9 @@
 
 python -m tests.bench.passes MODELS KIND [--only NAME ...] [--rows N] [--small]
 
-MODELS/sd15, MODELS/sdxl: made by full_size.py. --rows: of a pass, in the place of a batch's. Results are kept in
-results/passes.rows.jsonl as they are measured. Times are the device's, medians of 10 calls in a row.
+MODELS/sd15, MODELS/sdxl: made by full_size.py. --rows: of a pass or of a decoder's call, in the place of those that
+stand here. Results are kept in results/passes.rows.jsonl as they are measured. Times are the device's, medians of 10
+calls in a row.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from batchgen.pipeline.levers.activations import shrink_activations
 from batchgen.pipeline.levers.norms import norms_by_channels
 from batchgen.pipeline.levers.prefix import shared, swapped
+from batchgen.pipeline.levers.upsampling import by_phases_of
 from tests.bench.record import RESULTS, commit, device, gpu_name
 
 CUDA = torch.cuda.is_available()
@@ -38,7 +40,8 @@ TUNED = {"max_autotune_gemm": True, "max_autotune_gemm_backends": "ATEN,TRITON",
 class Lever:
     """How a pass is computed. `inductor`: its settings, None for eager; `shared`: once what both halves have alike.
 
-    `norms`: group norms by their channels; `graph`: its kernels are recorded once and launched together (a CUDA graph).
+    `norms`: group norms by their channels; `phases`: convolved before it is enlarged; `graph`: its kernels are recorded
+    once and launched together (a CUDA graph).
     """
 
     nhwc: bool = False
@@ -49,6 +52,12 @@ class Lever:
     shared: bool = False
     graph: bool = False
     norms: bool = False
+    phases: bool = False
+
+    def faster(self, model):
+        """The modules of a model that have another forward."""
+        layers = by_phases_of(model) if self.phases else {}
+        return layers | norms_by_channels(model) if self.norms else layers
 
 
 LEVERS = {
@@ -66,20 +75,24 @@ LEVERS = {
     "compiled_safe_norms": Lever(inductor=SAFE, norms=True),
     "compiled_safe_norms_shared": Lever(inductor=SAFE, norms=True, shared=True),
     "compiled_safe_norms_shared_graph": Lever(inductor=SAFE, norms=True, shared=True, graph=True),
+    "compiled_safe_phases": Lever(inductor=SAFE, norms=True, shared=True, phases=True),
+    "compiled_safe_phases_qkv": Lever(inductor=SAFE, norms=True, shared=True, phases=True, qkv=True),
     "compiled_safe_nhwc": Lever(nhwc=True, inductor=SAFE),
     "compiled_safe_nhwc_mm": Lever(nhwc=True, inductor=AS_MM),
     "compiled_safe_nhwc_mm_qkv": Lever(nhwc=True, inductor=AS_MM, qkv=True),
     "compiled_safe_nhwc_mm_benchmark": Lever(nhwc=True, inductor=AS_MM, benchmark=True),
     "compiled_tuned_nhwc_mm": Lever(nhwc=True, inductor=AS_MM | {"deterministic": False} | TUNED),
 }
-DECODERS = {  # NHWC, settings of Inductor, group norms by their channels
-    "decode": (False, None, False),
-    "decode_nhwc": (True, None, False),
-    "decode_compiled": (False, SAFE, False),
-    "decode_compiled_nhwc": (True, SAFE, False),
-    "decode_compiled_norms": (False, SAFE, True),
+DECODERS = {
+    "decode": Lever(),
+    "decode_nhwc": Lever(nhwc=True),
+    "decode_compiled": Lever(inductor=SAFE),
+    "decode_compiled_nhwc": Lever(nhwc=True, inductor=SAFE),
+    "decode_compiled_norms": Lever(inductor=SAFE, norms=True),
+    "decode_compiled_phases": Lever(inductor=SAFE, norms=True, phases=True),
 }
 CHUNKS = (1, 4, 8, 16)
+COMPILED_CHUNKS = (8,)
 LONGEST = 12
 # Classes of kernels, by a part of their names; the first that fits.
 CLASSES = (
@@ -165,7 +178,7 @@ def graphed(call):
 
 def one_pass(models, kind, rows, small, name):
     """The figures of one lever."""
-    lever = LEVERS[name]
+    lever, rows = LEVERS[name], rows or (2 if small else SIZES[kind][0])
     torch.backends.cudnn.benchmark = lever.benchmark
     dtype = torch.float16 if CUDA else torch.float32
     unet = UNet2DConditionModel.from_pretrained(models / kind / "unet", torch_dtype=dtype).to(DEVICE).eval()
@@ -176,7 +189,7 @@ def one_pass(models, kind, rows, small, name):
     if lever.nhwc:
         unet.to(memory_format=torch.channels_last)
     sample, step, given = unet_inputs(kind, rows, small)
-    other = norms_by_channels(unet) if lever.norms else {}
+    other = lever.faster(unet)
     other |= shared(unet, other) if lever.shared else {}
     run = unet.forward if lever.inductor is None else torch.compile(unet.forward, dynamic=False)
 
@@ -205,18 +218,17 @@ def one_pass(models, kind, rows, small, name):
 
 def one_decoder(models, kind, rows, small, name):
     """Milliseconds an image by how many are decoded at once. In bf16 for SDXL, whose VAE overflows in fp16."""
-    nhwc, settings, by_channel = DECODERS[name]
-    torch.backends.cudnn.benchmark = False
+    lever = DECODERS[name]
+    torch.backends.cudnn.benchmark = lever.benchmark
     dtype = (torch.bfloat16 if kind == "sdxl" else torch.float16) if CUDA else torch.float32
     vae = AutoencoderKL.from_pretrained(models / kind / "vae", torch_dtype=dtype).to(DEVICE).eval()
-    if nhwc:
+    if lever.nhwc:
         vae.to(memory_format=torch.channels_last)
     edge = 8 if small else SIZES[kind][1]
-    other = norms_by_channels(vae) if by_channel else {}
     found = {}
-    with swapped(other), torch.inference_mode(), compiling(settings):
-        decode = vae.decode if settings is None else torch.compile(vae.decode, dynamic=False)
-        for chunk in CHUNKS if settings is None else CHUNKS[2:3]:
+    with swapped(lever.faster(vae)), torch.inference_mode(), compiling(lever.inductor):
+        decode = vae.decode if lever.inductor is None else torch.compile(vae.decode, dynamic=False)
+        for chunk in [rows] if rows else CHUNKS if lever.inductor is None else COMPILED_CHUNKS:
             latents = torch.randn(chunk, 4, edge, edge, device=DEVICE, dtype=dtype)
             start = time.perf_counter()
             decode(latents, return_dict=False)
@@ -234,11 +246,10 @@ def main():
     parser.add_argument("--rows", type=int)
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
-    rows = options.rows or (2 if options.small else SIZES[options.kind][0])
     for name in options.only:
         measure = one_pass if name in LEVERS else one_decoder
         try:
-            found = measure(options.models, options.kind, rows, options.small, name)
+            found = measure(options.models, options.kind, options.rows, options.small, name)
         except Exception as error:  # a lever that does not run here is a figure too
             found = {"failed": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"}
         row = {"kind": options.kind, "lever": name, **found, "device": gpu_name() or device(), "commit": commit()}

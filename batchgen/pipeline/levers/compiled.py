@@ -15,6 +15,7 @@ import torch
 from batchgen.errors import in_one_line
 from batchgen.pipeline.levers.norms import norms_by_channels
 from batchgen.pipeline.levers.prefix import Forwards, shared, swapped
+from batchgen.pipeline.levers.upsampling import by_phases_of
 
 # What Inductor is told.
 _OPTIONS = {"deterministic": True}
@@ -81,10 +82,10 @@ class CompiledCalls:
             return plain
         if compile == "blocks":
             return self._for_known("blocks", plain, self._in_blocks(plain))
-        alone = self._for_known("alone", plain, _with(self._norms, self._kept("alone", plain)))
+        alone = self._for_known("alone", plain, _with(self._faster, self._kept("alone", plain)))
         if not self._shared:
             return alone
-        both = self._for_known("both", plain, _with(self._norms | self._shared, self._kept("both", plain)))
+        both = self._for_known("both", plain, _with(self._faster | self._shared, self._kept("both", plain)))
 
         def forward(*given: Any, **named: Any) -> Any:
             return (both if is_doubled() else alone)(*given, **named)
@@ -97,7 +98,7 @@ class CompiledCalls:
         plain: Callable[..., Any] = self._vae.decode
         if type(self._vae).__name__ != "AutoencoderKL":
             return plain
-        return self._for_known("decode", plain, _with(self._norms_of_vae, self._kept("decode", plain)))
+        return self._for_known("decode", plain, _with(self._faster_vae, self._kept("decode", plain)))
 
     def _for_known(self, name: str, plain: Callable[..., Any], fast: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
@@ -116,22 +117,27 @@ class CompiledCalls:
 
     # Compiled code is made for these very forwards, so each is made once.
     @cached_property
-    def _norms(self) -> Forwards:
-        return norms_by_channels(self._denoiser)
+    def _faster(self) -> Forwards:
+        return _faster(self._denoiser)
 
     @cached_property
-    def _norms_of_vae(self) -> Forwards:
-        return norms_by_channels(self._vae)
+    def _faster_vae(self) -> Forwards:
+        return _faster(self._vae)
 
     @cached_property
     def _shared(self) -> Forwards:
-        return shared(self._denoiser, self._norms)
+        return shared(self._denoiser, self._faster)
 
     def _in_blocks(self, plain: Callable[..., Any]) -> Callable[..., Any]:
         kinds = self._denoiser._repeated_blocks
         blocks = [module for module in self._denoiser.modules() if type(module).__name__ in kinds]
         forwards = {block: self._kept(f"block {place}", block.forward) for place, block in enumerate(blocks)}
         return _with(forwards, plain)
+
+
+def _faster(model: Any) -> Forwards:
+    # The layers that compute the same in less time once they are compiled
+    return norms_by_channels(model) | by_phases_of(model)
 
 
 def _with(others: Forwards, call: Callable[..., Any]) -> Callable[..., Any]:

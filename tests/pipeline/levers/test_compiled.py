@@ -118,7 +118,7 @@ def test_what_is_compiled_goes_through_the_engine(folder, resident, counted, mon
     counted.clear()
     engine.warm_up([prompt(place, steps=1) for place in range(policy.micro_batch)], policy)
     assert len(counted) == 2, "one step and a decode chunk"
-    assert furthest(images(engine, compile="whole"), resident) == 0
+    assert furthest(images(engine, compile="whole"), resident) <= 1, "upsampling by phases rounds otherwise"
     assert len(counted) > 2
     counted.clear()
     images(engine)
