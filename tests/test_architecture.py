@@ -60,9 +60,8 @@ WINGS = {
     "speed": ["worth", "kept", "levers"],
     "pipeline": [
         "guidance", "levers", "levers.activations", "levers.attention", "levers.prefix", "levers.norms",
-        "levers.compiled",
-        "levers.traced", "noise", "schedulers", "inversion", "load", "rehearse", "lora_file", "check", "convert",
-        "streaming", "placement", "lora", "apply", "strict", "tiling", "engine",
+        "levers.graphs", "levers.compiled", "levers.traced", "noise", "schedulers", "inversion", "load", "rehearse",
+        "lora_file", "check", "convert", "streaming", "placement", "lora", "apply", "strict", "tiling", "engine",
     ],
     "launch": [
         "metrics", "display", "local", "ahead", "notable", "deadline", "drain", "spare", "requeue", "ranks", "word",
