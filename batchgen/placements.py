@@ -32,6 +32,8 @@ PLACEMENTS = {
 }
 # Under these the denoiser's weights stay where they are while it runs; under the others hooks move them.
 UNHOOKED = tuple(name for name, held in PLACEMENTS.items() if held.denoise in ("resident", "staged"))
+# Under these they stay for the whole run, which CUDA graphs need: they hold the weights' addresses.
+STEADY = tuple(name for name, held in PLACEMENTS.items() if held.denoise == "resident")
 
 
 def place_of(placement: str) -> int:

@@ -18,7 +18,8 @@ class Policy:
     PLACEMENTS, says where the weights wait. `stream_buffers` is how many groups of the denoiser's layers are on the
     device at once under weight streaming. `guidance_split` runs the two passes of guidance one after the other.
     `compile` says how whole micro-batches and decode chunks are computed: eager, or by code that torch.compile makes
-    for that one shape, of the whole denoiser or of its repeated blocks. Fewer rows are always computed eagerly.
+    for that one shape, of the whole denoiser or of its repeated blocks. Fewer rows are always computed eagerly. graphs:
+    as whole, and the kernels of a pass are launched together (CUDA graphs), in memory that is kept for it.
     """
 
     micro_batch: int

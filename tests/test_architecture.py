@@ -60,9 +60,9 @@ WINGS = {
     "speed": ["worth", "kept", "levers"],
     "pipeline": [
         "guidance", "levers", "levers.activations", "levers.attention", "levers.prefix", "levers.norms",
-        "levers.upsampling", "levers.compiled", "levers.traced", "noise", "schedulers", "inversion", "load",
-        "rehearse", "lora_file", "check", "convert", "streaming", "placement", "lora", "apply", "strict", "tiling",
-        "engine",
+        "levers.upsampling", "levers.graphs", "levers.compiled", "levers.traced", "noise", "schedulers", "inversion",
+        "load", "rehearse", "lora_file", "check", "convert", "streaming", "placement", "lora", "apply", "strict",
+        "tiling", "engine",
     ],
     "launch": [
         "metrics", "display", "local", "ahead", "notable", "deadline", "drain", "spare", "requeue", "ranks", "word",

@@ -33,6 +33,7 @@ LEVERS: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("traced", True, ("unet",)),
     ("compile", "blocks", ("gpu",)),
     ("compile", "whole", ("gpu",)),
+    ("compile", "graphs", ("gpu",)),
     ("attention", "flash", ()),
     ("attention", "efficient", ("gpu",)),
     ("attention", "cudnn", ("gpu",)),

@@ -11,7 +11,7 @@ from batchgen.config.loras import parse_loras
 from batchgen.config.sbatch import require_right
 from batchgen.config.schema import ATTENTION, SCHEDULERS, Config, ModelConfig, flatten
 from batchgen.errors import ConfigError
-from batchgen.placements import PLACEMENTS, UNHOOKED
+from batchgen.placements import PLACEMENTS, STEADY, UNHOOKED
 from batchgen.units import duration_s, moment_s, size_bytes
 
 _MOST_LISTED = 12
@@ -29,7 +29,7 @@ CHOICES = {
     "model.safety_checker": ("off", "flag", "drop"),
     "memory.policy.placement": (None, *PLACEMENTS),
     "speed.attention": ATTENTION,
-    "speed.compile": ("auto", "eager", "blocks", "whole"),
+    "speed.compile": ("auto", "eager", "blocks", "whole", "graphs"),
     "output.format": ("png", "jpg", "webp"),
     "output.metadata": ("none", "a1111"),
     "launch.launcher": ("local", "slurm"),
@@ -76,7 +76,7 @@ def check(config: Config) -> None:
             "speed.traced=true needs a placement that does not move the denoiser's weights, but "
             f"memory.policy.placement={config.memory.policy.placement} does: change one of the two"
         )
-    if config.speed.compile in ("blocks", "whole"):
+    if config.speed.compile in ("blocks", "whole", "graphs"):
         _check_compiled(config)
     if (problem := BOUNDS["width"].problem("model.size_px", config.model.size_px)) is not None:
         raise ConfigError(problem)
@@ -97,10 +97,11 @@ def check(config: Config) -> None:
 def _check_compiled(config: Config) -> None:
     """Refuse what cannot be compiled."""
     setting, placement = f"speed.compile={config.speed.compile}", config.memory.policy.placement
-    if placement not in (None, *UNHOOKED):
+    allowed = STEADY if config.speed.compile == "graphs" else UNHOOKED
+    if placement not in (None, *allowed):
         raise ConfigError(
-            f"{setting} needs a placement that does not move the denoiser's weights while it runs, but "
-            f"memory.policy.placement={placement} does: change one of the two"
+            f"{setting} needs a placement that has the denoiser's weights in place ({', '.join(allowed)}), but "
+            f"memory.policy.placement={placement} does not: change one of the two"
         )
     if config.speed.traced or config.speed.attention == "xformers":
         other = "speed.traced=true" if config.speed.traced else "speed.attention=xformers"

@@ -163,8 +163,8 @@ class SpeedConfig:
     traced: bool = False
     # The attention backend. It is tried when a worker starts; where it does not run, sdpa is used and the log says why.
     attention: str = "sdpa"
-    # torch.compile of the denoiser and the VAE, for whole micro-batches: eager, blocks (those that repeat), whole, or
-    # auto: on a GPU, where measuring shows that it pays for a job of this length.
+    # torch.compile of the denoiser and the VAE, for whole micro-batches: eager, blocks (those that repeat), whole,
+    # graphs (whole, launched as CUDA graphs), or auto: what measuring on a GPU shows to pay for a job of this length.
     compile: str = "eager"
 
 

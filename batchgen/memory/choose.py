@@ -11,7 +11,7 @@ from batchgen.memory.costs import Task, batch_s, peak_bytes
 from batchgen.memory.figures import Figures, Weights
 from batchgen.memory.host_bytes import Host, needed_bytes
 from batchgen.padding import PADDED_SIZES
-from batchgen.placements import UNHOOKED, place_of
+from batchgen.placements import STEADY, UNHOOKED, place_of
 from batchgen.policy import STREAM_BUFFERS, Policy
 from batchgen.units import GIB
 
@@ -80,7 +80,6 @@ def choose(figures: Figures, task: Task, budget_bytes: int, host: Host, fixed: P
         Option(policy, peak_bytes(figures, policy, task), batch_s(figures, policy, task))
         for policy in _candidates(fixed, base, task)
     ]
-    margin = max(_MARGIN_BYTES, int(_MARGIN_SHARE[figures.measured] * budget_bytes))
     holds = {name: host.holds(figures.weights, name) for name in {one.policy.placement for one in options}}
     held = [one for one in options if holds[one.policy.placement]]
     possible = _fit(held, budget_bytes) or held
@@ -90,7 +89,7 @@ def choose(figures: Figures, task: Task, budget_bytes: int, host: Host, fixed: P
     if host.room is not None and not _fit(held, budget_bytes) and (_fit(options, budget_bytes) or not held):
         lacking = _lacking_host(figures.weights, budget_bytes, host, fixed.placement is not None, options, held)
         raise MemoryNeededError(f"{task.width}x{task.height} px: {lacking}")
-    fitting = [one for one in considered if one.peak_bytes <= budget_bytes - margin]
+    fitting = [one for one in considered if one.peak_bytes <= _most_bytes(figures, budget_bytes)]
     if fitting:
         best = _fastest(fitting)
     else:
@@ -104,6 +103,15 @@ def choose(figures: Figures, task: Task, budget_bytes: int, host: Host, fixed: P
     others = _others(best, options, held, considered, budget_bytes)
     host_bytes = needed_bytes(figures.weights, best.policy.placement, host.made)
     return Choice(best, _reason(best, _fastest(options), budget_bytes), others, host_bytes)
+
+
+def fits(figures: Figures, policy: Policy, task: Task, budget_bytes: int) -> bool:
+    """Whether a policy's peak leaves the margin free, of `budget_bytes` of the device."""
+    return peak_bytes(figures, policy, task) <= _most_bytes(figures, budget_bytes)
+
+
+def _most_bytes(figures: Figures, budget_bytes: int) -> int:
+    return budget_bytes - max(_MARGIN_BYTES, int(_MARGIN_SHARE[figures.measured] * budget_bytes))
 
 
 def _fit(options: list[Option], budget_bytes: int) -> list[Option]:
@@ -127,7 +135,8 @@ def _lacking_host(
 def _candidates(fixed: PolicyConfig, base: Policy, task: Task) -> Iterator[Policy]:
     micro_batches, chunks = ([one for one in sizes if one < 2 * task.rows] for sizes in (MICRO_BATCHES, PADDED_SIZES))
     bound = base.traced or base.compile != "eager"
-    placements = [name for name in CHOSEN_FROM if not bound or name in UNHOOKED]
+    allowed = STEADY if base.compile == "graphs" else UNHOOKED if bound else CHOSEN_FROM
+    placements = [name for name in CHOSEN_FROM if name in allowed]
     micro_batches = [fixed.micro_batch] if fixed.micro_batch else micro_batches
     splits = [fixed.guidance_split] if fixed.guidance_split is not None else [False, True]
     chunks = [fixed.decode_chunk] if fixed.decode_chunk else chunks

@@ -51,6 +51,7 @@ def stage_bytes(figures: Figures, policy: Policy, task: Task) -> dict[str, int]:
     encoding, denoising, decoding = held_bytes(figures.weights, policy.placement, policy.stream_buffers)
     latents = task.rows * task.pixels // LATENT_PX**2 * _LATENT_BYTES
     kept = figures.workspace_bytes + latents
+    kept += _graph_bytes(figures, policy, task)
     return {
         "encode": encoding + kept + figures.encode_bytes,
         "denoise": denoising + kept + int(at(figures.pass_bytes, _rows_at_once(policy, task))),
@@ -129,6 +130,15 @@ def _moves_s(figures: Figures, placement: str) -> float:
     moved += denoiser if held.denoise == "staged" else 0
     moved += vae if held.decode != "resident" else 0
     return moved / figures.copied_bytes_per_s
+
+
+def _graph_bytes(figures: Figures, policy: Policy, task: Task) -> int:
+    # What CUDA graphs keep in all stages, also beside a pass of fewer rows, which is computed eagerly: the memory that
+    # a pass of the whole micro-batch works in. All graphs work in the same memory.
+    if policy.compile != "graphs":
+        return 0
+    each = 2 if task.guided and not policy.guidance_split else 1
+    return int(at(figures.pass_bytes, each * policy.micro_batch))
 
 
 def _tile_pixels(policy: Policy, task: Task) -> int:

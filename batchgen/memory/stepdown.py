@@ -19,14 +19,19 @@ def step_down(
     guided: bool = True,
     placements: Collection[str] = CHOSEN_FROM,
 ) -> Policy | None:
-    """The policy to try after `stage` (load, encode, denoise, decode) ran out of memory; None if nothing is smaller.
+    """The policy to try after `stage` ran out of memory; None if nothing is smaller.
 
-    `guided` is whether the denoised rows have guidance; without guidance there is nothing to split. `placements` are
-    those that the host has the memory for.
+    `stage` is load, compile, encode, denoise or decode. `guided` is whether the denoised rows have guidance; without
+    guidance there is nothing to split. `placements` are those that the host has the memory for.
 
-    What costs little speed comes first: weights are sent less far ahead, then fewer rows run at once, then less of the
-    image or of guidance runs at once, then weights wait in host memory.
+    What costs little speed comes first: CUDA graphs give their memory back, and all stays compiled. Then weights are
+    sent less far ahead, then fewer rows run at once, then less of the image or of guidance runs at once, then weights
+    wait in host memory.
     """
+    if policy.compile == "graphs":
+        return replace(policy, compile="whole")
+    if stage == "compile":
+        return replace(policy, compile="eager")
     if stage == "denoise":
         if policy.stream_buffers > STREAM_BUFFERS[0]:
             return replace(policy, stream_buffers=STREAM_BUFFERS[0])

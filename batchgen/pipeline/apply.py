@@ -15,6 +15,7 @@ from batchgen.pipeline.guidance import in_two_passes
 from batchgen.pipeline.levers.activations import shrink_activations
 from batchgen.pipeline.levers.attention import attention_kernel, usable_attention
 from batchgen.pipeline.levers.compiled import CompiledCalls, why_not
+from batchgen.pipeline.levers.graphs import Recorder
 from batchgen.pipeline.levers.traced import TracedForward
 from batchgen.pipeline.load import DTYPES, load_pipeline
 from batchgen.pipeline.lora import Merger
@@ -34,6 +35,7 @@ class LoadedModel:
         self._loras = loras
         self._warmed: set[Any] = set()
         self._why_not: dict[str, str | None] = {}  # by what is to be compiled; to try it takes a moment
+        self._recorder = Recorder()
         self._source = (model, scheduler, dtype)
         self._family = model.family
         self._device = device
@@ -50,7 +52,9 @@ class LoadedModel:
         self._placement: Placement | None = None
         self._layout: tuple[str, bool] | None = None
         self._forward: Any = None
-        self._compiled: CompiledCalls | None = CompiledCalls(self._denoiser, self.pipe.vae, self._warmed)
+        self._compiled: CompiledCalls | None = CompiledCalls(
+            self._denoiser, self.pipe.vae, self._warmed, self._recorder, self._do_without_graphs
+        )
         self._calls: tuple[bool, bool, str] | None = None
         self._attention = "sdpa"
         self._applied: tuple[Policy, Policy, str | None] | None = None
@@ -76,10 +80,7 @@ class LoadedModel:
         self._placement.stream_ahead(policy.stream_buffers)
         attention, why = self._usable(policy.attention)
         self._set_attention(attention)
-        if policy.compile not in self._why_not:
-            self._why_not[policy.compile] = why_not(policy.compile, self._denoiser, self._device)
-        uncompiled = self._why_not[policy.compile]
-        compile = policy.compile if uncompiled is None else "eager"
+        compile, uncompiled = self._compilable(policy.compile)
         self._set_calls(policy.traced, policy.guidance_split, compile)
         return dataclasses.replace(policy, attention=attention, compile=compile), why or uncompiled
 
@@ -92,6 +93,9 @@ class LoadedModel:
         """Bring the stage's weights to the device."""
         assert self._placement is not None, "apply comes first"
         self._placement.enter(stage)
+        if stage == "denoise":
+            assert self._compiled is not None
+            self._compiled.settle()
 
     def attention(self) -> Any:
         """A context in which attention is computed with the policy's backend."""
@@ -111,12 +115,14 @@ class LoadedModel:
 
     def reload(self) -> None:
         """Drop the pipeline with its hooks and half-moved weights, then load it again."""
+        self._forget_graphs()
         self.pipe = self._placement = self._forward = self._merger = self._compiled = None
         self.collect()
         self._load()
 
     def recover(self) -> None:
         """Free what can be freed after an out-of-memory error. Every weight, hook and dtype is restored."""
+        self._forget_graphs()
         if self._layout is not None and self._layout[0] in UNHOOKED:
             assert self._placement is not None
             self._placement.leave()
@@ -159,9 +165,28 @@ class LoadedModel:
             return "sdpa", f"xformers is not used with {self._family.title}"
         return usable_attention(attention, self._denoiser, self._device, DTYPES[self._source[2]])
 
+    def _compilable(self, wanted: str) -> tuple[str, str | None]:
+        # How the denoiser can be compiled here, and why it is not as wanted
+        for compile in (wanted, "whole") if wanted == "graphs" else (wanted,):
+            if compile not in self._why_not:
+                self._why_not[compile] = why_not(compile, self._denoiser, self._device)
+            if self._why_not[compile] is None:
+                return compile, self._why_not[wanted]
+        return "eager", self._why_not[wanted]
+
+    def _do_without_graphs(self, why: str) -> None:
+        # The next `apply` says so.
+        self._why_not["graphs"] = f"the denoiser cannot be recorded as a CUDA graph: {why}"
+        self._applied = None
+
+    def _forget_graphs(self) -> None:
+        if self._compiled is not None:
+            self._compiled.forget_graphs()
+
     def _set_attention(self, attention: str) -> None:
         if attention == self._attention:
             return
+        self._forget_graphs()  # they launch the kernels of the other one
         if "xformers" in (attention, self._attention):
             switch = "enable" if attention == "xformers" else "disable"
             getattr(self._denoiser, f"{switch}_xformers_memory_efficient_attention")()
@@ -171,6 +196,8 @@ class LoadedModel:
         if self._calls == (traced, split, compile):
             return
         assert self._compiled is not None
+        if compile != "graphs":
+            self._compiled.forget_graphs()
         denoiser = self._denoiser
         denoiser.forward = self._forward
         if traced:

@@ -19,7 +19,7 @@ def load(key: str) -> Measured | None:
     """What is kept under `key`; None if there is nothing or it cannot be read."""
     try:
         values = json.loads(_path(key).read_bytes())
-        ways = {name: Timed(**values[name]) for name in ("eager", "compiled")}
+        ways = {name: Timed(**values[name]) for name in ("eager", "compiled", "graphed") if values.get(name)}
         return Measured(**values | ways)
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -12,13 +12,14 @@ from batchgen.errors import in_one_line
 from batchgen.events import EventLog
 from batchgen.files import to_json
 from batchgen.machine.meters import Stopwatch
+from batchgen.memory.choose import fits
 from batchgen.memory.costs import Task, batch_s
 from batchgen.memory.figures import Figures
 from batchgen.memory.frozen import task_of
 from batchgen.memory.measure import facts_of
 from batchgen.memory.probe import prompts_of
 from batchgen.models.find import locate
-from batchgen.placements import UNHOOKED
+from batchgen.placements import STEADY, UNHOOKED
 from batchgen.plan.store import Plan
 from batchgen.policy import Policy
 from batchgen.speed import kept
@@ -43,18 +44,21 @@ class Levers:
             return policy
         compiled = replace(policy, compile="whole")
         key, batches, workers = self._key(task, compiled), self._plan.images / task.rows, self._workers
+        is_long = is_worth_trying(batch_s(figures, policy, task), batches, workers)
         if (found := kept.load(key)) is not None:
             start_s = found.start_s(kept.code_dir().is_dir())
         else:
-            if not is_worth_trying(batch_s(figures, policy, task), batches, workers):
+            if not is_long:
                 self._tell(task, policy, "the job is too short to try compiling")
                 return policy
             if (found := self._measure(task, policy, compiled)) is None:
                 return policy
             kept.save(key, found)
             start_s = found.compile_s
-        chosen = compiled if pays(found, task, policy, batches / workers, start_s) else policy
-        before, after = (way.batch_s(task, policy) for way in (found.eager, found.compiled))
+        found = self._with_graphs(found, key, task, policy, figures, is_long)
+        how, best = found.best(task, policy)
+        chosen = replace(policy, compile=how) if pays(found, task, policy, batches / workers, start_s) else policy
+        before, after = (way.batch_s(task, policy) for way in (found.eager, best))
         why = f"a batch takes {before:.2f} s eagerly and {after:.2f} s compiled, which {start_s:.0f} s are spent on"
         self._tell(task, chosen, why)
         return chosen
@@ -100,6 +104,39 @@ class Levers:
         self._tell(task, policy, f"compiling failed: {why}")
         return None
 
+    def _with_graphs(
+        self, found: Measured, key: str, task: Task, policy: Policy, figures: Figures, is_long: bool
+    ) -> Measured:
+        """What was found, without graphs if this job cannot use them; a long job measures them if none did before.
+
+        What was found may be another job's, for which there was more memory, or less.
+        """
+        graphs, gauge = replace(policy, compile="graphs"), self._engine.gauge
+        if gauge is None or policy.placement not in STEADY:
+            return replace(found, graphed=None)
+        if not fits(figures, graphs, task, max(gauge.free_bytes(), gauge.whole_bytes())):
+            return replace(found, graphed=None)
+        if found.graphed is None and is_long:
+            found = replace(found, graphed=self._graphed(task, graphs, found.compiled))
+            kept.save(key, found)
+        return found
+
+    def _graphed(self, task: Task, graphs: Policy, compiled: Timed) -> Timed | None:
+        """Time graphs. Where they cannot be used, they take as long as what is compiled; None if memory was refused."""
+        with _beating(self._engine.beat):
+            try:
+                self._warm_up(task, graphs)
+                timed = self._timed(task, graphs)
+                used, why = self._engine.prepare(graphs)  # if a recording failed, it says so now
+                if used == graphs:
+                    return timed
+                is_refused = False
+            except Exception as error:  # what is compiled is used without them
+                is_refused, why = self._engine.is_out_of_memory(error), in_one_line(error)
+            self._engine.recover()
+        self._tell(task, replace(graphs, compile="whole"), f"CUDA graphs failed: {why}")
+        return None if is_refused else compiled
+
     def _warm_up(self, task: Task, policy: Policy) -> float:
         began_s = time.monotonic()
         self._engine.prepare(policy)
@@ -125,6 +162,8 @@ class Levers:
         self._log.add("levers", width=task.width, height=task.height, compile=policy.compile, reason=why)
 
     def _key(self, task: Task, policy: Policy) -> str:
+        # What is measured with graphs and without is one record.
+        policy = replace(policy, compile="whole") if policy.compile == "graphs" else policy
         config, engine = self._plan.config, self._engine
         facts = facts_of(config, str(self._plan.recipe["model"]), engine.device_kind, engine.dtype)
         facts += [_WAY_OF_COMPILING, task.width, task.height, task.guided, asdict(policy)]

@@ -12,7 +12,7 @@ LIKELY_SHARE = 0.75
 LIKELY_COMPILE_S = 90.0
 # Compiled code that is on the disk already is there in about this share of the time, until that was seen.
 AGAIN_SHARE = 0.4
-# A gain below this share is not worth other low bits.
+# A gain below this share is not worth other low bits, nor the memory of a graph.
 LEAST_GAIN = 0.03
 
 
@@ -31,12 +31,23 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured for one shape: both ways, and the seconds to compile, at first and from the disk's code."""
+    """What was measured for one shape: each way, and the seconds to compile, at first and from the disk's code.
+
+    `graphed`: what is compiled, launched as CUDA graphs; None where there was no memory to measure that.
+    """
 
     eager: Timed
     compiled: Timed
     compile_s: float
     again_s: float | None = None
+    graphed: Timed | None = None
+
+    def best(self, task: Task, policy: Policy) -> tuple[str, Timed]:
+        """The fastest way to compute what is compiled, by the name that it has as a setting."""
+        launched, graphed = self.compiled, self.graphed
+        if graphed is None or graphed.batch_s(task, policy) > (1 - LEAST_GAIN) * launched.batch_s(task, policy):
+            return "whole", launched
+        return "graphs", graphed
 
     def start_s(self, is_on_disk: bool) -> float:
         """What a worker waits for compiled code."""
@@ -52,6 +63,7 @@ def is_worth_trying(batch_s: float, batches: float, workers: int) -> bool:
 
 def pays(measured: Measured, task: Task, policy: Policy, batches: float, start_s: float) -> bool:
     """Whether compiling pays for the `batches` of a worker that waits `start_s` for it."""
-    eager_s, compiled_s = (way.batch_s(task, policy) for way in (measured.eager, measured.compiled))
+    ways = (measured.eager, measured.best(task, policy)[1])
+    eager_s, compiled_s = (way.batch_s(task, policy) for way in ways)
     saved_s = eager_s - compiled_s
     return saved_s > LEAST_GAIN * eager_s and batches * saved_s > start_s

@@ -72,6 +72,14 @@ class Fitting:
             self._log.add("policy_replaced", wanted=asdict(wanted), used=asdict(answer[0]), why=why)
         return self._policies[size]
 
+    def warm_up(self, size: Size, compile: Callable[[int, int, Policy], None]) -> None:
+        """Have `compile` warm up the policy of this size. If memory is refused twice, less is compiled, or nothing."""
+        while (policy := self.begin(size)).compile != "eager":
+            _, refused = self._try(compile, *size, policy)
+            if refused is None:
+                return
+            self._mend("compile", size, refused)
+
     def encode(self, size: Size, prompts: Sequence[Prompt]) -> Any:
         """The prompts' texts, encoded."""
         while True:
@@ -154,7 +162,8 @@ class Fitting:
         policy = self._policies[size]
         self._engine.recover()
         before = (stage, size, policy)
-        tried = policy if rows is None else replace(policy, micro_batch=rows)
+        # Graphs go first, and the micro-batch stays.
+        tried = policy if rows is None or policy.compile == "graphs" else replace(policy, micro_batch=rows)
         placements = self._chosen.placements(*size)
         smaller = step_down(tried, stage, *size, guided, placements) if before in self._failed else policy
         self._failed.add(before)

@@ -102,7 +102,7 @@ class ShardMaker:
         """Load, probe and set up what the shard needs: everything that takes long before its first step."""
         for size in dict.fromkeys(batch.size for batch in shard.batches):
             if self._policies.of(*size).compile != "eager":
-                self._warm_up(*size, self._fitting.begin(size))
+                self._fitting.warm_up(size, self._warm_up)
         self._fitting.begin(shard.batches[0].size)
 
     def generate(

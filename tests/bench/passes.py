@@ -21,6 +21,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from batchgen.pipeline.levers.activations import shrink_activations
+from batchgen.pipeline.levers.graphs import Recorder
 from batchgen.pipeline.levers.norms import norms_by_channels
 from batchgen.pipeline.levers.prefix import shared, swapped
 from batchgen.pipeline.levers.upsampling import by_phases_of
@@ -162,20 +163,6 @@ def unet_inputs(kind, rows, small):
     return torch.randn(rows, 4, edge, edge, device=DEVICE, dtype=dtype), torch.tensor(500.0, device=DEVICE), given
 
 
-def graphed(call):
-    """A call whose kernels are launched together."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(2):
-            call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
-
-
 def one_pass(models, kind, rows, small, name):
     """The figures of one lever."""
     lever, rows = LEVERS[name], rows or (2 if small else SIZES[kind][0])
@@ -203,7 +190,7 @@ def one_pass(models, kind, rows, small, name):
         if CUDA:
             torch.cuda.synchronize()
         first_s = time.perf_counter() - start
-        call = graphed(call) if lever.graph else call
+        call = Recorder()(call)[0] if lever.graph else call
         seconds = seconds_of(call)
         split = shares(call)
     tflop = 0 if small else rows * SIZES[kind][3]

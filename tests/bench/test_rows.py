@@ -27,7 +27,7 @@ def test_every_lever_of_the_settings_has_a_row():
 
 
 def test_what_makes_no_sense_is_left_out():
-    kernels = {f"batchgen_{name}" for name in ("efficient", "cudnn", "xformers", "blocks", "whole")}
+    kernels = {f"batchgen_{name}" for name in ("efficient", "cudnn", "xformers", "blocks", "whole", "graphs")}
     assert left_out(CPU, SD) == kernels | {"fp16", "memory_efficient"}
     assert left_out(GPU, SD) == {"batchgen_xformers"}
     assert left_out(replace(GPU, has_xformers=True), SD) == set()

@@ -141,3 +141,22 @@ def test_a_time_limit_that_the_warning_fills_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"launch\.time_limit=1m leaves no time to work.*launch\.warn_s=120 seconds"):
         check(make_config(tmp_path, launch__time_limit="1m"))
     check(make_config(tmp_path, launch__time_limit="1m", launch__warn_s=5))
+
+
+@pytest.mark.parametrize(
+    ("compile", "others", "told"),
+    [
+        ("graphs", {"memory__policy__placement": "model_offload"}, "in place (resident, text_offload), but"),
+        (
+            "whole",
+            {"memory__policy__placement": "weight_streaming"},
+            "in place (resident, text_offload, model_offload)",
+        ),
+        ("graphs", {"speed__traced": True}, "speed.compile=graphs does not work with speed.traced=true"),
+        ("graphs", {"speed__attention": "xformers"}, "does not work with speed.attention=xformers"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(tmp_path: Path, compile: str, others: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(make_config(tmp_path, speed__compile=compile, **others))
+    assert told in str(caught.value)

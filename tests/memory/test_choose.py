@@ -11,10 +11,11 @@ import pytest
 from batchgen.config.schema import PolicyConfig
 from batchgen.errors import MemoryNeededError
 from batchgen.machine.host import Room
-from batchgen.memory.choose import Choice, choose
+from batchgen.memory.choose import Choice, choose, fits
 from batchgen.memory.costs import Task, batch_s, peak_bytes
 from batchgen.memory.figures import Figures
 from batchgen.memory.host_bytes import Host, Parts, needed_bytes
+from batchgen.placements import STEADY
 from batchgen.policy import Policy
 from tests.builders import POLICY
 from tests.memory.cards import GIB, sd15_512, sdxl_1024
@@ -177,6 +178,15 @@ def test_what_the_user_fixed_stays(fixed: dict[str, Any]) -> None:
 def test_a_traced_model_stays_in_place() -> None:
     found = choose(sd15_512(), SMALL, 4 * GIB, Host(None), PolicyConfig(), replace(POLICY, traced=True))
     assert found.option.policy.placement in ("resident", "text_offload", "model_offload")
+
+
+def test_graphs_are_for_weights_that_stay_in_place() -> None:
+    for card_gib in (6, 8, 80):
+        base = replace(POLICY, compile="graphs")
+        found = choose(sd15_512(), SMALL, card_gib * GIB, Host(None), PolicyConfig(), base).option
+        assert found.policy.placement in STEADY
+        assert fits(sd15_512(), found.policy, SMALL, card_gib * GIB)
+    assert not fits(sd15_512(), found.policy, SMALL, 3 * GIB)
 
 
 def test_what_cannot_fit_is_refused_with_what_it_needs() -> None:

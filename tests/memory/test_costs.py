@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from batchgen.memory.costs import Task, batch_s, peak_bytes, stage_bytes
-from batchgen.memory.figures import Figures
+from batchgen.memory.figures import Figures, at
 from batchgen.memory.placement_bytes import held_bytes
 from batchgen.policy import STREAM_BUFFERS
 from tests.builders import POLICY
@@ -151,6 +151,17 @@ def test_unguided_jobs_run_half_the_rows() -> None:
     free = replace(task(), guided=False)
     assert peak_bytes(FIGURES, FP16, free) < peak_bytes(FIGURES, FP16, task())
     assert batch_s(FIGURES, FP16, free) < 0.6 * batch_s(FIGURES, FP16, task())
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_graphs_keep_a_pass_of_the_whole_micro_batch_in_every_stage(split: bool) -> None:
+    whole = replace(FP16, compile="whole", micro_batch=8, guidance_split=split)
+    taken = at(FIGURES.pass_bytes, 8 if split else 16)
+    for rows in (32, 1):
+        plain, graphs = (
+            stage_bytes(FIGURES, policy, task(rows)) for policy in (whole, replace(whole, compile="graphs"))
+        )
+        assert {name: graphs[name] - plain[name] for name in plain} == dict.fromkeys(plain, int(taken))
 
 
 def test_sdxl_decodes_in_fp32() -> None:

@@ -88,3 +88,16 @@ def test_a_trace_ends_where_the_weights_begin_to_move_under_it() -> None:
     steps = {step.placement: step.traced for step in all_steps(replace(LARGE, traced=True), "load")}
     assert steps["model_offload"]
     assert not any(steps[name] for name in CHOSEN_FROM[3:])
+
+
+@pytest.mark.parametrize("stage", ["load", "encode", "denoise", "decode"])
+def test_graphs_are_the_first_to_go_and_what_is_compiled_stays(stage: str) -> None:
+    steps = all_steps(replace(LARGE, compile="graphs"), stage)
+    assert steps[0] == replace(LARGE, compile="whole")
+    assert not any(step.compile == "graphs" for step in steps)
+
+
+def test_what_there_is_no_memory_to_compile_is_eager() -> None:
+    whole = replace(LARGE, compile="whole")
+    assert step_down(replace(whole, compile="graphs"), "compile", 512, 512) == whole
+    assert step_down(whole, "compile", 512, 512) == LARGE

@@ -15,6 +15,7 @@ from batchgen.policy import Policy
 from batchgen.speed import kept
 from batchgen.speed import levers as module
 from batchgen.speed.levers import Levers
+from batchgen.speed.worth import Measured
 from tests.memory.cards import GIB
 from tests.memory.runs import Engine, another, events, policies
 from tests.memory.test_probe import GUESS, Clock, Watch
@@ -23,12 +24,13 @@ pytestmark = pytest.mark.usefixtures("surroundings", "clock")
 
 COMPILE_S = 40.0
 SHARE = 0.7  # of the eager time
+GRAPHED = 0.69
 
 
 class Compiling(Engine):
     """The simulated device, with a compiler that takes a while unless the code is on the disk."""
 
-    can_compile = True
+    can_compile = can_record = True
 
     def __init__(self) -> None:
         super().__init__(80 * GIB)
@@ -38,10 +40,12 @@ class Compiling(Engine):
         super().prepare(policy)
         if policy.compile != "eager" and not self.can_compile:
             return replace(policy, compile="eager"), "no compiler"
+        if policy.compile == "graphs" and not self.can_record and policy in self.warmed:
+            return replace(policy, compile="whole"), "no recording"
         return policy, None
 
     def denoise(self, texts: Any, prompts: list[Any], policy: Policy) -> list[int]:
-        self.slowness = SHARE if policy in self.warmed else 1.0
+        self.slowness = {"whole": SHARE, "graphs": GRAPHED}[policy.compile] if policy in self.warmed else 1.0
         return super().denoise(texts, prompts, policy)
 
     def warm_up(self, prompts: Any, policy: Policy) -> None:
@@ -75,6 +79,107 @@ def test_a_long_job_measures_both_ways_and_takes_the_faster(tmp_path: Path) -> N
     assert "a batch takes" in told["reason"]
 
 
+@pytest.fixture
+def fast_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.speed.test_levers.GRAPHED", 0.5)
+
+
+def known() -> Measured:
+    """What is kept: one record."""
+    [path] = (cache_dir() / "levers").iterdir()
+    found = kept.load(path.stem)
+    assert found is not None
+    return found
+
+
+FULL = replace(GUESS, workspace_bytes=int(79.9 * GIB))
+
+
+@pytest.mark.usefixtures("fast_graphs")
+def test_graphs_are_taken_where_they_are_clearly_faster(tmp_path: Path) -> None:
+    plan, engine = another(tmp_path, "long"), Compiling()
+    assert chosen(plan, engine).compile == "graphs"
+    assert events(plan)[-1]["compile"] == "graphs"
+    assert known().graphed is not None
+    again = Compiling()
+    assert chosen(another(tmp_path, "again"), again).compile == "graphs"
+    assert again.warmed == [], "they were measured"
+
+
+@pytest.mark.usefixtures("fast_graphs")
+def test_measured_graphs_are_not_taken_without_memory_for_them_or_where_weights_move(tmp_path: Path) -> None:
+    plan, engine = another(tmp_path, "long"), Compiling()
+    policy, task = policies(plan, engine).of(512, 512), task_of(plan.config, 512, 512)
+    offloaded = replace(policy, placement="model_offload")
+    given = levers(plan, engine)
+    assert [given.of(task, one, GUESS).compile for one in (policy, offloaded)] == ["graphs", "whole"]
+    assert given.of(task, policy, FULL).compile == "whole"
+    assert [one.compile for one in engine.warmed] == ["whole", "graphs", "whole"]
+
+
+@pytest.mark.usefixtures("fast_graphs")
+def test_graphs_for_which_there_was_no_memory_are_measured_when_there_is(tmp_path: Path) -> None:
+    plan, engine = another(tmp_path, "long"), Compiling()
+    policy, task = policies(plan, engine).of(512, 512), task_of(plan.config, 512, 512)
+    assert levers(plan, engine).of(task, policy, FULL).compile == "whole"
+    assert known().graphed is None
+    short = another(tmp_path, "short", job__images_per_prompt=1)
+    assert chosen(short, engine).compile == "whole", "a short job does not measure"
+    assert levers(plan, engine).of(task, policy, GUESS).compile == "graphs"
+    assert [one.compile for one in engine.warmed] == ["whole", "graphs"], "and only what is missing"
+    assert known().graphed is not None
+
+
+def failing(engine: Compiling, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have graphs fail with this error."""
+    warm_up = engine.warm_up
+
+    def fail(prompts: Any, policy: Policy) -> None:
+        if policy.compile == "graphs":
+            raise error
+        warm_up(prompts, policy)
+
+    monkeypatch.setattr(engine, "warm_up", fail)
+
+
+def test_graphs_that_fail_leave_what_is_compiled_and_are_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, engine = another(tmp_path, "long"), Compiling()
+    failing(engine, RuntimeError("not permitted"), monkeypatch)
+    assert chosen(plan, engine).compile == "whole"
+    assert "CUDA graphs failed: not permitted" in str(events(plan)[-2]["reason"])
+    assert engine.recovered == 1
+    again = Compiling()
+    assert chosen(another(tmp_path, "again"), again).compile == "whole"
+    assert again.warmed == []
+
+
+def test_graphs_that_memory_was_refused_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, engine = another(tmp_path, "long"), Compiling()
+    failing(engine, MemoryError(), monkeypatch)
+    assert chosen(plan, engine).compile == "whole"
+    assert (engine.recovered, known().graphed) == (1, None)
+
+
+@pytest.mark.usefixtures("fast_graphs")
+def test_an_engine_that_could_not_record_is_asked(tmp_path: Path) -> None:
+    plan, engine = another(tmp_path, "long"), Compiling()
+    engine.can_record = False
+    assert chosen(plan, engine).compile == "whole"
+    assert "CUDA graphs failed: no recording" in str(events(plan)[-2]["reason"])
+
+
+def test_compiling_again_is_timed_for_graphs_and_whole_and_not_for_blocks(tmp_path: Path) -> None:
+    plan, engine = another(tmp_path, "long"), Compiling()
+    policy = policies(plan, engine).of(512, 512)
+    assert chosen(plan, engine).compile == "whole"
+    levers(plan, engine).warm_up(512, 512, replace(policy, compile="blocks"))
+    assert known().again_s is None
+    levers(plan, engine).warm_up(512, 512, replace(policy, compile="graphs"))
+    assert round(known().again_s or 0) == 9
+
+
 def test_a_short_job_stays_eager_and_tries_nothing(tmp_path: Path) -> None:
     plan, engine = another(tmp_path, "short", job__images_per_prompt=1), Compiling()
     assert chosen(plan, engine).compile == "eager"
@@ -92,17 +197,16 @@ def test_what_a_long_job_measured_serves_a_shorter_one(tmp_path: Path) -> None:
     warm.warm_up(512, 512, policy)
     warm.warm_up(512, 512, policy)
     assert engine.warmed == [policy], "once a worker"
-    [path] = (cache_dir() / "levers").iterdir()
-    known = kept.load(path.stem)
-    assert known is not None
-    assert (round(known.compile_s), round(known.again_s or 0)) == (COMPILE_S, 9)
+    found = known()
+    assert (round(found.compile_s), round(found.again_s or 0)) == (COMPILE_S, 9)
 
 
 def test_what_compiling_does_not_make_faster_stays_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.speed.test_levers.SHARE", 0.99)
+    monkeypatch.setattr("tests.speed.test_levers.GRAPHED", 0.99)
     plan, engine = another(tmp_path, "long"), Compiling()
     assert chosen(plan, engine).compile == "eager"
-    assert len(engine.warmed) == 1
+    assert [policy.compile for policy in engine.warmed] == ["whole", "graphs"]
 
 
 def test_a_compiler_that_fails_leaves_the_job_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,14 @@ def test_what_it_saves_must_be_more_than_what_it_costs(batches: float, start_s: 
     assert pays(H100, TASK, WHOLE, batches, start_s) is does
 
 
+def test_graphs_are_best_where_they_gain_clearly() -> None:
+    assert H100.best(TASK, WHOLE) == ("whole", H100.compiled)
+    little, much = (replace(H100, graphed=Timed(step_s, 0.068)) for step_s in (0.136, 0.12))
+    assert little.best(TASK, WHOLE) == ("whole", H100.compiled)
+    assert much.best(TASK, WHOLE) == ("graphs", much.graphed)
+    assert pays(much, TASK, WHOLE, 20, 59.0), "and it is their gain that counts"
+
+
 def test_a_gain_that_is_small_is_not_worth_other_bits() -> None:
     little = replace(H100, compiled=Timed(0.184, 0.122))
     assert not pays(little, TASK, WHOLE, 1e6, 0.0)

@@ -1,5 +1,6 @@
 """Out-of-memory errors, with an engine that has them on cue: what is tried, in which order, and what comes out."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,6 +103,36 @@ def test_what_failed_once_is_done_again_as_it_was(tmp_path: Path, stage: str) ->
     fitting = fit(tmp_path, engine)
     assert run(fitting) == [(fake_image(prompt), LARGE) for prompt in PROMPTS]
     assert (fitting.ooms, engine.recovered) == (1, 1)
+
+
+GRAPHS, WHOLE = replace(LARGE, compile="graphs"), replace(LARGE, compile="whole")
+
+
+def fit_graphs(tmp_path: Path, engine: ShortEngine) -> Fitting:
+    return Fitting(engine, OnePolicy(GRAPHS), EventLog(tmp_path / "events.jsonl"))
+
+
+@pytest.mark.parametrize("most", ["graphs", "whole", "eager"])
+def test_where_memory_is_refused_while_it_warms_up_less_is_compiled(tmp_path: Path, most: str) -> None:
+    engine, warmed = ShortEngine(lambda *_: False), []
+
+    def compile(width: int, height: int, policy: Policy) -> None:
+        warmed.append(policy.compile)
+        if policy.compile != most:
+            raise MemoryError("no")
+
+    fitting = fit_graphs(tmp_path, engine)
+    fitting.warm_up(SIZE, compile)
+    assert warmed == ["graphs", "graphs", "whole", "whole"][: {"graphs": 1, "whole": 3, "eager": 4}[most]]
+    assert fitting.begin(SIZE) == replace(LARGE, compile=most)
+
+
+@pytest.mark.parametrize("rows", [8, 3])
+def test_graphs_go_first_and_the_micro_batch_stays(tmp_path: Path, rows: int) -> None:
+    fitting = fit_graphs(tmp_path, ShortEngine(lambda stage, _, policy: (stage, policy) == ("denoise", GRAPHS)))
+    fitting.begin(SIZE)
+    made = fitting.denoise(SIZE, fitting.encode(SIZE, PROMPTS[:rows]), PROMPTS[:rows])
+    assert [latent.policy for latent in made] == [WHOLE] * rows
 
 
 def test_a_decode_that_failed_keeps_the_latents(tmp_path: Path) -> None:

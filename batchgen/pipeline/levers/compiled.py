@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from batchgen.errors import in_one_line
+from batchgen.pipeline.levers.graphs import GraphedCall, Places, Recorder
 from batchgen.pipeline.levers.norms import norms_by_channels
 from batchgen.pipeline.levers.prefix import Forwards, shared, swapped
 from batchgen.pipeline.levers.upsampling import by_phases_of
@@ -36,6 +37,8 @@ def why_not(compile: str, denoiser: Any, device: torch.device) -> str | None:
         return None
     if compile == "blocks" and not getattr(denoiser, "_repeated_blocks", None):
         return f"diffusers names no repeated blocks of {type(denoiser).__name__}"
+    if compile == "graphs" and device.type != "cuda":
+        return "CUDA graphs need a GPU"
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     try:
@@ -50,19 +53,32 @@ def _small(values: torch.Tensor) -> torch.Tensor:
 
 
 class CompiledCalls:
-    """A denoiser's and a VAE's calls, eager and compiled.
+    """A denoiser's and a VAE's calls, eager and compiled, or compiled and recorded as CUDA graphs.
 
     Only what is called while `warming` is compiled. Later calls use that code if their shapes are the same, and are
     computed eagerly if not: a run never waits for a compiler in the middle of a shard.
     """
 
-    def __init__(self, denoiser: Any, vae: Any, known: set[Any]) -> None:
-        """`known`: the shapes that were warmed up, which outlive a model that is loaded again."""
+    def __init__(
+        self,
+        denoiser: Any,
+        vae: Any,
+        known: set[Any],
+        recorder: Recorder | None = None,
+        gave_up: Callable[[str], None] = lambda why: None,
+    ) -> None:
+        """`known`: the shapes that were warmed up, which outlive a model that is loaded again.
+
+        `gave_up` is told why, if a call cannot be recorded by `recorder`; it is then compiled and nothing more.
+        """
         self._denoiser = denoiser
         self._vae = vae
         self._made: dict[str, Callable[..., Any]] = {}
         self._known = known
         self._is_warming = False
+        self._recorder, self._gave_up = recorder or Recorder(), gave_up
+        self._graphed: dict[str, GraphedCall] = {}
+        self._places: list[int] = []
 
     @contextmanager
     def warming(self) -> Iterator[None]:
@@ -82,15 +98,27 @@ class CompiledCalls:
             return plain
         if compile == "blocks":
             return self._for_known("blocks", plain, self._in_blocks(plain))
-        alone = self._for_known("alone", plain, _with(self._faster, self._kept("alone", plain)))
+        alone = self._whole("alone", compile, plain, self._faster)
         if not self._shared:
             return alone
-        both = self._for_known("both", plain, _with(self._faster | self._shared, self._kept("both", plain)))
+        both = self._whole("both", compile, plain, self._faster | self._shared)
 
         def forward(*given: Any, **named: Any) -> Any:
             return (both if is_doubled() else alone)(*given, **named)
 
         return forward
+
+    def settle(self) -> None:
+        """Forget graphs if a weight or a buffer has moved. Call it before denoising begins."""
+        if self._graphed and (places := self._weights.now()) != self._places:
+            self._places = places
+            self.forget_graphs()
+
+    def forget_graphs(self) -> None:
+        """Give up the memory that graphs keep. They are recorded again when they are needed."""
+        for graphed in self._graphed.values():
+            graphed.forget()
+        self._recorder.forget()
 
     @property
     def decode(self) -> Callable[..., Any]:
@@ -114,6 +142,17 @@ class CompiledCalls:
         if name not in self._made:
             self._made[name] = compiled(call)
         return self._made[name]
+
+    def _whole(self, name: str, compile: str, plain: Callable[..., Any], others: Forwards) -> Callable[..., Any]:
+        # The denoiser compiled as a whole. What is known and what is compiled is the same with graphs and without.
+        made = _with(others, self._kept(name, plain))
+        if compile == "graphs":
+            made = self._graphed.setdefault(name, GraphedCall(made, self._recorder, self._gave_up))
+        return self._for_known(name, plain, made)
+
+    @cached_property
+    def _weights(self) -> Places:
+        return Places(self._denoiser)
 
     # Compiled code is made for these very forwards, so each is made once.
     @cached_property

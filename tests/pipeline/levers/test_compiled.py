@@ -16,6 +16,7 @@ from batchgen.pipeline.engine import DiffusersEngine
 from batchgen.pipeline.levers import compiled as module
 from batchgen.pipeline.levers.compiled import CompiledCalls, why_not
 from tests.commands import ROOT
+from tests.pipeline.levers.test_graphs import Fake
 from tests.pipeline.placed import changed, furthest, images
 from tests.pipeline.test_engine import prompt
 
@@ -86,6 +87,42 @@ def test_only_shapes_that_were_warmed_up_are_compiled(counted, how, calls):
     again = CompiledCalls(denoiser, Vae(), known).forward(how, denoiser.forward, bool)  # the model was loaded again
     again(whole)
     assert counted == [(4, 2)] * 3 * calls
+
+
+def test_graphs_are_recorded_where_whole_is_compiled_and_again_where_weights_have_moved(counted):
+    denoiser, recorder = Denoiser(), Fake()
+    denoiser.weight = torch.nn.Parameter(torch.ones(1))
+    made = CompiledCalls(denoiser, Vae(), set(), recorder)
+    forward = made.forward("graphs", denoiser.forward, bool)
+    made.settle()
+    with made.warming():
+        forward(torch.ones(4, 2))
+    assert set(counted) == {(4, 2)}
+    made.settle()
+    assert (forward(torch.full((4, 2), 3.0))[0] == 12).all()
+    assert (forward(torch.full((3, 2), 3.0))[0] == 12).all()
+    assert recorder.recorded == 1, "fewer rows are computed eagerly"
+    denoiser.weight.data = torch.ones(1)
+    made.settle()
+    forward(torch.ones(4, 2))
+    assert recorder.recorded == 2
+
+
+def test_what_was_compiled_for_graphs_stays_compiled_without_them(counted):
+    denoiser, recorder = Denoiser(), Fake()
+    made = CompiledCalls(denoiser, Vae(), set(), recorder)
+    with made.warming():
+        made.forward("graphs", denoiser.forward, bool)(torch.ones(4, 2))
+    counted.clear()
+    made.forget_graphs()
+    made.forward("whole", denoiser.forward, bool)(torch.ones(4, 2))
+    assert (counted, recorder.recorded) == ([(4, 2)], 1)
+    made.forward("graphs", denoiser.forward, bool)(torch.ones(4, 2))
+    assert recorder.recorded == 2, "nothing is left of what was forgotten"
+
+
+def test_graphs_need_a_gpu():
+    assert why_not("graphs", torch.nn.Linear(1, 1), torch.device("cpu")) == "CUDA graphs need a GPU"
 
 
 def test_eager_is_the_plain_call(counted):
