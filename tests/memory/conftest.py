@@ -9,13 +9,16 @@ from batchgen.memory import measure, probe
 from batchgen.plan.store import Plan
 from tests.builders import plan_run
 from tests.memory.runs import JOB, PROMPTS
-from tests.memory.test_probe import GUESS
+from tests.memory.test_probe import GUESS, Clock
 from tests.memory.test_probe import Watch as SimulatedWatch
 
 
 @pytest.fixture
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "Stopwatch", SimulatedWatch)
+    monkeypatch.setattr(
+        Clock, "now_s", 0.0
+    )  # or what other tests took rounds the seconds, which decides between equals
     for module in (measure, policies_module):
         monkeypatch.setattr(module, "guess", lambda *_: GUESS)
     monkeypatch.setenv("BATCHGEN_CACHE", str(tmp_path / "cache"))
