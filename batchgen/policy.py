@@ -1,6 +1,6 @@
 """What a policy is: how the model sits in memory and how many rows run at once. No torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # The tiles in which an image that is larger may be decoded.
 TILES_PX = (2048, 1024, 512, 256, 128)
@@ -34,3 +34,8 @@ class Policy:
     attention: str = "sdpa"
     stream_buffers: int = 3
     compile: str = "eager"
+
+    @property
+    def without_graphs(self) -> "Policy":
+        """The policy without CUDA graphs. It makes the same bits, because graphs only launch the same kernels."""
+        return replace(self, compile="whole") if self.compile == "graphs" else self

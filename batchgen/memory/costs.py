@@ -18,8 +18,8 @@ _LEAF_S, _LAYER_S = 60e-6, 550e-6
 _TILE_OVERLAP = 0.25
 _KEPT_VALUES = 3 / (1 - _TILE_OVERLAP) ** 2
 _ASSEMBLING_BYTES = {2: 30, 4: 46}
-# What a CUDA graph's memory is, of what its pass allocates: blocks are larger than what is put into them (measured with
-# SD 1.5 on an H100: 1.7 with one and with two images).
+# How much memory a CUDA graph keeps, as a multiple of what its pass allocates: blocks are larger than what is put into
+# them (measured with SD 1.5 on an H100: 1.7 with one and with two images).
 _GRAPH_SHARE = 2
 _LATENT_BYTES = 64  # for each place of a latent: latents, noise and what schedulers keep
 
@@ -137,7 +137,8 @@ def _moves_s(figures: Figures, placement: str) -> float:
 
 def _graph_bytes(figures: Figures, policy: Policy, task: Task) -> int:
     # What CUDA graphs keep in all stages, also beside a pass of fewer rows, which is computed eagerly: the blocks that
-    # the memory of a pass of the whole micro-batch is cut from. All graphs work in the same memory.
+    # the memory of a pass of the whole micro-batch is cut from. All graphs work in the same memory, and only those of
+    # one size are kept.
     if policy.compile != "graphs":
         return 0
     each = 2 if task.guided and not policy.guidance_split else 1

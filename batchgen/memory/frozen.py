@@ -172,8 +172,9 @@ class Policies:
         if figures is None:
             return frozen
         on_host = self._host.holds(figures.weights, frozen.placement)
-        if on_host and peak_bytes(figures, frozen, task) <= gauge.free_bytes():
-            return frozen
+        for same_bits in (frozen, frozen.without_graphs):
+            if on_host and peak_bytes(figures, same_bits, task) <= gauge.free_bytes():
+                return same_bits
         if self.strict_rows is not None and not on_host:
             raise MemoryNeededError(self._host.lacks(figures.weights, frozen.placement))
         if self.strict_rows is not None:
@@ -187,7 +188,15 @@ class Policies:
 
     def _choose(self, task: Task, figures: Figures, budget_bytes: int) -> Policy:
         fixed = self._plan.config.memory.policy
-        choice = choose(figures, task, budget_bytes, self._host, fixed, self._base(task))
+        base = self._base(task)
+        try:
+            choice = choose(figures, task, budget_bytes, self._host, fixed, base)
+        except MemoryNeededError:
+            if base.without_graphs == base:
+                raise
+            choice = choose(figures, task, budget_bytes, self._host, fixed, base.without_graphs)
+            why = "there is no memory for CUDA graphs"
+            self._log.add("levers", width=task.width, height=task.height, compile="whole", reason=why)
         table, measured = choice.table(), figures.measured
         facts = {"width": task.width, "height": task.height, "reason": choice.reason, "rejected": table}
         self._log.add("chosen", **facts, measured=measured)

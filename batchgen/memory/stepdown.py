@@ -24,7 +24,7 @@ def step_down(
     `stage` is load, compile, encode, denoise or decode. `guided` is whether the denoised rows have guidance; without
     guidance there is nothing to split. `placements` are those that the host has the memory for.
 
-    What costs little speed comes first: CUDA graphs give their memory back, and all stays compiled. Then weights are
+    What costs little speed comes first: CUDA graphs give their memory back, and nothing else changes. Then weights are
     sent less far ahead, then fewer rows run at once, then less of the image or of guidance runs at once, then weights
     wait in host memory.
     """

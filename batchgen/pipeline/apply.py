@@ -93,9 +93,11 @@ class LoadedModel:
         """Bring the stage's weights to the device."""
         assert self._placement is not None, "apply comes first"
         self._placement.enter(stage)
-        if stage == "denoise":
-            assert self._compiled is not None
-            self._compiled.settle()
+
+    def settle(self, size: tuple[int, int]) -> None:
+        """See that CUDA graphs fit what is denoised next, images of this size in pixels. `enter` comes first."""
+        assert self._compiled is not None
+        self._compiled.settle(size)
 
     def attention(self) -> Any:
         """A context in which attention is computed with the policy's backend."""

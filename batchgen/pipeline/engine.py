@@ -177,10 +177,11 @@ class DiffusersEngine:
     def denoise(self, texts: dict[str, EncodedText], prompts: Sequence[Prompt], policy: Policy) -> list[torch.Tensor]:
         """The latents of each prompt, (channels, places high, places wide), made at once with the policy's padding."""
         self._merge(prompts)
+        first = prompts[0]
         self._model.enter("denoise")
+        self._model.settle((first.width, first.height))
         places = pad(range(len(prompts)), padded_rows(len(prompts), policy.micro_batch))
         rows = [prompts[place] for place in places]
-        first = rows[0]
         row_generators = generators([row.seed for row in rows])
         family, pipe = self._family, self._pipe
         most = NEVER if first.is_guided else family.guided_above  # as planned, also where the pipeline would go on

@@ -122,20 +122,21 @@ class Levers:
         return found
 
     def _graphed(self, task: Task, graphs: Policy, compiled: Timed) -> Timed | None:
-        """Time graphs. Where they cannot be used, they take as long as what is compiled; None if memory was refused."""
+        """Time graphs. Where they cannot be recorded, they take as long as what is compiled; None after an error."""
+        found: Timed | None = None
         with _beating(self._engine.beat):
             try:
                 self._warm_up(task, graphs)
                 timed = self._timed(task, graphs)
                 used, why = self._engine.prepare(graphs)  # if a recording failed, it says so now
-                if used == graphs:
-                    return timed
-                is_refused = False
+                found = timed if used == graphs else compiled
             except Exception as error:  # what is compiled is used without them
-                is_refused, why = self._engine.is_out_of_memory(error), in_one_line(error)
-            self._engine.recover()
-        self._tell(task, replace(graphs, compile="whole"), f"CUDA graphs failed: {why}")
-        return None if is_refused else compiled
+                why = in_one_line(error)
+            if why is not None:
+                self._engine.recover()
+        if why is not None:
+            self._tell(task, replace(graphs, compile="whole"), f"CUDA graphs failed: {why}")
+        return found
 
     def _warm_up(self, task: Task, policy: Policy) -> float:
         began_s = time.monotonic()

@@ -62,7 +62,8 @@ class Fitting:
                 break
             self._mend("load", size, refused)
         self._policies[size], why = answer
-        if why is not None and self._strict_rows is not None:
+        lost_graphs = answer[0] == wanted.without_graphs != wanted  # which changes no bit
+        if why is not None and not lost_graphs and self._strict_rows is not None:
             raise DeviceError(
                 f"this device cannot run the run's policy for {size[0]}x{size[1]} px ({why}), and determinism=strict "
                 "allows no other: start a new run with other settings, or with determinism=best"
@@ -171,7 +172,7 @@ class Fitting:
             "out_of_memory", stage=stage, width=size[0], height=size[1], said=refused, policy=asdict(policy),
             next=asdict(smaller) if smaller else None,
         )  # fmt: skip
-        if smaller not in (None, policy) and self._strict_rows is not None:
+        if smaller not in (None, policy, policy.without_graphs) and self._strict_rows is not None:
             raise MemoryNeededError(
                 f"{size[0]}x{size[1]} px ran out of memory twice ({stage}: {refused}), and determinism=strict allows "
                 "no smaller policy: free memory on the device, or start a new run with a smaller memory.policy"

@@ -16,9 +16,8 @@ from tests.memory.test_probe import Watch as SimulatedWatch
 @pytest.fixture
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "Stopwatch", SimulatedWatch)
-    monkeypatch.setattr(
-        Clock, "now_s", 0.0
-    )  # or what other tests took rounds the seconds, which decides between equals
+    # What other tests took would round the seconds, and so decide between policies that are equally fast.
+    monkeypatch.setattr(Clock, "now_s", 0.0)
     for module in (measure, policies_module):
         monkeypatch.setattr(module, "guess", lambda *_: GUESS)
     monkeypatch.setenv("BATCHGEN_CACHE", str(tmp_path / "cache"))

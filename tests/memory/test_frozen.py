@@ -60,6 +60,25 @@ def test_a_card_that_cannot_hold_the_frozen_policy_has_its_own_by_the_same_figur
     assert policies(plan, Engine(80 * GIB, "GPU-3")).of(512, 512) == frozen
 
 
+def test_a_card_without_memory_for_graphs_has_the_rest_of_the_frozen_policy(tmp_path: Path) -> None:
+    plan = another(tmp_path, "graphs", speed__compile="graphs")
+    roomy = policies(plan, Engine(80 * GIB))
+    frozen = roomy.of(512, 512)
+    assert frozen.compile == "graphs"
+    needed, least = (roomy.predicted_bytes(one, 512, 512) or 0 for one in (frozen, frozen.without_graphs))
+    assert policies(plan, Engine(needed, "GPU-2")).of(512, 512) == frozen
+    assert policies(plan, Engine((least + needed) / 2, "GPU-3")).of(512, 512) == frozen.without_graphs
+
+
+def test_where_graphs_fit_in_no_way_the_policy_is_whole(tmp_path: Path) -> None:
+    plan = another(tmp_path, "graphs", speed__compile="graphs")
+    policy = policies(plan, Engine(2 * GIB)).of(512, 512)
+    assert (policy.compile, policy.placement) == ("whole", "model_offload")
+    assert [event["reason"] for event in events(plan) if event["event"] == "levers"] == [
+        "there is no memory for CUDA graphs"
+    ]
+
+
 def test_the_fullest_card_does_not_choose_for_all(plan: Plan, tmp_path: Path) -> None:
     full = policies(plan, Engine(1.9 * GIB, "GPU-2", whole_bytes=24 * GIB)).of(512, 512)
     roomy = policies(plan, Engine(24 * GIB, "GPU-1")).of(512, 512)

@@ -92,7 +92,9 @@ def test_graphs_are_forgotten_where_memory_was_refused_or_attention_is_another(g
     engine.prepare(GRAPHS)
     engine.warm_up(FULL, GRAPHS)
     for count, change in enumerate((engine.recover, engine._model.reload), 2):
+        forgotten = recorder.forgotten
         change()
+        assert recorder.forgotten > forgotten
         engine.prepare(GRAPHS)
         make(engine, FULL, GRAPHS)
         assert recorder.recorded == count

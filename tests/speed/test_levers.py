@@ -142,24 +142,18 @@ def failing(engine: Compiling, error: Exception, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(engine, "warm_up", fail)
 
 
-def test_graphs_that_fail_leave_what_is_compiled_and_are_not_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [RuntimeError("not permitted"), MemoryError("not permitted")])
+def test_graphs_that_fail_leave_what_is_compiled_and_the_next_job_tries_them_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     plan, engine = another(tmp_path, "long"), Compiling()
-    failing(engine, RuntimeError("not permitted"), monkeypatch)
+    failing(engine, error, monkeypatch)
     assert chosen(plan, engine).compile == "whole"
     assert "CUDA graphs failed: not permitted" in str(events(plan)[-2]["reason"])
-    assert engine.recovered == 1
+    assert (engine.recovered, known().graphed) == (1, None)
     again = Compiling()
     assert chosen(another(tmp_path, "again"), again).compile == "whole"
-    assert again.warmed == []
-
-
-def test_graphs_that_memory_was_refused_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, engine = another(tmp_path, "long"), Compiling()
-    failing(engine, MemoryError(), monkeypatch)
-    assert chosen(plan, engine).compile == "whole"
-    assert (engine.recovered, known().graphed) == (1, None)
+    assert [policy.compile for policy in again.warmed] == ["graphs"]
 
 
 @pytest.mark.usefixtures("fast_graphs")
@@ -168,6 +162,7 @@ def test_an_engine_that_could_not_record_is_asked(tmp_path: Path) -> None:
     engine.can_record = False
     assert chosen(plan, engine).compile == "whole"
     assert "CUDA graphs failed: no recording" in str(events(plan)[-2]["reason"])
+    assert known().graphed == known().compiled, "so no job tries it again"
 
 
 def test_compiling_again_is_timed_for_graphs_and_whole_and_not_for_blocks(tmp_path: Path) -> None:

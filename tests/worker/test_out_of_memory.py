@@ -108,8 +108,8 @@ def test_what_failed_once_is_done_again_as_it_was(tmp_path: Path, stage: str) ->
 GRAPHS, WHOLE = replace(LARGE, compile="graphs"), replace(LARGE, compile="whole")
 
 
-def fit_graphs(tmp_path: Path, engine: ShortEngine) -> Fitting:
-    return Fitting(engine, OnePolicy(GRAPHS), EventLog(tmp_path / "events.jsonl"))
+def fit_graphs(tmp_path: Path, engine: ShortEngine, strict_rows: int | None = None) -> Fitting:
+    return Fitting(engine, OnePolicy(GRAPHS), EventLog(tmp_path / "events.jsonl"), strict_rows)
 
 
 @pytest.mark.parametrize("most", ["graphs", "whole", "eager"])
@@ -127,9 +127,11 @@ def test_where_memory_is_refused_while_it_warms_up_less_is_compiled(tmp_path: Pa
     assert fitting.begin(SIZE) == replace(LARGE, compile=most)
 
 
+@pytest.mark.parametrize("strict_rows", [None, 8], ids=["best", "strict"])
 @pytest.mark.parametrize("rows", [8, 3])
-def test_graphs_go_first_and_the_micro_batch_stays(tmp_path: Path, rows: int) -> None:
-    fitting = fit_graphs(tmp_path, ShortEngine(lambda stage, _, policy: (stage, policy) == ("denoise", GRAPHS)))
+def test_graphs_go_first_and_the_micro_batch_stays(tmp_path: Path, rows: int, strict_rows: int | None) -> None:
+    engine = ShortEngine(lambda stage, _, policy: (stage, policy) == ("denoise", GRAPHS))
+    fitting = fit_graphs(tmp_path, engine, strict_rows)
     fitting.begin(SIZE)
     made = fitting.denoise(SIZE, fitting.encode(SIZE, PROMPTS[:rows]), PROMPTS[:rows])
     assert [latent.policy for latent in made] == [WHOLE] * rows
@@ -237,6 +239,12 @@ def test_under_strict_a_device_that_cannot_have_the_policy_ends_its_worker(tmp_p
     fit(tmp_path, engine).begin(SIZE)
     with pytest.raises(BatchgenError, match=r"\(flash needs fp16\), and determinism=strict allows no other"):
         fit(tmp_path, engine, strict_rows=8).begin(SIZE)
+
+
+def test_under_strict_a_device_that_cannot_record_graphs_goes_on_without_them(tmp_path: Path) -> None:
+    engine = ShortEngine(lambda *_: False)
+    engine.prepare = lambda policy: (policy.without_graphs, "no recording")  # type: ignore[method-assign]
+    assert fit_graphs(tmp_path, engine, strict_rows=8).begin(SIZE) == WHOLE
 
 
 def test_the_log_says_when_the_first_step_of_all_is_done(tmp_path: Path) -> None:

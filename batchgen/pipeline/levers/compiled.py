@@ -78,7 +78,7 @@ class CompiledCalls:
         self._is_warming = False
         self._recorder, self._gave_up = recorder or Recorder(), gave_up
         self._graphed: dict[str, GraphedCall] = {}
-        self._places: list[int] = []
+        self._settled: tuple[tuple[int, int], list[int]] = ((0, 0), [])
 
     @contextmanager
     def warming(self) -> Iterator[None]:
@@ -108,10 +108,13 @@ class CompiledCalls:
 
         return forward
 
-    def settle(self) -> None:
-        """Forget graphs if a weight or a buffer has moved. Call it before denoising begins."""
-        if self._graphed and (places := self._weights.now()) != self._places:
-            self._places = places
+    def settle(self, size: tuple[int, int]) -> None:
+        """Forget graphs of another size, and all if a weight or a buffer has moved. Call it before denoising begins.
+
+        `size`: of the images, in pixels. So graphs never take more memory than those of one size.
+        """
+        if self._graphed and (now := (size, self._weights.now())) != self._settled:
+            self._settled = now
             self.forget_graphs()
 
     def forget_graphs(self) -> None:

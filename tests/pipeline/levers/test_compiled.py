@@ -94,18 +94,21 @@ def test_graphs_are_recorded_where_whole_is_compiled_and_again_where_weights_hav
     denoiser.weight = torch.nn.Parameter(torch.ones(1))
     made = CompiledCalls(denoiser, Vae(), set(), recorder)
     forward = made.forward("graphs", denoiser.forward, bool)
-    made.settle()
+    made.settle((64, 64))
     with made.warming():
         forward(torch.ones(4, 2))
     assert set(counted) == {(4, 2)}
-    made.settle()
+    made.settle((64, 64))
     assert (forward(torch.full((4, 2), 3.0))[0] == 12).all()
     assert (forward(torch.full((3, 2), 3.0))[0] == 12).all()
     assert recorder.recorded == 1, "fewer rows are computed eagerly"
     denoiser.weight.data = torch.ones(1)
-    made.settle()
+    made.settle((64, 64))
     forward(torch.ones(4, 2))
     assert recorder.recorded == 2
+    made.settle((64, 128))
+    forward(torch.ones(4, 2))
+    assert recorder.recorded == 3, "graphs of one size only are kept"
 
 
 def test_what_was_compiled_for_graphs_stays_compiled_without_them(counted):
