@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from batchgen.errors import in_one_line
 from batchgen.pipeline.levers.graphs import GraphedCall, Places, Recorder
@@ -148,7 +149,7 @@ class CompiledCalls:
 
     def _whole(self, name: str, compile: str, plain: Callable[..., Any], others: Forwards) -> Callable[..., Any]:
         # The denoiser compiled as a whole. What is known and what is compiled is the same with graphs and without.
-        made = _with(others, self._kept(name, plain))
+        made = _filled(_with(others, self._kept(name, plain)))
         if compile == "graphs":
             made = self._graphed.setdefault(name, GraphedCall(made, self._recorder, self._gave_up))
         return self._for_known(name, plain, made)
@@ -187,6 +188,18 @@ def _with(others: Forwards, call: Callable[..., Any]) -> Callable[..., Any]:
     def forward(*given: Any, **named: Any) -> Any:
         with swapped(others):
             return call(*given, **named)
+
+    return forward
+
+
+def _filled(call: Callable[..., Any]) -> Callable[..., Any]:
+    # The call, with expanded tensors written out, as graphs have them: so what is compiled serves with and without
+    def fill(value: Any) -> Any:
+        return value.contiguous() if isinstance(value, torch.Tensor) and 0 in value.stride() else value
+
+    def forward(*given: Any, **named: Any) -> Any:
+        given, named = tree_map(fill, (given, named))
+        return call(*given, **named)
 
     return forward
 

@@ -89,6 +89,25 @@ def test_only_shapes_that_were_warmed_up_are_compiled(counted, how, calls):
     assert counted == [(4, 2)] * 3 * calls
 
 
+@pytest.mark.parametrize("how", ["whole", "graphs"])
+def test_what_is_compiled_is_given_expanded_tensors_written_out(monkeypatch, how):
+    strides = []
+
+    def compiled(call):
+        def noted(sample):
+            strides.append(sample.stride())
+            return call(sample)
+
+        return noted
+
+    monkeypatch.setattr(module, "compiled", compiled)
+    denoiser = Denoiser()
+    made = CompiledCalls(denoiser, Vae(), set(), Fake())
+    with made.warming():
+        assert (made.forward(how, denoiser.forward, bool)(torch.tensor(3.0).expand(4))[0] == 12).all()
+    assert set(strides) == {(1,)}, "as SD3's time steps"
+
+
 def test_graphs_are_recorded_where_whole_is_compiled_and_again_where_weights_have_moved(counted):
     denoiser, recorder = Denoiser(), Fake()
     denoiser.weight = torch.nn.Parameter(torch.ones(1))
