@@ -89,7 +89,7 @@ def choose(figures: Figures, task: Task, budget_bytes: int, host: Host, fixed: P
     if host.room is not None and not _fit(held, budget_bytes) and (_fit(options, budget_bytes) or not held):
         lacking = _lacking_host(figures.weights, budget_bytes, host, fixed.placement is not None, options, held)
         raise MemoryNeededError(f"{task.width}x{task.height} px: {lacking}")
-    fitting = [one for one in considered if one.peak_bytes <= _most_bytes(figures, budget_bytes)]
+    fitting = _fit(considered, _most_bytes(figures, budget_bytes))
     if fitting:
         best = _fastest(fitting)
     else:

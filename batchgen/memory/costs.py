@@ -53,8 +53,7 @@ def stage_bytes(figures: Figures, policy: Policy, task: Task) -> dict[str, int]:
     """The most bytes that each stage allocates on the device."""
     encoding, denoising, decoding = held_bytes(figures.weights, policy.placement, policy.stream_buffers)
     latents = task.rows * task.pixels // LATENT_PX**2 * _LATENT_BYTES
-    kept = figures.workspace_bytes + latents
-    kept += _graph_bytes(figures, policy, task)
+    kept = figures.workspace_bytes + latents + _graph_bytes(figures, policy, task)
     return {
         "encode": encoding + kept + figures.encode_bytes,
         "denoise": denoising + kept + int(at(figures.pass_bytes, _rows_at_once(policy, task))),
@@ -141,8 +140,7 @@ def _graph_bytes(figures: Figures, policy: Policy, task: Task) -> int:
     # one size are kept.
     if policy.compile != "graphs":
         return 0
-    each = 2 if task.guided and not policy.guidance_split else 1
-    return int(_GRAPH_SHARE * at(figures.pass_bytes, each * policy.micro_batch))
+    return int(_GRAPH_SHARE * at(figures.pass_bytes, _rows_of_pass(policy, task, policy.micro_batch)))
 
 
 def _tile_pixels(policy: Policy, task: Task) -> int:
@@ -150,5 +148,8 @@ def _tile_pixels(policy: Policy, task: Task) -> int:
 
 
 def _rows_at_once(policy: Policy, task: Task) -> int:
-    rows = min(policy.micro_batch, task.rows)
-    return rows * 2 if task.guided and not policy.guidance_split else rows
+    return _rows_of_pass(policy, task, min(policy.micro_batch, task.rows))
+
+
+def _rows_of_pass(policy: Policy, task: Task, prompts: int) -> int:
+    return prompts * 2 if task.guided and not policy.guidance_split else prompts

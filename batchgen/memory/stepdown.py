@@ -29,7 +29,7 @@ def step_down(
     wait in host memory.
     """
     if policy.compile == "graphs":
-        return replace(policy, compile="whole")
+        return policy.without_graphs
     if stage == "compile":
         return replace(policy, compile="eager")
     if stage == "denoise":

@@ -135,7 +135,7 @@ class Levers:
             if why is not None:
                 self._engine.recover()
         if why is not None:
-            self._tell(task, replace(graphs, compile="whole"), f"CUDA graphs failed: {why}")
+            self._tell(task, graphs.without_graphs, f"CUDA graphs failed: {why}")
         return found
 
     def _warm_up(self, task: Task, policy: Policy) -> float:
@@ -163,11 +163,10 @@ class Levers:
         self._log.add("levers", width=task.width, height=task.height, compile=policy.compile, reason=why)
 
     def _key(self, task: Task, policy: Policy) -> str:
-        # What is measured with graphs and without is one record.
-        policy = replace(policy, compile="whole") if policy.compile == "graphs" else policy
         config, engine = self._plan.config, self._engine
         facts = facts_of(config, str(self._plan.recipe["model"]), engine.device_kind, engine.dtype)
-        facts += [_WAY_OF_COMPILING, task.width, task.height, task.guided, asdict(policy)]
+        facts += [_WAY_OF_COMPILING, task.width, task.height, task.guided]
+        facts.append(asdict(policy.without_graphs))  # what is measured with graphs and without is one record
         return hashlib.sha256(to_json(facts).encode()).hexdigest()[:32]
 
 

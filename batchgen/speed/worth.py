@@ -33,7 +33,7 @@ class Timed:
 class Measured:
     """What was measured for one shape: each way, and the seconds to compile, at first and from the disk's code.
 
-    `graphed`: what is compiled, launched as CUDA graphs; None where there was no memory to measure that.
+    `graphed`: what is compiled, launched as CUDA graphs; None where that was not measured.
     """
 
     eager: Timed
